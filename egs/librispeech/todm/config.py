@@ -1,0 +1,269 @@
+"""The configuration of the recipe: every key a conf or a command line may set, with its default and meaning."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Optional
+
+from utils import config as configuration
+from utils.config import ConfigError
+
+RECIPE = Path(__file__).parent
+CONFS = RECIPE / "conf"
+
+
+@dataclass
+class SyntheticConfig:
+    """The embedded corpus of stage 0 (espeak-ng speech in LibriSpeech layout)."""
+
+    seed: int = 1
+    hours: float = 1.5          # of train, about
+    train_voices: int = 40
+    dev_voices: int = 6         # dev and test voices never occur in train
+    test_voices: int = 6
+    dev_utterances: int = 180
+    test_utterances: int = 180  # test sentences never occur in train or dev
+    snr_db: list[float] = field(default_factory=lambda: [20.0, 40.0])   # light noise, drawn per utterance
+    level_db: list[float] = field(default_factory=lambda: [-12.0, 0.0])  # peak level, drawn per utterance
+
+
+@dataclass
+class DataConfig:
+    corpus: Literal["synthetic", "librispeech", "mini-librispeech", "folder"] = "folder"
+    root: Optional[str] = None  # a folder in LibriSpeech layout; set, it is used as it is and nothing is made
+    dir: str = "data/${name}"   # manifests, features and BPE of this conf
+    train: list[str] = field(default_factory=lambda: ["train-clean-100"])
+    dev: list[str] = field(default_factory=lambda: ["dev-clean"])
+    test: list[str] = field(default_factory=lambda: ["test-clean"])
+    min_seconds: float = 0.3    # train utterances outside [min, max] are dropped, and listed
+    max_seconds: float = 20.0
+    verify_audio: bool = True   # decode every file once in stage 1, so that truncated ones are found there
+    speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
+    musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
+    musan_prob: float = 0.5
+    max_duration: float = 200.0  # seconds of audio in a batch
+    num_buckets: int = 10
+    num_workers: int = 2        # 0: the training process itself loads
+    num_jobs: int = 0           # processes of stages 1 and 2; 0: one per core
+
+
+@dataclass
+class FeatureConfig:
+    """80-dim log-mel filterbank, 25 ms windows every 10 ms, as sherpa-onnx computes it."""
+
+    extractor: Literal["lhotse", "kaldifeat"] = "lhotse"
+    on_the_fly: bool = False    # compute while training instead of storing
+
+
+@dataclass
+class SpecAugmentConfig:
+    enabled: bool = True
+    time_warp: int = 80         # frames; 0: none
+    num_time_masks: int = 10
+    max_time_mask: int = 100    # frames
+    max_time_fraction: float = 0.15  # of the utterance, in all time masks together
+    num_freq_masks: int = 2
+    max_freq_mask: int = 27     # mel bins
+
+
+@dataclass
+class BpeConfig:
+    vocab_size: int = 500       # with <blk> 0, <sos/eos> 1, <unk> 2
+    model_type: Literal["unigram", "bpe"] = "unigram"
+
+
+@dataclass
+class ModelConfig:
+    """The largest net. E: blocks x (MultiHeadSSM + FFN) of width dim after convolutional subsampling by 4."""
+
+    dim: int = 256
+    blocks: int = 12
+    ffn_dim: int = 1024
+    ssm_dim: int = 256          # channels of the state space models, split evenly over the heads
+    heads: int = 8              # with gating: heads/2 value heads, each gated by one of the other half
+    modes: int = 8              # complex modes per channel and direction: a state of 2 * modes real numbers
+    stack: int = 1              # SSM convolutions per head, 1 or 2
+    gating: bool = True         # inter-head gating
+    direction: Literal["bidirectional", "causal"] = "bidirectional"
+    dt_min: float = 0.001       # the heads' time steps start log-spaced between these two (S4D: 0.001 and 0.1)
+    dt_max: float = 0.1
+    frontend_channels: int = 32
+    predictor_dim: int = 256
+    joiner_dim: int = 256
+    context_size: int = 2       # of the stateless predictor
+    ctc_head: bool = True
+    dropout: float = 0.1        # p_max
+    architecture: Optional[str] = None  # build only this subnet of the above, e.g. "h0-3f0-7 - h0-3f0-2"
+
+
+@dataclass
+class SupernetConfig:
+    """The search space: what may be left out of the largest net."""
+
+    ffn_chunks: int = 8         # every FFN is ffn_chunks slices of ffn_dim / ffn_chunks channels
+    min_ffn_chunks: int = 2
+    min_blocks: int = 6
+    elastic_heads: bool = False
+    min_heads: int = 2          # head groups (a value head with its gate) that always stay
+
+
+@dataclass
+class MethodConfig:
+    """The axes of the paper's ablations, in one place."""
+
+    distill: Literal["alpha", "kl", "none"] = "alpha"
+    lattice: Literal["full", "collapsed"] = "full"
+    dropout: Literal["adaptive", "constant"] = "adaptive"
+    optimizer: Literal["scaled_adam", "adam"] = "scaled_adam"
+    subnets_per_step: int = 1   # random subnets in every step, beside the largest
+    smallest: bool = True       # and the smallest (the sandwich rule); with 0 above and false here: a plain model
+
+
+@dataclass
+class LossConfig:
+    backend: Literal["auto", "k2", "fast_rnnt", "torch"] = "auto"
+    prune_range: int = 5
+    lm_scale: float = 0.25
+    am_scale: float = 0.0
+    simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
+    warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
+    ctc_weight: float = 0.0     # of a CTC loss on the encoder; needs model.ctc_head
+    subnet_weight: float = 1.0  # of the hard-label losses (transducer and CTC) of each smaller subnet
+
+
+@dataclass
+class DistillConfig:
+    weight: float = 1.0         # per frame, mean over the pruned lattice's nodes of that frame
+    alpha_minus: float = -1.0
+    alpha_plus: float = 1.0
+    clip: float = 5.0           # beta: upper bound of (p/q)^alpha
+    start: int = 0              # update at which distillation begins: the largest net must be a teacher first
+    ramp: int = 2000            # updates over which its weight then grows from 0
+
+
+@dataclass
+class TrainConfig:
+    seed: int = 1
+    updates: int = 100000
+    lr: float = 0.045           # base of Eden for ScaledAdam; for Adam something like 0.002
+    ssm_lr_scale: float = 0.2   # of dt, A (the dynamics) relative to lr
+    lr_batches: float = 7500.0  # Eden's B and E
+    lr_epochs: float = 3.5
+    lr_warmup: int = 500
+    adam_weight_decay: float = 0.01
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1         # batches per update
+    average_every: int = 200    # batches between updates of the running model average
+    save_every: int = 4000
+    keep_last: int = 10
+    valid_every: int = 4000
+    valid_batches: int = 0      # of dev looked at; 0: all
+    log_every: int = 50
+    max_bad_batches: int = 10   # non-finite batches in a row before training stops
+    scan_batches: bool = True   # try the largest batch of every bucket first (GPU only)
+
+
+@dataclass
+class SelectConfig:
+    """Stage 5: which subnets are decoded, exported and reported."""
+
+    method: Literal["uniform"] = "uniform"
+    num_subnets: int = 5        # a ladder from the largest to the smallest, evenly spaced in encoder parameters
+
+
+@dataclass
+class DecodeConfig:
+    methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
+    beam: int = 4
+    max_symbols: int = 3        # per frame (greedy)
+    weights: Literal["last", "running", "range"] = "range"
+    range: int = 4              # range: the mean over the updates between the last checkpoint and the one this many before
+    max_duration: float = 300.0
+
+
+@dataclass
+class Config:
+    name: str = "unnamed"
+    exp: str = "exp/${name}"
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    bpe: BpeConfig = field(default_factory=BpeConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def corpus_root(self) -> Path:
+        """The folder in LibriSpeech layout that holds the splits."""
+        return Path(self.data.root) if self.data.root else Path(self.data.dir) / "corpus" / "LibriSpeech"
+
+    @property
+    def splits(self) -> list[str]:
+        """Every split once: train, then dev, then test."""
+        return list(dict.fromkeys(self.data.train + self.data.dev + self.data.test))
+
+    @property
+    def exp_dir(self) -> Path:
+        return Path(self.exp)
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data.dir)
+
+    @property
+    def lang_dir(self) -> Path:
+        return self.data_dir / "lang"
+
+
+def check(config: Config) -> None:
+    """Refuse values that can not work together, with what to change."""
+    m, s = config.model, config.supernet
+    groups = m.heads // 2 if m.gating else m.heads
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(message)
+
+    need(m.stack in (1, 2), f"model.stack is {m.stack}; 1 or 2 SSM convolutions per head are supported")
+    need(m.heads >= 1 and m.ssm_dim % m.heads == 0, f"model.ssm_dim {m.ssm_dim} is not divisible by model.heads {m.heads}")
+    need(not m.gating or m.heads % 2 == 0, f"model.gating pairs heads, so model.heads must be even, not {m.heads}")
+    need(s.ffn_chunks >= 1 and m.ffn_dim % s.ffn_chunks == 0,
+         f"model.ffn_dim {m.ffn_dim} is not divisible by supernet.ffn_chunks {s.ffn_chunks}")
+    need(1 <= s.min_ffn_chunks <= s.ffn_chunks,
+         f"supernet.min_ffn_chunks {s.min_ffn_chunks} is not between 1 and supernet.ffn_chunks {s.ffn_chunks}")
+    need(1 <= s.min_blocks <= m.blocks, f"supernet.min_blocks {s.min_blocks} is not between 1 and model.blocks {m.blocks}")
+    need(not s.elastic_heads or 1 <= s.min_heads <= groups,
+         f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
+    need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
+    need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
+    need(config.loss.ctc_weight == 0 or m.ctc_head, "loss.ctc_weight is set, so model.ctc_head must be true")
+    need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
+    need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
+    need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")
+    for group, names in (("train", ("updates", "accumulate", "save_every", "keep_last", "valid_every", "log_every",
+                                    "average_every")), ("data", ("max_duration", "num_buckets"))):
+        for name in names:
+            value = getattr(getattr(config, group), name)
+            need(value > 0, f"{group}.{name} is {value}; it must be positive")
+    unknown = set(config.decode.methods) - {"greedy", "beam"}
+    need(not unknown, f"decode.methods has {sorted(unknown)}; known: greedy, beam")
+    shared = set(config.data.train) & set(config.data.dev + config.data.test) | set(config.data.dev) & set(config.data.test)
+    need(not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test")
+
+
+def load(conf: str | Path, overrides: list[str] = ()) -> Config:
+    """Read a conf: a path, or the name of a file in the recipe's conf folder (``mini``, ``conf/mini.yaml``)."""
+    path = Path(conf)
+    if not path.is_file():
+        relative = path if path.parts[:1] == ("conf",) else Path("conf") / path
+        path = (RECIPE / relative).with_suffix(".yaml") if not relative.suffix else RECIPE / relative
+    return configuration.load(Config, path, overrides)

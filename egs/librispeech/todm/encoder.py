@@ -1,0 +1,84 @@
+"""The encoder: blocks of MH-SSM and FFN, any of which a subnet may shrink or leave out."""
+
+import torch
+from torch import Tensor, nn
+
+from egs.librispeech.todm.config import ModelConfig
+from egs.librispeech.todm.feed_forward import FeedForward
+from egs.librispeech.todm.frontend import Frontend, subsampled_length
+from egs.librispeech.todm.mhssm import MultiHeadSSM
+from egs.librispeech.todm.ssm import BlockwiseOperators
+from egs.librispeech.todm.subnet import BlockChoice, Subnet
+
+Operators = list[list[BlockwiseOperators]]  # per block, per stacked SSM
+
+
+def head_groups(config: ModelConfig) -> int:
+    """Elastic units of the MH-SSM: pairs of value and gate head with gating, else heads."""
+    return config.heads // 2 if config.gating else config.heads
+
+
+def full_architecture(config: ModelConfig, ffn_chunks: int) -> Subnet:
+    """The largest net: every head group and every chunk of every block."""
+    return Subnet.leading([(head_groups(config), ffn_chunks)] * config.blocks)
+
+
+class Block(nn.Module):
+    """x + MultiHeadSSM(x), then x + FFN(x). A module of size 0 is not built."""
+
+    def __init__(self, config: ModelConfig, chunk_dim: int, groups: int, chunks: int, adaptive: bool):
+        super().__init__()
+        self.ssm = self.ffn = None
+        if groups:
+            self.ssm = MultiHeadSSM(
+                config.dim, config.ssm_dim // config.heads, groups, config.gating, config.modes, config.stack,
+                config.direction == "bidirectional", (config.dt_min, config.dt_max), config.dropout, adaptive, head_groups(config),
+            )
+        if chunks:
+            self.ffn = FeedForward(config.dim, chunk_dim, chunks, config.dropout, adaptive)
+
+    def operators(self) -> list[BlockwiseOperators]:
+        return self.ssm.operators() if self.ssm is not None else []
+
+    def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators]) -> Tensor:
+        if choice.heads:
+            x = x + self.ssm(x, mask, choice.heads, operators)
+        if choice.ffn:
+            x = x + self.ffn(x, choice.ffn)
+        return x
+
+
+class Encoder(nn.Module):
+    """Frontend, blocks, final LayerNorm.
+
+    Args:
+      architecture: what to build of the largest net; its own blocks are then numbered from 0 (``architecture.packed()``).
+      adaptive_dropout: scale dropout with the width of the subnet that runs.
+    """
+
+    def __init__(self, config: ModelConfig, ffn_chunks: int, architecture: Subnet, adaptive_dropout: bool = True):
+        super().__init__()
+        self.full = architecture.packed()
+        self.frontend = Frontend(config.frontend_channels, config.dim)
+        chunk_dim = config.ffn_dim // ffn_chunks
+        self.blocks = nn.ModuleList(Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
+        self.norm = nn.LayerNorm(config.dim)
+
+    def operators(self) -> Operators:
+        """What the SSMs of all blocks need of their parameters; computed once per step for all subnets."""
+        with torch.autocast(self.norm.weight.device.type, enabled=False):
+            return [block.operators() for block in self.blocks]
+
+    def encode(self, x: Tensor, lengths: Tensor, subnet: Subnet, operators: Operators) -> Tensor:
+        """The blocks of one subnet: frontend output (B, T', dim), lengths (B,) in encoder frames -> (B, T', dim)."""
+        if not subnet.within(self.full):
+            raise ValueError(f"the subnet does not fit this model.\n  subnet: {subnet}\n  model:  {self.full}")
+        mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        for block, choice, ops in zip(self.blocks, subnet.blocks, operators):
+            x = block(x, mask, choice, ops)
+        return self.norm(x)
+
+    def forward(self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, 80) features and their lengths (B,) -> (B, T', dim) and lengths (B,)."""
+        lengths = subsampled_length(lengths)
+        return self.encode(self.frontend(features), lengths, subnet or self.full, self.operators()), lengths

@@ -1,0 +1,112 @@
+"""A subnet as a value: for every block, which SSM heads and which FFN chunks stay."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_BLOCK = re.compile(r"^(?:h([\d,-]+))?(?:f([\d,-]+))?$")
+
+
+@dataclass(frozen=True, order=True)
+class BlockChoice:
+    """What stays of one block; an empty tuple leaves that module out.
+
+    Attributes:
+      heads: kept head groups (a value head with its gate), increasing.
+      ffn: kept FFN chunks, increasing.
+    """
+
+    heads: tuple[int, ...]
+    ffn: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for kept in (self.heads, self.ffn):
+            if any(a >= b for a, b in zip(kept, kept[1:])) or any(i < 0 for i in kept):
+                raise ValueError(f"indices must be increasing and not negative: {kept}")
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the whole block is left out."""
+        return not self.heads and not self.ffn
+
+
+@dataclass(frozen=True, order=True)
+class Subnet:
+    """One net of the supernet. Leading slices, dropped blocks and arbitrary chunk sets are all of this form.
+
+    It is an argument of forward, cost and extract; no module remembers which subnet ran last.
+    """
+
+    blocks: tuple[BlockChoice, ...]
+
+    @classmethod
+    def leading(cls, sizes: Iterable[tuple[int, int]]) -> "Subnet":
+        """From ``(head groups, FFN chunks)`` of every block, both counted from the first."""
+        return cls(tuple(BlockChoice(tuple(range(h)), tuple(range(f))) for h, f in sizes))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """``(head groups, FFN chunks)`` kept in every block."""
+        return tuple((len(b.heads), len(b.ffn)) for b in self.blocks)
+
+    def packed(self) -> "Subnet":
+        """The same sizes as leading slices: how an extracted stand-alone model sees itself."""
+        return Subnet.leading(self.sizes)
+
+    def within(self, other: "Subnet") -> bool:
+        """Whether everything this subnet keeps is kept by ``other`` too."""
+        return len(self.blocks) == len(other.blocks) and all(
+            set(a.heads) <= set(b.heads) and set(a.ffn) <= set(b.ffn) for a, b in zip(self.blocks, other.blocks)
+        )
+
+    def __str__(self) -> str:
+        """One word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7), ``f0,2`` (FFN only), ``-`` (dropped)."""
+        return " ".join(_block_text(b) for b in self.blocks)
+
+    @classmethod
+    def parse(cls, text: str) -> "Subnet":
+        """The inverse of ``str``.
+
+        Raises:
+          ValueError: a word is not of that form.
+        """
+        blocks = []
+        for word in text.split():
+            match = _BLOCK.match(word)
+            if word != "-" and not match:
+                raise ValueError(f"{word!r} is not a block of a subnet; expected something like h0-3f0-7, f0,2 or -")
+            heads, ffn = (None, None) if word == "-" else match.groups()
+            blocks.append(BlockChoice(_parse_indices(heads), _parse_indices(ffn)))
+        if not blocks:
+            raise ValueError("an empty text is not a subnet")
+        return cls(tuple(blocks))
+
+
+def _block_text(block: BlockChoice) -> str:
+    text = (f"h{_index_text(block.heads)}" if block.heads else "") + (f"f{_index_text(block.ffn)}" if block.ffn else "")
+    return text or "-"
+
+
+def _index_text(indices: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _parse_indices(text: str | None) -> tuple[int, ...]:
+    indices: list[int] = []
+    for run in text.split(",") if text else ():
+        first, _, last = run.partition("-")
+        if not first or (_ and not last):
+            raise ValueError(f"{text!r} is not a list of indices such as 0-3,5")
+        indices += range(int(first), int(last or first) + 1)
+    return tuple(indices)
+
+
+def is_leading(indices: tuple[int, ...]) -> bool:
+    """Whether the indices are 0, 1, 2, ... so that a plain slice takes them."""
+    return not indices or indices[-1] == len(indices) - 1

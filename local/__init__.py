@@ -1,0 +1,1 @@
+"""Data stages 0 to 3: corpus, manifests, features, BPE."""

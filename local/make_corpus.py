@@ -1,0 +1,75 @@
+"""Stage 0: a corpus in LibriSpeech layout. Makes the embedded one, downloads one, or checks the folder given."""
+
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.stages import stage_main
+from utils.stages import StageError
+
+
+def jobs(config: Config) -> int:
+    """Processes for the data stages."""
+    return config.data.num_jobs or os.cpu_count() or 1
+
+
+def make_corpus(config: Config, arguments: Namespace) -> None:
+    if config.data.root:
+        check_folder(config)
+    elif config.data.corpus == "synthetic":
+        make_synthetic(config)
+    elif config.data.corpus == "folder":
+        raise StageError("data.corpus=folder needs data.root, the folder that holds the splits: data.root=/path/to/LibriSpeech")
+    else:
+        download(config)
+
+
+def make_synthetic(config: Config) -> None:
+    from local import synthetic
+
+    for group in ("train", "dev", "test"):
+        if len(getattr(config.data, group)) != 1:
+            raise StageError(f"the synthetic corpus has one split each: give data.{group} one name")
+    splits = {"train": config.data.train[0], "dev": config.data.dev[0], "test": config.data.test[0]}
+    try:
+        hours = synthetic.make_corpus(config.synthetic, config.corpus_root, splits, jobs(config))
+    except ValueError as error:
+        raise StageError(str(error)) from error
+    for split, value in hours.items():
+        logging.info("synthetic speech, %s: %.2f h in %s", split, value, config.corpus_root / splits[split])
+
+
+def check_folder(config: Config) -> None:
+    root = Path(config.data.root)
+    if not root.is_dir():
+        raise StageError(f"data.root={root} is not a folder")
+    missing = [name for name in config.splits if not (root / name).is_dir()]
+    if missing:
+        there = sorted(p.name for p in root.iterdir() if p.is_dir())
+        raise StageError(
+            f"data.root={root} has no folder {', '.join(missing)}; it has: {', '.join(there) or 'no folders'}. "
+            "Say which are which: data.train=[...] data.dev=[...] data.test=[...]"
+        )
+    logging.info("using %s: %s", root, ", ".join(config.splits))
+
+
+def download(config: Config) -> None:
+    """LibriSpeech or mini LibriSpeech through lhotse; parts that are complete are not fetched again."""
+    from lhotse.recipes import download_librispeech
+
+    target = config.corpus_root.parent
+    target.mkdir(parents=True, exist_ok=True)
+    # lhotse knows mini LibriSpeech's dev split as dev-clean-2, and takes the server from the names of the parts.
+    parts = "mini_librispeech" if config.data.corpus == "mini-librispeech" else config.splits
+    try:
+        download_librispeech(target, dataset_parts=parts)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise StageError(
+            f"the download failed: {error}. Without internet, copy the corpus here and give its folder: data.root=/path/to/LibriSpeech"
+        ) from error
+
+
+if __name__ == "__main__":
+    stage_main(0, make_corpus, __doc__)

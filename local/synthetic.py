@@ -1,0 +1,145 @@
+"""The embedded corpus: synthetic speech by espeak-ng, written in LibriSpeech layout. Deterministic from its seed."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from egs.librispeech.todm.config import SyntheticConfig
+from local.sentences import distinct_sentences
+from utils.progress import progress
+
+SAMPLE_RATE = 16000
+ACCENTS = ["en-us", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-gb-x-gbclan"]
+# espeak-ng's variants that sound like a person: no whispers, robots or effects.
+VARIANTS = """Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Reed Storm
+adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward f1 f2 f3 f4 f5 grandma grandpa gustave
+ian iven john linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro
+shelby steph travis victor zac""".split()
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One synthetic speaker."""
+
+    speaker: int
+    accent: str
+    variant: str
+    pitch: int  # 0 to 100
+    rate: int   # words per minute
+
+
+def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
+    """Voices of every split. No variant, and so no voice, is in two splits.
+
+    Raises:
+      ValueError: more voices asked for than there are variants for dev and test.
+    """
+    rng = random.Random(config.seed)
+    variants = VARIANTS.copy()
+    rng.shuffle(variants)
+    held_out = config.dev_voices + config.test_voices
+    if held_out >= len(variants):
+        raise ValueError(f"synthetic.dev_voices + synthetic.test_voices is {held_out}; at most {len(variants) - 1} are possible")
+    pools = {
+        "dev": variants[: config.dev_voices],
+        "test": variants[config.dev_voices : held_out],
+        "train": variants[held_out:],
+    }
+    counts = {"train": config.train_voices, "dev": config.dev_voices, "test": config.test_voices}
+    first = {"train": 1000, "dev": 2000, "test": 3000}
+    return {
+        split: [
+            Voice(first[split] + i, ACCENTS[i % len(ACCENTS)], pool[i % len(pool)], rng.randint(30, 70), rng.randint(150, 195))
+            for i in range(counts[split])
+        ]
+        for split, pool in pools.items()
+    }
+
+
+def make_sentences(config: SyntheticConfig) -> dict[str, list[str]]:
+    """Sentences of every split, none of them in two splits."""
+    rng = random.Random(config.seed + 1)
+    test = distinct_sentences(rng, config.test_utterances)
+    dev = distinct_sentences(rng, config.dev_utterances, exclude=set(test))
+    seconds_each = 3.3  # the mean at these rates; hours is approximate
+    count = max(config.train_voices, round(config.hours * 3600 / seconds_each))
+    return {"train": distinct_sentences(rng, count, exclude=set(test) | set(dev)), "dev": dev, "test": test}
+
+
+def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]], jobs: int) -> dict[str, float]:
+    """Write the corpus below ``root``.
+
+    Args:
+      root: the LibriSpeech folder to make.
+      splits: the name a split has on disk, e.g. ``{"train": "train-clean-100", ...}``.
+      jobs: processes.
+    Returns:
+      Hours per split.
+    """
+    voices, sentences = make_voices(config), make_sentences(config)
+    tasks = []
+    for split, name in splits.items():
+        for i, voice in enumerate(voices[split]):
+            texts = sentences[split][i :: len(voices[split])]
+            tasks.append((config, voice, texts, root / name / str(voice.speaker) / "1"))
+    hours = dict.fromkeys(splits, 0.0)
+    names = {name: split for split, name in splits.items()}
+    with ProcessPoolExecutor(jobs) as pool, progress(total=sum(len(t[2]) for t in tasks), unit="utt", desc="espeak-ng") as bar:
+        for task, seconds in zip(tasks, pool.map(_write_speaker, *zip(*tasks))):
+            hours[names[task[3].parent.parent.name]] += seconds / 3600
+            bar.update(len(task[2]))
+    _write_speakers(root, {splits[s]: voices[s] for s in splits})
+    return hours
+
+
+def _write_speaker(config: SyntheticConfig, voice: Voice, texts: list[str], folder: Path) -> float:
+    """All utterances of one voice: FLAC files and their ``.trans.txt``. Returns seconds of audio."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines, seconds = [], 0.0
+    for i, (text, samples) in enumerate(zip(texts, _utterances(config, voice, texts))):
+        name = f"{voice.speaker}-1-{i:04d}"
+        soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
+        lines.append(f"{name} {text}\n")
+        seconds += len(samples) / SAMPLE_RATE
+    (folder / f"{voice.speaker}-1.trans.txt").write_text("".join(lines))
+    return seconds
+
+
+def _utterances(config: SyntheticConfig, voice: Voice, texts: list[str]) -> Iterator[np.ndarray]:
+    import torch
+    from torchaudio.functional import resample
+
+    from local.espeak import speak
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([config.seed, voice.speaker])
+    for text in texts:
+        rate = int(voice.rate * rng.uniform(0.94, 1.06))
+        clean, source_rate = speak(text.lower(), f"{voice.accent}+{voice.variant}", voice.pitch, rate)
+        clean = resample(torch.from_numpy(clean), source_rate, SAMPLE_RATE).numpy()
+        clean = np.pad(clean, rng.integers(800, 3200, size=2))  # 50 to 200 ms of room before and after
+        noise = _coloured_noise(rng, len(clean))
+        snr = rng.uniform(*config.snr_db)
+        scale = np.sqrt(np.mean(clean**2) / (np.mean(noise**2) + 1e-12)) * 10 ** (-snr / 20)
+        noisy = clean + scale * noise
+        yield noisy / np.abs(noisy).max() * 10 ** (rng.uniform(*config.level_db) / 20) * 0.99
+
+
+def _coloured_noise(rng: np.random.Generator, length: int) -> np.ndarray:
+    """White to pink noise: power falls with frequency^slope, slope drawn from 0 to 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    spectrum[1:] /= np.arange(1, len(spectrum)) ** (rng.uniform(0, 1) / 2)
+    return np.fft.irfft(spectrum, length).astype(np.float32)
+
+
+def _write_speakers(root: Path, voices: dict[str, list[Voice]]) -> None:
+    lines = [";ID | SUBSET | SYNTHETIC VOICE (espeak-ng accent+variant, pitch, words per minute)\n"]
+    for name, speakers in voices.items():
+        for v in speakers:
+            lines.append(f"{v.speaker} | {name} | {v.accent}+{v.variant}, {v.pitch}, {v.rate}\n")
+    (root / "SPEAKERS.TXT").write_text("".join(lines))

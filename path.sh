@@ -1,0 +1,11 @@
+# Sourced by run.sh and .ci/run, and by users who want the recipe's Python in their own shell: `. ./path.sh`
+TODM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)
+TODM_VENV=${TODM_VENV:-$TODM_ROOT/.venv}
+export TODM_ROOT TODM_VENV
+export PATH="$TODM_VENV/bin:$PATH"
+export PYTHONPATH="$TODM_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+# kaldifeat (optional) keeps its shared library in a folder of its own.
+for _lib in "$TODM_VENV"/lib/python3*/site-packages/kaldifeat/lib; do
+  [ -d "$_lib" ] && export LD_LIBRARY_PATH="$_lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+done
+unset _lib

@@ -1,0 +1,1 @@
+"""What any recipe could use: configuration, stages, checkpoints, optimiser, losses, scoring."""

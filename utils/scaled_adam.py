@@ -1,0 +1,154 @@
+"""ScaledAdam and Eden, as icefall's zipformer recipe uses them."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of every tensor of a stack (n, ...) -> (n, 1, ...)."""
+    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
+
+
+class ScaledAdam(Optimizer):
+    """Adam whose steps are proportional to the size of each tensor, and which also learns that size.
+
+    For a tensor p with gradient g after clipping, t counted from 0 (one-element tensors: lr * scalar_lr_scale, and
+    no steps 2 and 3)::
+
+        1. v = b2 v + (1 - b2) g^2 ;  d = -lr g / (sqrt(v_hat) + eps)      v_hat = v / (1 - b2^(t+1)) while that is < 0.99
+        2. d *= max(rms(p), param_min_rms)                                 rms refreshed every size_update_period steps
+        3. every size_update_period steps, from h = sum(p g) of those steps:
+           w = b w + (1 - b) mean(h^2), b = b2^period ;  s = -scalar_lr_scale lr sqrt(1 - b^k) sum(h) / (sqrt(w) + eps)
+           d += p clamp(s, -0.1, 0.1), limited so that rms(p) stays at most param_max_rms
+        4. m = b1 m + (1 - b1) d ;  p += m
+
+    A missing gradient counts as zero.  Tensors of one shape are updated as one stack.
+
+    Args:
+      clipping_scale: gradients are clipped to this times the median of recent norms (0: never); a norm weighs every
+        tensor by its rms.  Non-finite norms zero the gradients.
+      clipping_period: number of norms the median is taken from; also how often it is refreshed.
+    """
+
+    def __init__(self, params: Iterable, lr: float, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8,
+                 scalar_lr_scale: float = 0.1, param_min_rms: float = 1e-5, param_max_rms: float = 3.0, scalar_max: float = 10.0,
+                 size_update_period: int = 4, clipping_scale: float = 2.0, clipping_period: int = 100):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, scalar_lr_scale=scalar_lr_scale, param_min_rms=param_min_rms,
+                                      param_max_rms=param_max_rms, scalar_max=scalar_max, size_update_period=size_update_period))
+        self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        """One update of every parameter."""
+        if closure is not None:
+            raise ValueError("ScaledAdam takes no closure")
+        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _by_shape(group["params"])]
+        clip = self._clip_factor([(group, params, grad) for group, params, _, grad in stacks])
+        for group, params, p, grad in stacks:
+            update = self._update(group, self._state(params, p), p, grad * clip)
+            for target, new in zip(params, update.unbind()):
+                target.copy_(new)
+
+    def _stack(self, params: list[Tensor]) -> tuple[Tensor, Tensor]:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        return torch.stack([p.float() for p in params]), torch.stack([g.float() for g in grads])
+
+    def _state(self, params: list[Tensor], p: Tensor) -> dict:
+        state = self.state[params[0]]  # the state of a stack is kept under its first parameter
+        if not state:
+            state.update(step=0, momentum=torch.zeros_like(p), second_moment=torch.zeros_like(p))
+            if params[0].numel() > 1:
+                shape = (len(params),) + (1,) * (p.ndim - 1)
+                state.update(rms=rms(p), size_grads=p.new_zeros(0, *shape), size_second_moment=p.new_zeros(shape))
+        return state
+
+    def _update(self, group: dict, state: dict, p: Tensor, grad: Tensor) -> Tensor:
+        """The new values of a stack of tensors (n, ...)."""
+        t, lr, eps, (beta1, beta2) = state["step"], group["lr"], group["eps"], group["betas"]
+        scalar = p[0].numel() == 1
+        state["step"] = t + 1
+        v = state["second_moment"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        correction = 1 - beta2 ** (t + 1)
+        v_hat = v / correction if correction < 0.99 else v
+        delta = -lr * (group["scalar_lr_scale"] if scalar else 1.0) * grad / (v_hat.sqrt() + eps)
+        if not scalar:
+            period = group["size_update_period"]
+            size_grad = (p * grad).sum(dim=tuple(range(1, p.ndim)), keepdim=True)
+            state["size_grads"] = torch.cat([state["size_grads"], size_grad[None]])
+            refresh = t % period == period - 1
+            if refresh:
+                state["rms"] = rms(p)
+            delta = delta * state["rms"].clamp(min=group["param_min_rms"])
+            if refresh:
+                delta = delta + p * self._size_step(group, state, (t + 1) // period)
+        p = p + state["momentum"].mul_(beta1).add_(delta, alpha=1 - beta1)
+        return p.clamp(-group["scalar_max"], group["scalar_max"]) if scalar else p
+
+    def _size_step(self, group: dict, state: dict, k: int) -> Tensor:
+        """Step 3's s, the relative change of every tensor's size."""
+        h, w, size = state["size_grads"], state["size_second_moment"], state["rms"]
+        b = group["betas"][1] ** group["size_update_period"]
+        w.mul_(b).add_(h.square().mean(0), alpha=1 - b)
+        s = -group["scalar_lr_scale"] * group["lr"] * math.sqrt(1 - b**k) * h.sum(0) / (w.sqrt() + group["eps"])
+        state["size_grads"] = h[:0]
+        s = torch.where(size < group["param_min_rms"], 0.0, s).clamp(-0.1, 0.1)
+        return torch.minimum(s, (group["param_max_rms"] - size) / size.clamp(min=1e-20))
+
+    def _clip_factor(self, stacks: list[tuple[dict, list[Tensor], Tensor]]) -> float:
+        """What this step's gradients are multiplied by; keeps the history of norms."""
+        history = self.state.setdefault("clipping", {"step": 0, "norms": [], "threshold": math.inf})
+        total = sum((grad * self._weight(group, params)).square().sum() for group, params, grad in stacks)
+        norm = float(total) ** 0.5
+        if not math.isfinite(norm):
+            for _, _, grad in stacks:
+                grad.zero_()
+            return 0.0
+        if not self.clipping_scale:
+            return 1.0
+        step = history["step"] = history["step"] + 1
+        history["norms"] = (history["norms"] + [norm])[-self.clipping_period :]
+        if step % self.clipping_period == 0 or step in (10, 20, 40):
+            median = sorted(history["norms"])[len(history["norms"]) // 2]
+            history["threshold"] = self.clipping_scale * median * (2.0 if step in (10, 20, 40) else 1.0)
+        return min(1.0, history["threshold"] / (norm + 1e-20))
+
+    def _weight(self, group: dict, params: list[Tensor]) -> Tensor | float:
+        if params[0].numel() == 1:
+            return group["scalar_lr_scale"]
+        state = self.state.get(params[0])
+        return state["rms"] if state else rms(torch.stack([p.detach().float() for p in params]))
+
+    def state_dict(self) -> dict:
+        """As every optimiser's, with the clipping history beside it."""
+        history = self.state.pop("clipping", None)
+        try:
+            return super().state_dict() | {"clipping": history}
+        finally:
+            if history is not None:
+                self.state["clipping"] = history
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        history = state_dict.get("clipping")
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
+        if history is not None:
+            self.state["clipping"] = dict(history, norms=list(history["norms"]))
+
+
+def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:
+    stacks: dict[torch.Size, list[Tensor]] = {}
+    for p in params:
+        stacks.setdefault(p.shape if p.numel() > 1 else torch.Size([1]), []).append(p)
+    return list(stacks.values())
+
+
+def eden(update: float, epoch: float, lr_batches: float, lr_epochs: float, warmup: float) -> float:
+    """Eden's factor on the base learning rate.
+
+    ``(1 + (b/B)^2)^-1/4 (1 + (e/E)^2)^-1/4 warm(b)``, warm from 0.1 to 1 over ``warmup`` updates.
+    """
+    warm = 1.0 if update >= warmup else 0.1 + 0.9 * update / warmup
+    return (1 + (update / lr_batches) ** 2) ** -0.25 * (1 + (epoch / lr_epochs) ** 2) ** -0.25 * warm

@@ -1,0 +1,38 @@
+"""Text to token ids and back."""
+
+from pathlib import Path
+
+import sentencepiece
+
+BLANK, SOS_EOS, UNK = 0, 1, 2
+
+
+class Tokenizer:
+    """A SentencePiece model with icefall's special ids: <blk> 0, <sos/eos> 1, <unk> 2."""
+
+    def __init__(self, model: str | Path | bytes):
+        """``model``: a file, or the file's content."""
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.Load(model_proto=model if isinstance(model, bytes) else Path(model).read_bytes())
+        symbols = [self._processor.IdToPiece(i) for i in range(3)]
+        if symbols != ["<blk>", "<sos/eos>", "<unk>"]:
+            raise ValueError(f"the BPE model's first tokens are {symbols}, not <blk>, <sos/eos>, <unk>; stage 3 makes one that fits")
+
+    @property
+    def vocab_size(self) -> int:
+        return self._processor.GetPieceSize()
+
+    @property
+    def symbols(self) -> list[str]:
+        return [self._processor.IdToPiece(i) for i in range(self.vocab_size)]
+
+    @property
+    def proto(self) -> bytes:
+        """The model file's content, to keep in a checkpoint."""
+        return self._processor.serialized_model_proto()
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.EncodeAsIds(text)
+
+    def decode(self, tokens: list[int]) -> str:
+        return self._processor.DecodeIds([t for t in tokens if t > SOS_EOS])
