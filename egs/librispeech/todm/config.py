@@ -90,7 +90,6 @@ class ModelConfig:
     predictor_dim: int = 256
     joiner_dim: int = 256
     context_size: int = 2       # of the stateless predictor
-    ctc_head: bool = True
     dropout: float = 0.1        # p_max
     architecture: Optional[str] = None  # build only this subnet of the above, e.g. "h0-3f0-7 - h0-3f0-2"
 
@@ -126,7 +125,7 @@ class LossConfig:
     am_scale: float = 0.0
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
-    ctc_weight: float = 0.0     # of a CTC loss on the encoder; needs model.ctc_head
+    ctc_weight: float = 0.0     # of a CTC loss on the encoder; above 0 the model has a CTC head
     subnet_weight: float = 1.0  # of the hard-label losses (transducer and CTC) of each smaller subnet
 
 
@@ -245,7 +244,6 @@ def check(config: Config) -> None:
          f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
     need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
     need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
-    need(config.loss.ctc_weight == 0 or m.ctc_head, "loss.ctc_weight is set, so model.ctc_head must be true")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

@@ -82,7 +82,7 @@ class Transducer(nn.Module):
         self.encoder = Encoder(m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive")
         self.predictor = Predictor(vocab_size, m.predictor_dim, m.context_size)
         self.joiner = Joiner(m.dim, m.predictor_dim, m.joiner_dim, vocab_size)
-        self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, m.ctc_head) if training_heads else None
+        self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, config.loss.ctc_weight > 0) if training_heads else None
 
     @property
     def full(self) -> Subnet:

@@ -1,0 +1,47 @@
+"""In-place distillation on the pruned transducer lattice: the largest net teaches, every subnet learns."""
+
+import torch
+from torch import Tensor
+
+from egs.librispeech.todm.config import DistillConfig, MethodConfig
+from utils.alpha_divergence import adaptive_alpha_divergence, kl_divergence
+from utils.tokens import BLANK
+from utils.transducer_loss import Targets
+
+IMPOSSIBLE = -30.0  # log-probability of a class that a node does not have
+
+
+class LatticeDistillation:
+    """Divergence of student from teacher over the nodes of one batch's pruned lattice.
+
+    Teacher and student share pruning ranges, so their logits (B, T, R, V) are of the same nodes.  ``full`` compares
+    the whole softmax; ``collapsed`` (arXiv 2011.06110) three classes: the next symbol, blank, everything else.
+    """
+
+    def __init__(self, method: MethodConfig, config: DistillConfig, ranges: Tensor, targets: Targets):
+        self.method, self.config = method, config
+        real_frame = torch.arange(ranges.shape[1], device=ranges.device) < targets.frames[:, None]
+        self.mask = real_frame[..., None] & (ranges <= targets.lengths[:, None, None])  # (B, T, R)
+        batch = torch.arange(len(ranges), device=ranges.device)[:, None, None]
+        self.symbol = torch.nn.functional.pad(targets.symbols, (0, 1))[batch, ranges]  # (B, T, R)
+        self.at_end = ranges >= targets.lengths[:, None, None]  # no next symbol there
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """Logits (B, T, R, V) -> log-probabilities of the classes that are compared, (B, T, R, V or 3), in fp32."""
+        log_probs = logits.float().log_softmax(-1)
+        if self.method.lattice == "full":
+            return log_probs
+        blank = log_probs[..., BLANK]
+        symbol = log_probs.gather(-1, self.symbol[..., None])[..., 0].masked_fill(self.at_end, IMPOSSIBLE)
+        rest = torch.log1p(-(blank.exp() + symbol.exp()).clamp(max=1 - 1e-6))
+        return torch.stack([symbol, blank, rest], dim=-1)
+
+    def __call__(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Sum over frames of the mean over the frame's nodes; both of :meth:`log_probs`."""
+        if self.method.distill == "kl":
+            divergence = kl_divergence(teacher, student)
+        else:
+            c = self.config
+            divergence = adaptive_alpha_divergence(teacher, student, c.alpha_minus, c.alpha_plus, c.clip)
+        divergence = divergence.masked_fill(~self.mask, 0.0)
+        return (divergence.sum(-1) / self.mask.sum(-1).clamp(min=1)).sum()

@@ -1,0 +1,88 @@
+"""Stage 4: trains the supernet. The same command after a kill goes on from the last checkpoint.
+
+On several GPUs run.sh starts this through torchrun; on a CPU and on one GPU it is a plain process.
+"""
+
+import json
+import logging
+import time
+from argparse import Namespace
+
+import torch
+
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.cost import cost
+from egs.librispeech.todm.experiment import checkpoint_folder
+from egs.librispeech.todm.stages import STAGES, setup_logging, stage_main
+from egs.librispeech.todm.trainer import Trainer
+from utils import config as configuration
+from utils import distributed
+from utils.checkpoint import CheckpointError, list_checkpoints, load_newest
+from utils.stages import StageError
+
+# Changing these continues a training; changing anything else starts a new one.
+CONTINUABLE = ("train.updates", "train.save_every", "train.valid_every", "train.valid_batches", "train.max_bad_batches")
+
+
+def changed_values(config: Config, saved: dict) -> list[str]:
+    """What makes the checkpoints of another training unusable for this one."""
+    stage = STAGES[4]
+    now = stage.values(config)
+    then = stage.values(configuration.from_dict(Config, saved))
+    return [f"{k} was {then[k]!r}, is {v!r}" for k, v in now.items() if v != then[k] and k not in CONTINUABLE]
+
+
+def archive(config: Config, reason: str) -> None:
+    """Move an earlier training's files aside; nothing a user trained is ever deleted."""
+    target = config.exp_dir / "earlier" / time.strftime("%Y%m%d-%H%M%S")
+    target.mkdir(parents=True)
+    for path in sorted(config.exp_dir.iterdir()):
+        if path.name not in ("earlier", ".stamps"):
+            path.rename(target / path.name)
+    logging.info("a new training, because %s. The earlier one was moved to %s", reason, target)
+
+
+def previous_state(config: Config, force: bool, rank: int) -> dict | None:
+    """The checkpoint to go on from, after moving aside what does not fit this conf."""
+    folder = checkpoint_folder(config.exp_dir)
+    if not list_checkpoints(folder):
+        return None
+    newest = load_newest(folder)
+    if newest is None:
+        raise StageError(f"no checkpoint in {folder} can be read; --force moves them aside and starts anew")
+    state = newest[1]
+    reasons = ["--force was given"] if force else changed_values(config, state["config"])
+    if not reasons:
+        return state
+    if rank == 0:
+        archive(config, "; ".join(reasons[:3]))
+    return None
+
+
+def train(config: Config, arguments: Namespace) -> None:
+    rank, world_size = distributed.setup()
+    device = distributed.local_device()
+    state = previous_state(config, arguments.force, rank)
+    distributed.barrier()
+    setup_logging(config.exp_dir / "train.log" if rank == 0 else None)
+    if rank > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    if rank == 0:
+        configuration.save(config, config.exp_dir / "conf.yaml")
+    trainer = Trainer(config, device, rank, world_size)
+    for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
+        logging.info("%s net: %s", name, json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()))
+    logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
+    if state is not None:
+        trainer.load(state)
+        logging.info("going on from update %d (epoch %d, batch %d)", trainer.update, trainer.epoch, trainer.batch_in_epoch)
+    try:
+        trainer.run()
+    except CheckpointError as error:
+        raise StageError(str(error)) from error
+    finally:
+        distributed.cleanup()
+
+
+if __name__ == "__main__":
+    stage_main(4, train, __doc__)

@@ -1,0 +1,95 @@
+"""Checkpoints: written whole or not at all, read without running code, the last few kept, and averages of them."""
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.files import atomic_path
+
+_NAME = re.compile(r"update-(\d+)\.pt$")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing or can not be read; the message names the file."""
+
+
+def checkpoint_path(folder: Path, update: int) -> Path:
+    return folder / f"update-{update}.pt"
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """``(update, path)`` of every checkpoint in a folder, oldest first."""
+    found = [(int(m.group(1)), p) for p in folder.glob("update-*.pt") if (m := _NAME.search(p.name))]
+    return sorted(found)
+
+
+def save_checkpoint(folder: Path, update: int, state: dict, keep_last: int) -> Path:
+    """Write a checkpoint atomically, then delete all but the newest ``keep_last``."""
+    path = checkpoint_path(folder, update)
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+    for _, old in list_checkpoints(folder)[:-keep_last]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict:
+    """Read a checkpoint with ``weights_only=True``: tensors and plain containers, never code.
+
+    Raises:
+      CheckpointError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]}); delete it and run again") from error
+
+
+def load_newest(folder: Path) -> tuple[int, dict] | None:
+    """The newest checkpoint that can be read; a damaged one is passed over with a warning."""
+    for update, path in reversed(list_checkpoints(folder)):
+        try:
+            return update, load_checkpoint(path)
+        except CheckpointError as error:
+            logging.warning("%s; trying the one before", error)
+    return None
+
+
+class RunningAverage:
+    """Mean of a model's parameters over all updates so far, in fp64, sampled every few updates."""
+
+    def __init__(self, model: nn.Module):
+        self.weight = 0.0  # updates averaged over
+        self.values = {k: v.detach().double().clone() for k, v in model.state_dict().items() if v.is_floating_point()}
+
+    @torch.no_grad()
+    def add(self, model: nn.Module, updates: int) -> None:
+        """Count the model's present parameters for the ``updates`` since the last call."""
+        self.weight += updates
+        share = updates / self.weight
+        state = model.state_dict()
+        for name, mean in self.values.items():
+            mean += (state[name].double() - mean) * share
+
+    def state_dict(self) -> dict:
+        return {"weight": self.weight, "values": self.values}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.weight = state["weight"]
+        for name, mean in self.values.items():
+            mean.copy_(state["values"][name])
+
+
+def average_between(start: dict | None, end: dict) -> dict[str, Tensor]:
+    """Mean parameters over the updates after ``start`` (a running average's state; None: from the beginning) up to ``end``."""
+    if start is None or start["weight"] == 0:
+        return {k: v.float() for k, v in end["values"].items()}
+    span = end["weight"] - start["weight"]
+    if span <= 0:
+        raise CheckpointError("the range of checkpoints to average holds no update")
+    return {k: ((v * end["weight"] - start["values"][k] * start["weight"]) / span).float() for k, v in end["values"].items()}
