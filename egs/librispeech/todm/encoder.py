@@ -7,7 +7,7 @@ from egs.librispeech.todm.config import ModelConfig
 from egs.librispeech.todm.feed_forward import FeedForward
 from egs.librispeech.todm.frontend import Frontend, subsampled_length
 from egs.librispeech.todm.mhssm import MultiHeadSSM
-from egs.librispeech.todm.ssm import BlockwiseOperators
+from egs.librispeech.todm.ssm import BlockwiseOperators, make_operators
 from egs.librispeech.todm.subnet import BlockChoice, Subnet
 
 Operators = list[list[BlockwiseOperators]]  # per block, per stacked SSM
@@ -37,9 +37,6 @@ class Block(nn.Module):
         if chunks:
             self.ffn = FeedForward(config.dim, chunk_dim, chunks, config.dropout, adaptive)
 
-    def operators(self) -> list[BlockwiseOperators]:
-        return self.ssm.operators() if self.ssm is not None else []
-
     def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators]) -> Tensor:
         if choice.heads:
             x = x + self.ssm(x, mask, choice.heads, operators)
@@ -66,8 +63,10 @@ class Encoder(nn.Module):
 
     def operators(self) -> Operators:
         """What the SSMs of all blocks need of their parameters; computed once per step for all subnets."""
+        ssms = [list(block.ssm.ssms) if block.ssm is not None else [] for block in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
-            return [block.operators() for block in self.blocks]
+            made = iter(make_operators([ssm for of_block in ssms for ssm in of_block]) if any(ssms) else [])
+        return [[next(made) for _ in of_block] for of_block in ssms]
 
     def encode(self, x: Tensor, lengths: Tensor, subnet: Subnet, operators: Operators) -> Tensor:
         """The blocks of one subnet: frontend output (B, T', dim), lengths (B,) in encoder frames -> (B, T', dim)."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from egs.librispeech.todm.subnet import is_leading
+from utils.dropout import dropout
 
 
 class FeedForward(nn.Module):
@@ -29,7 +30,7 @@ class FeedForward(nn.Module):
             up, bias, down = up[index], bias[index], down[:, index]
         p = self.dropout * len(kept) / self.chunks if self.adaptive else self.dropout
         hidden = nn.functional.silu(nn.functional.linear(self.norm(x), up, bias))
-        hidden = nn.functional.dropout(hidden, p, self.training)
+        hidden = dropout(hidden, p, self.training)
         return nn.functional.linear(hidden, down, self.down.bias)
 
     def hidden_index(self, kept: tuple[int, ...], device: torch.device) -> slice | Tensor:

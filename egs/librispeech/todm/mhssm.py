@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from egs.librispeech.todm.ssm import BlockwiseOperators, DiagonalSSM, blockwise
 from egs.librispeech.todm.subnet import is_leading
+from utils.dropout import dropout
 
 
 def head_time_scales(groups: int, dt_min: float, dt_max: float) -> list[tuple[float, float]]:
@@ -47,10 +48,6 @@ class MultiHeadSSM(nn.Module):
         self.mix_bias = nn.ParameterList(nn.Parameter(torch.zeros(heads, head_dim)) for _ in range(stack))
         self.project_out = nn.Linear(groups * head_dim, dim)
 
-    def operators(self) -> list[BlockwiseOperators]:
-        """What the SSMs need of their parameters; independent of input and subnet."""
-        return [ssm.operators() for ssm in self.ssms]
-
     def channel_index(self, kept: tuple[int, ...], per_group: int, device: torch.device) -> slice | Tensor:
         """Indices of the kept groups in something with ``per_group`` entries for every group."""
         if is_leading(kept):
@@ -66,7 +63,7 @@ class MultiHeadSSM(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, kept: tuple[int, ...], operators: list[BlockwiseOperators]) -> Tensor:
         """Args:
-          x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of :meth:`operators`.
+          x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of :attr:`ssms`, by make_operators.
         """
         weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
@@ -80,7 +77,7 @@ class MultiHeadSSM(nn.Module):
         u = nn.functional.linear(self.norm(x), weight, bias)
         y = self.heads(u, mask, mixes, operators)  # (B, T, kept * head_dim)
         p = self.dropout * len(kept) / self.groups if self.adaptive else self.dropout
-        y = nn.functional.dropout(y.to(u.dtype), p, self.training)
+        y = dropout(y.to(u.dtype), p, self.training)
         return nn.functional.linear(y, out, self.project_out.bias)
 
     def heads(self, u: Tensor, mask: Tensor, mixes: list[tuple[Tensor, Tensor]], operators: list[BlockwiseOperators]) -> Tensor:

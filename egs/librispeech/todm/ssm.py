@@ -87,25 +87,47 @@ class DiagonalSSM(nn.Module):
         state = dt_a.exp() * state + b * u.float()[..., None]
         return 2 * (c * state).sum(-1).real + self.d.float() * u, state
 
-    def operators(self) -> BlockwiseOperators:
-        """Everything the blockwise form needs, from the parameters alone."""
-        dt_a, b, c = self.discretise()
-        index = torch.arange(BLOCK + 1, device=dt_a.device)
-        powers = torch.exp(dt_a[..., None] * index)  # (C, N, Q+1): lam^0 .. lam^Q
-        weight = (2 * c * b)[..., None]
-        kernel = (weight * powers[..., :BLOCK]).sum(1).real  # (C, Q)
-        lag = index[None, :BLOCK] - index[:BLOCK, None]  # (j, i): i - j
-        toeplitz = kernel[:, lag.clamp(min=0)] * (lag >= 0)
-        inputs = powers[..., :BLOCK].flip(-1).transpose(1, 2)  # (C, Q, N): lam^(Q-1-j)
-        outputs = weight * powers[..., 1:]  # (C, N, Q): 2 C B lam^(i+1)
-        last = powers[..., BLOCK]
-        return BlockwiseOperators(
-            toeplitz=toeplitz,
-            collect=torch.cat([inputs.real, inputs.imag], dim=-1),
-            decay=torch.stack([last.real, last.imag], dim=1),
-            emit=torch.cat([outputs.real, -outputs.imag], dim=1),
-            skip=self.d.float(),
-        )
+
+def make_operators(ssms: list[DiagonalSSM]) -> list[BlockwiseOperators]:
+    """Everything the blockwise form needs, from the parameters alone, of several SSMs with equally many modes at once."""
+    dt_a, b, c = (torch.cat(x) for x in zip(*(ssm.discretise() for ssm in ssms)))
+    powers = powers_of_exp(dt_a, BLOCK + 1)  # (C, N, Q+1): lam^0 .. lam^Q
+    weight = (2 * c * b)[..., None]
+    kernel = (weight * powers[..., :BLOCK]).real.sum(1)  # (C, Q)
+    inputs = powers[..., :BLOCK].flip(-1).transpose(1, 2)  # (C, Q, N): lam^(Q-1-j)
+    outputs = weight * powers[..., 1:]  # (C, N, Q): 2 C B lam^(i+1)
+    last = powers[..., BLOCK]
+    together = BlockwiseOperators(
+        toeplitz=causal_toeplitz(kernel),
+        collect=torch.cat([inputs.real, inputs.imag], dim=-1),
+        decay=torch.stack([last.real, last.imag], dim=1),
+        emit=torch.cat([outputs.real, -outputs.imag], dim=1),
+        skip=torch.cat([ssm.d.float() for ssm in ssms]),
+    )
+    sizes = [ssm.d.numel() for ssm in ssms]
+    return [BlockwiseOperators(*parts) for parts in zip(*(x.split(sizes) for x in together))]
+
+
+def causal_toeplitz(kernel: Tensor) -> Tensor:
+    """(C, Q) -> (C, Q, Q) with [c, j, i] = kernel[c, i - j], 0 where i < j.
+
+    Rows of [kernel, zeros] of length 2Q, read again with a row length of 2Q - 1, shift by one each; this has a
+    cheap gradient, which indexing would not.
+    """
+    size = kernel.shape[1]
+    rows = nn.functional.pad(kernel, (0, size))[:, None].expand(-1, size, -1).flatten(1)
+    return rows[:, : size * (2 * size - 1)].unflatten(1, (size, 2 * size - 1))[..., :size]
+
+
+def powers_of_exp(x: Tensor, count: int) -> Tensor:
+    """exp(0 x), exp(1 x), ..., exp((count - 1) x) of a complex tensor: (...) -> (..., count).
+
+    By exp((r a + b) x) = exp(r a x) exp(b x), which needs about 2 sqrt(count) exponentials instead of count.
+    """
+    radix = math.isqrt(count - 1) + 1
+    index = torch.arange(radix, device=x.device)
+    fine, coarse = torch.exp(x[..., None] * index), torch.exp(x[..., None] * (radix * index))
+    return (coarse[..., None] * fine[..., None, :]).flatten(-2)[..., :count]
 
 
 def blockwise(u: Tensor, ops: BlockwiseOperators) -> Tensor:
