@@ -4,6 +4,8 @@ TODM_VENV=${TODM_VENV:-$TODM_ROOT/.venv}
 export TODM_ROOT TODM_VENV
 export PATH="$TODM_VENV/bin:$PATH"
 export PYTHONPATH="$TODM_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+# glibc hands large blocks back to the system after every use; keeping them makes a training step on a CPU faster.
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 # kaldifeat (optional) keeps its shared library in a folder of its own.
 for _lib in "$TODM_VENV"/lib/python3*/site-packages/kaldifeat/lib; do
   [ -d "$_lib" ] && export LD_LIBRARY_PATH="$_lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"

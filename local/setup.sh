@@ -13,6 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=${TODM_VENV:-.venv}
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 log=$venv/setup.log
 with_kaldifeat=0 force=0
 for arg in "$@"; do
@@ -97,12 +98,12 @@ cmake_args() {
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
   pybind=$("$venv/bin/python" -m pybind11 --cmakedir)
   echo "-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=17 -DCMAKE_CXX_FLAGS=-I$include" \
-    "-DFETCHCONTENT_SOURCE_DIR_PYBIND11=$PWD/$venv/pybind11-shim -Dpybind11_DIR=$pybind -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
+    "-DFETCHCONTENT_SOURCE_DIR_PYBIND11=$venv/pybind11-shim -Dpybind11_DIR=$pybind -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 }
 build() {  # build PACKAGE==VERSION PREFIX EXTRA_CMAKE_ARGS
   # A project's own Makefile variables are set through PREFIX_CMAKE_ARGS and PREFIX_MAKE_ARGS.
   # Ubuntu's and pyenv's compilers both honour PATH: the environment's own cmake comes first.
-  env PATH="$PWD/$venv/bin:$PATH" "$2_CMAKE_ARGS=$(cmake_args) $3" "$2_MAKE_ARGS=-j$(nproc 2>/dev/null || echo 2)" \
+  env PATH="$venv/bin:$PATH" "$2_CMAKE_ARGS=$(cmake_args) $3" "$2_MAKE_ARGS=-j$(nproc 2>/dev/null || echo 2)" \
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps "$1" >>"$log" 2>&1
 }
 if has k2; then

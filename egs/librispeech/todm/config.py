@@ -114,6 +114,7 @@ class MethodConfig:
     dropout: Literal["adaptive", "constant"] = "adaptive"
     optimizer: Literal["scaled_adam", "adam"] = "scaled_adam"
     subnets_per_step: int = 1   # random subnets in every step, beside the largest
+    subnets_from: int = 0       # update at which the subnets join; before it the largest net trains alone
     smallest: bool = True       # and the smallest (the sandwich rule); with 0 above and false here: a plain model
 
 
@@ -126,6 +127,7 @@ class LossConfig:
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
     ctc_weight: float = 0.0     # of a CTC loss on the encoder; above 0 the model has a CTC head
+    ctc_first: int = 0          # updates in which CTC leads: it finds alignments sooner than the transducer loss does
     subnet_weight: float = 1.0  # of the hard-label losses (transducer and CTC) of each smaller subnet
 
 
@@ -144,7 +146,7 @@ class TrainConfig:
     seed: int = 1
     updates: int = 100000
     lr: float = 0.045           # base of Eden for ScaledAdam; for Adam something like 0.002
-    ssm_lr_scale: float = 0.2   # of dt, A (the dynamics) relative to lr
+    ssm_lr_scale: float = 0.05  # of dt, A (the dynamics) relative to lr
     lr_batches: float = 7500.0  # Eden's B and E
     lr_epochs: float = 3.5
     lr_warmup: int = 500
@@ -173,10 +175,10 @@ class SelectConfig:
 class DecodeConfig:
     methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
     beam: int = 4
-    max_symbols: int = 3        # per frame (greedy)
     weights: Literal["last", "running", "range"] = "range"
     range: int = 4              # range: the mean over the updates between the last checkpoint and the one this many before
     max_duration: float = 300.0
+    subnets: list[str] = field(default_factory=list)  # architectures to decode instead of subnets.json's, e.g. ["h0-3f0-7 - h0-3f0-2"]
 
 
 @dataclass
@@ -244,6 +246,7 @@ def check(config: Config) -> None:
          f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
     need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
     need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
+    need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

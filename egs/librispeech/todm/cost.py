@@ -31,7 +31,7 @@ def cost(config: Config, vocab_size: int, subnet: Subnet) -> Cost:
     """Exact cost of ``subnet``; a test holds the counts to the extracted model's."""
     m = config.model
     front_params, front_macs = _frontend(m.frontend_channels, m.dim)
-    encoder_params, frame_macs = front_params + 2 * m.dim, 0
+    encoder_params, frame_macs = front_params + m.dim, 0
     for heads, chunks in subnet.sizes:
         for params, macs in (_ssm(config, heads), _ffn(config, chunks)):
             encoder_params += params
@@ -52,7 +52,7 @@ def _frontend(channels: int, dim: int) -> tuple[int, int]:
     """Parameters, and MACs per encoder frame (two frames of the first convolution for each of the second)."""
     first = max(channels // 4, 1)
     bins1, bins2 = (NUM_MEL_BINS - 1) // 2, subsampled_length(NUM_MEL_BINS)
-    params = first * 9 + first + channels * first * 9 + channels + channels * bins2 * dim + dim + 2 * dim
+    params = first * 9 + first + channels * first * 9 + channels + channels * bins2 * dim + dim + dim
     return params, 2 * first * 9 * bins1 + channels * first * 9 * bins2 + channels * bins2 * dim
 
 
@@ -66,7 +66,7 @@ def _ssm(config: Config, groups: int) -> tuple[int, int]:
     project = m.dim * channels + m.dim * groups * head_dim
     mix = m.stack * channels * directions * head_dim
     states = m.stack * directions * channels * m.modes
-    params = project + channels + m.dim + 2 * m.dim  # projections with biases, norm
+    params = project + channels + m.dim + m.dim  # projections with biases, norm
     params += mix + m.stack * channels
     params += 4 * states + 2 * m.stack * directions * channels  # Re A, Im A, C (two numbers); dt, D
     # per state lam x (4), B u (2), Re(C x) (2); per channel D u (1)
@@ -78,4 +78,4 @@ def _ffn(config: Config, chunks: int) -> tuple[int, int]:
     if not chunks:
         return 0, 0
     hidden = chunks * (m.ffn_dim // config.supernet.ffn_chunks)
-    return 2 * m.dim * hidden + hidden + m.dim + 2 * m.dim, 2 * m.dim * hidden
+    return 2 * m.dim * hidden + hidden + m.dim + m.dim, 2 * m.dim * hidden

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         self.frontend = Frontend(config.frontend_channels, config.dim)
         chunk_dim = config.ffn_dim // ffn_chunks
         self.blocks = nn.ModuleList(Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, bias=False)
 
     def operators(self) -> Operators:
         """What the SSMs of all blocks need of their parameters; computed once per step for all subnets."""

@@ -19,7 +19,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, chunk_dim: int, chunks: int, dropout: float, adaptive: bool):
         super().__init__()
         self.chunk_dim, self.chunks, self.dropout, self.adaptive = chunk_dim, chunks, dropout, adaptive
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
         self.up = nn.Linear(dim, chunk_dim * chunks)
         self.down = nn.Linear(chunk_dim * chunks, dim)
 

@@ -32,7 +32,7 @@ class Frontend(nn.Module):
         self.conv2 = nn.Conv2d(max(channels // 4, 1), channels, 3, stride=2)
         bins = subsampled_length(NUM_MEL_BINS)
         self.project = nn.Linear(channels * bins, dim)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
 
     def set_statistics(self, mean: list[float], std: list[float]) -> None:
         """Mean and standard deviation of every mel bin, from the train set."""

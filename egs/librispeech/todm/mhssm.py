@@ -38,14 +38,14 @@ class MultiHeadSSM(nn.Module):
         channels = heads * head_dim
         scales = head_time_scales(max_groups or groups, *dt_range)[:groups]
         per_channel = [s for s in scales for _ in range(self.heads_per_group * head_dim)]
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
         self.project_in = nn.Linear(dim, channels)
         self.ssms = nn.ModuleList(DiagonalSSM(channels * self.directions, modes, per_channel * self.directions) for _ in range(stack))
         bound = 1 / math.sqrt(self.directions * head_dim)
         self.mix_weight = nn.ParameterList(
             nn.Parameter(torch.empty(heads, self.directions, head_dim, head_dim).uniform_(-bound, bound)) for _ in range(stack)
         )
-        self.mix_bias = nn.ParameterList(nn.Parameter(torch.zeros(heads, head_dim)) for _ in range(stack))
+        self.mix_bias = nn.ParameterList(nn.Parameter(torch.empty(heads, head_dim).uniform_(-bound, bound)) for _ in range(stack))
         self.project_out = nn.Linear(groups * head_dim, dim)
 
     def channel_index(self, kept: tuple[int, ...], per_group: int, device: torch.device) -> slice | Tensor:

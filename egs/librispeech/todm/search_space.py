@@ -108,8 +108,10 @@ class SubnetSampler:
         self.space, self.seed, self.rank = space, seed, rank
 
     def __call__(self, update: int) -> list[Subnet]:
-        """The subnets beside the largest: random ones, then the smallest (the sandwich rule)."""
+        """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none before ``subnets_from``."""
         method = self.space.config.method
+        if update < method.subnets_from:
+            return []
         rng = random.Random(f"{self.seed}/{update}/{self.rank}")
         low, high = self.space.encoder_params(self.space.smallest), self.space.encoder_params(self.space.largest)
         subnets = []

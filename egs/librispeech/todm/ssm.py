@@ -56,7 +56,8 @@ class DiagonalSSM(nn.Module):
         # S4D-Lin: A_n = -1/2 + i pi n
         self.log_a_real = nn.Parameter(torch.full((channels, modes), math.log(0.5)))
         self.a_imag = nn.Parameter(math.pi * torch.arange(modes).float().repeat(channels, 1))
-        self.c = nn.Parameter(torch.randn(channels, modes, 2) * math.sqrt(0.5))  # [re, im]
+        # Complex normal as in S4D, over sqrt(modes): a channel's output does not grow with the size of its state.
+        self.c = nn.Parameter(torch.randn(channels, modes, 2) * math.sqrt(0.5 / modes))  # [re, im]
         self.d = nn.Parameter(torch.randn(channels))
 
     def discretise(self) -> tuple[Tensor, Tensor, Tensor]:

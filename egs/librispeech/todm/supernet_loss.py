@@ -15,6 +15,10 @@ from utils.tokens import BLANK, Tokenizer
 from utils.transducer_loss import Targets, TransducerLoss
 
 
+# With ScaledAdam, whose steps do not depend on the size of a gradient, predictor and joiner learn at full speed all the same.
+CTC_LEADS = 0.01
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of the parts of the loss at one update."""
@@ -25,11 +29,19 @@ class Weights:
 
     @classmethod
     def at(cls, update: int, loss: LossConfig, distill: DistillConfig) -> "Weights":
-        """Simple 1 -> simple_scale and pruned 0.1 -> 1 over the warm-up; distillation 0 -> weight over its ramp."""
-        done = min(1.0, update / loss.warmup) if loss.warmup else 1.0
-        since = update - distill.start
-        ramp = min(1.0, max(0.0, since / distill.ramp)) if distill.ramp else float(since >= 0)
-        return cls(1 + done * (loss.simple_scale - 1), 0.1 + 0.9 * done, distill.weight * ramp)
+        """Simple 1 -> simple_scale and pruned 0.1 -> 1 over the warm-up; distillation 0 -> weight over its ramp.
+
+        While CTC leads (``ctc_first``) both transducer parts are scaled by CTC_LEADS, then up to 1 over as many updates.
+        """
+        done = _ramp(update, 0, loss.warmup)
+        transducer = CTC_LEADS + (1 - CTC_LEADS) * _ramp(update, loss.ctc_first, loss.ctc_first)
+        return cls(transducer * (1 + done * (loss.simple_scale - 1)), transducer * (0.1 + 0.9 * done),
+                   distill.weight * _ramp(update, distill.start, distill.ramp))
+
+
+def _ramp(update: int, start: int, length: int) -> float:
+    """0 before ``start``, 1 from ``start + length`` on, linear between."""
+    return min(1.0, max(0.0, (update - start) / length)) if length else float(update >= start)
 
 
 def make_targets(batch: Batch, tokenizer: Tokenizer) -> Targets:

@@ -1,0 +1,74 @@
+"""Stage 9: the table of subnets, and WER against parameters as a picture, from results.json alone."""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.stages import stage_main
+from utils.files import atomic_path, read_json, write_text_atomic
+
+
+def make_table(results: list[dict]) -> str:
+    """Markdown: a row per subnet and search method, a WER column per split."""
+    splits = list(dict.fromkeys(r["split"] for r in results))
+    rows = list(dict.fromkeys((r["name"], r["method"]) for r in results))
+    by_key = {(r["name"], r["method"], r["split"]): r for r in results}
+    header = ["subnet", "search", "encoder params", "total params", "MMACs per s of audio", *(f"WER % {s}" for s in splits)]
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    for name, method in rows:
+        first = next(r for r in results if (r["name"], r["method"]) == (name, method))
+        lines.append([name, method, f"{first['encoder_params']:,}", f"{first['total_params']:,}", f"{first['macs_per_second'] / 1e6:.1f}",
+                      *(f"{by_key[name, method, s]['wer']:.2f}" for s in splits)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+
+
+def make_report(run: dict) -> str:
+    """The whole report in Markdown."""
+    sizes = ", ".join(f"{split} {words} words" for split, words in dict.fromkeys((r["split"], r["words"]) for r in run["results"]))
+    facts = [
+        f"corpus: {run['corpus']}; scored: {sizes}",
+        f"training: {run['updates']} updates, {run['audio_hours_trained']} h of audio, {run['training_seconds'] / 60:.1f} min, seed {run['seed']}; "
+        f"weights: {run['weights']}",
+        f"machine: {run['machine']}; torch {run['torch']}; commit {run['commit']}",
+        f"command: `{run['command']}`",
+    ]
+    return f"# {run['name']}: subnets of one supernet\n\n{make_table(run['results'])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+
+
+def draw(run: dict, path: Path) -> None:
+    """WER against encoder parameters, a line per split and search method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for split, method in dict.fromkeys((r["split"], r["method"]) for r in run["results"]):
+        points = sorted((r["encoder_params"] / 1e6, r["wer"]) for r in run["results"] if (r["split"], r["method"]) == (split, method))
+        axes.plot(*zip(*points), marker="o", label=f"{split}, {method}")
+    axes.set(xlabel="encoder parameters (millions)", ylabel="WER (%)", title=f"{run['name']}: {run['corpus']}")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def report(config: Config, arguments: Namespace) -> None:
+    exp = config.exp_dir
+    run = read_json(exp / "results.json")
+    text = make_report(run)
+    picture = exp / "wer-against-parameters.png"
+    write_text_atomic(exp / "report.md", text)
+    draw(run, picture)
+    print(f"\n{text}")
+    logging.info("table: %s; picture: %s", exp / "report.md", picture)
+    logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")
+
+
+if __name__ == "__main__":
+    stage_main(9, report, __doc__)

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Train Once Deploy Many: trains a transducer supernet and decodes its subnets, stage by stage.
+#
+#   ./run.sh                                          everything, on the embedded corpus (conf/mini.yaml)
+#   ./run.sh --stage 4 --stop-stage 6 --conf conf/librispeech-100h.yaml data.root=/corpora/LibriSpeech
+#   ./run.sh --help                                   stages, confs, what each stage reads and writes
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=0
+stop_stage=9
+conf=conf/mini.yaml
+world_size=1
+force=()
+overrides=()
+TODM_COMMAND="./run.sh $*"; export TODM_COMMAND
+
+usage() {
+  cat <<'TEXT'
+Usage: ./run.sh [options] [key=value ...]
+
+Options:
+  --stage N          first stage (default 0)
+  --stop-stage N     last stage (default 9)
+  --conf FILE        a YAML conf; names are looked up in egs/librispeech/todm (default conf/mini.yaml)
+  --force            redo stages that have finished already
+  --world-size N     processes of stage 4, one per GPU (several machines: see README.md)
+  --help             this text
+  key=value          a value of the conf to change, e.g. train.updates=500 data.root=/corpora/LibriSpeech
+
+TEXT
+}
+need_number() {
+  [[ ${2:-} =~ ^[0-9]+$ ]] || { echo "run.sh: $1 needs a number, not '${2:-}'" >&2; exit 2; }
+}
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --stage) need_number "$1" "${2:-}"; stage=$2; shift 2 ;;
+    --stop-stage) need_number "$1" "${2:-}"; stop_stage=$2; shift 2 ;;
+    --conf) [ $# -gt 1 ] || { echo "run.sh: --conf needs a file" >&2; exit 2; }; conf=$2; shift 2 ;;
+    --world-size) need_number "$1" "${2:-}"; world_size=$2; shift 2 ;;
+    --force) force=(--force); shift ;;
+    -h|--help) usage; want_help=1; shift ;;
+    *=*) overrides+=("$1"); shift ;;
+    *) echo "run.sh: unknown argument '$1' (./run.sh --help lists them)" >&2; exit 2 ;;
+  esac
+done
+
+local/setup.sh
+. ./path.sh
+if [ -n "${want_help:-}" ]; then python -m egs.librispeech.todm.stages; exit 0; fi
+[ "$stage" -le "$stop_stage" ] || { echo "run.sh: --stage $stage is after --stop-stage $stop_stage" >&2; exit 2; }
+
+run() {  # run NUMBER COMMAND...: a stage, when it is asked for
+  local number=$1; shift
+  if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
+    "$@" --conf "$conf" "${force[@]}" "${overrides[@]}"
+  fi
+}
+later() {  # a stage whose number is fixed and which this version lacks
+  if [ "$stage" -eq "$1" ] || [ "$stop_stage" -eq "$1" ]; then
+    echo "run.sh: stage $1 ($2) is not in this version" >&2
+    if [ "$stage" -eq "$stop_stage" ]; then exit 2; fi
+  fi
+}
+train=(python -m)
+if [ "$world_size" -gt 1 ]; then train=(torchrun --standalone --nproc-per-node "$world_size" -m); fi
+
+run 0 python -m local.make_corpus                               # audio in LibriSpeech layout
+run 1 python -m local.prepare_manifests                         # lhotse manifests; what is dropped and why
+run 2 python -m local.compute_features                          # 80-dim filterbank
+run 3 python -m local.train_bpe                                 # SentencePiece, tokens.txt, final cuts
+run 4 "${train[@]}" egs.librispeech.todm.train                  # the supernet
+run 5 python -m egs.librispeech.todm.select_subnets             # subnets.json
+run 6 python -m egs.librispeech.todm.decode                     # WER of every subnet on dev and test
+later 7 "individually trained models"
+later 8 "ablations"
+run 9 python -m egs.librispeech.todm.report                     # the table and the picture
+later 10 "export"

@@ -1,0 +1,85 @@
+"""What several tests share: a tiny recipe and plain twins of the transducer loss."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.transducer import Transducer
+from utils.config import load
+from utils.tokens import BLANK
+from utils.transducer_loss import Targets
+
+VOCAB = 11
+TINY = (
+    "model.dim=16", "model.blocks=3", "model.ffn_dim=24", "model.ssm_dim=24", "model.heads=6", "model.modes=3",
+    "model.dt_min=0.01", "model.dt_max=0.5", "model.frontend_channels=8", "model.predictor_dim=12", "model.joiner_dim=10",
+    "model.dropout=0", "supernet.ffn_chunks=4", "supernet.min_ffn_chunks=1", "supernet.min_blocks=2",
+)
+
+
+def tiny_config(*overrides: str) -> Config:
+    """A configuration with 3 blocks of 3 head groups (6 heads) and 4 FFN chunks."""
+    return load(Config, overrides=[*TINY, *overrides])
+
+
+def tiny_model(config: Config, vocab_size: int = VOCAB, seed: int = 0) -> Transducer:
+    """A model none of whose parameters is 0 or 1 only, as some are when new."""
+    torch.manual_seed(seed)
+    model = Transducer(config, vocab_size)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def make_targets(symbols: list[list[int]], frames: list[int]) -> Targets:
+    """Padded targets from token lists."""
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in symbols], batch_first=True, padding_value=BLANK)
+    return Targets(padded, torch.tensor([len(s) for s in symbols]), torch.tensor(frames))
+
+
+def plain_transducer_loss(log_probs: Callable[[int, int], Tensor], symbols: list[int], frames: int,
+                          kept: Callable[[int, int], bool] = lambda s, t: True) -> Tensor:
+    """-log of the sum over all paths of kept nodes, node by node; log_probs(s, t) -> (V,)."""
+    score = {(0, 0): torch.zeros((), dtype=torch.float64)}
+    for s in range(len(symbols) + 1):
+        for t in range(frames):
+            arriving = []
+            if (s - 1, t) in score:
+                arriving.append(score[s - 1, t] + log_probs(s - 1, t)[symbols[s - 1]])
+            if (s, t - 1) in score:
+                arriving.append(score[s, t - 1] + log_probs(s, t - 1)[BLANK])
+            if arriving and kept(s, t):
+                score[s, t] = torch.stack(arriving).logsumexp(0)
+    end = len(symbols), frames - 1
+    return -(score[end] + log_probs(*end)[BLANK])
+
+
+def plain_simple_loss(am: Tensor, lm: Tensor, targets: Targets, lm_scale: float, am_scale: float) -> Tensor:
+    """Sum over the batch of the trivial joiner's loss, interpolated with its lm-only and am-only versions."""
+    unigram = lm.softmax(-1).mean((0, 1)).log()
+    total = 0
+    for b, (length, frames) in enumerate(zip(targets.lengths.tolist(), targets.frames.tolist())):
+        def log_probs(s: int, t: int) -> Tensor:
+            return ((1 - lm_scale - am_scale) * (am[b, t] + lm[b, s]).log_softmax(-1)
+                    + lm_scale * lm[b, s].log_softmax(-1) + am_scale * (am[b, t] + unigram).log_softmax(-1))
+
+        total = total + plain_transducer_loss(log_probs, targets.symbols[b, :length].tolist(), frames)
+    return total
+
+
+def plain_pruned_loss(logits: Tensor, ranges: Tensor, targets: Targets) -> Tensor:
+    """Sum over the batch of the loss on the nodes of ``ranges``: logits (B, T, R, V)."""
+    total = 0
+    for b, (length, frames) in enumerate(zip(targets.lengths.tolist(), targets.frames.tolist())):
+        windows = ranges[b].tolist()
+
+        def log_probs(s: int, t: int) -> Tensor:
+            return logits[b, t, windows[t].index(s)].log_softmax(-1)
+
+        total = total + plain_transducer_loss(
+            log_probs, targets.symbols[b, :length].tolist(), frames, kept=lambda s, t: s in windows[t]
+        )
+    return total

@@ -1,0 +1,195 @@
+import io
+import math
+import statistics
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from utils.scaled_adam import ScaledAdam, eden
+
+BETA1, BETA2, EPS, SCALAR_LR, MIN_RMS, MAX_RMS, SCALAR_MAX, PERIOD = 0.9, 0.98, 1e-8, 0.1, 1e-5, 3.0, 10.0, 4
+Numbers = list[float]
+
+
+class PlainTensor:
+    """One tensor's ScaledAdam, number by number in float64."""
+
+    def __init__(self, values: Numbers, lr: float):
+        self.p, self.lr, self.t = list(values), lr, 0
+        self.m, self.v = [0.0] * len(values), [0.0] * len(values)
+        self.h, self.w = [], 0.0
+        self.rms = self.present_rms()
+
+    @property
+    def scalar(self) -> bool:
+        return len(self.p) == 1
+
+    def present_rms(self) -> float:
+        return math.sqrt(sum(x * x for x in self.p) / len(self.p))
+
+    def weighted_square(self, g: Numbers) -> float:
+        """The tensor's part of the squared norm that clipping looks at."""
+        weight = SCALAR_LR if self.scalar else self.rms
+        return sum((weight * x) ** 2 for x in g)
+
+    def step(self, g: Numbers) -> None:
+        refresh = self.t % PERIOD == PERIOD - 1
+        if refresh:
+            self.rms = self.present_rms()
+        self.h.append(sum(x * y for x, y in zip(self.p, g)))
+        growth = self.growth() if refresh and not self.scalar else 0.0
+        correction = 1 - BETA2 ** (self.t + 1)
+        for i, x in enumerate(g):
+            self.v[i] = BETA2 * self.v[i] + (1 - BETA2) * x * x
+            v_hat = self.v[i] / correction if correction < 0.99 else self.v[i]
+            d = -self.lr * x / (math.sqrt(v_hat) + EPS)
+            d = d * SCALAR_LR if self.scalar else d * max(self.rms, MIN_RMS) + self.p[i] * growth
+            self.m[i] = BETA1 * self.m[i] + (1 - BETA1) * d
+        self.p = [x + m for x, m in zip(self.p, self.m)]
+        if self.scalar:
+            self.p = [min(max(self.p[0], -SCALAR_MAX), SCALAR_MAX)]
+        self.t += 1
+
+    def growth(self) -> float:
+        """The relative change of the tensor's size."""
+        b, k = BETA2**PERIOD, (self.t + 1) // PERIOD
+        self.w = b * self.w + (1 - b) * statistics.fmean(h * h for h in self.h)
+        s = -0.1 * self.lr * math.sqrt(1 - b**k) * sum(self.h) / (math.sqrt(self.w) + EPS)
+        self.h = []
+        if self.rms < MIN_RMS:
+            return 0.0
+        return min(max(min(s, 0.1), -0.1), (MAX_RMS - self.rms) / self.rms)
+
+
+class PlainScaledAdam:
+    """Clipping, and one PlainTensor for each tensor."""
+
+    def __init__(self, tensors: list[PlainTensor]):
+        self.tensors, self.norms, self.threshold = tensors, [], math.inf
+
+    def step(self, grads: list[Numbers | None]) -> None:
+        grads = [g or [0.0] * len(x.p) for x, g in zip(self.tensors, grads)]
+        factor = self.clip_factor(math.sqrt(sum(x.weighted_square(g) for x, g in zip(self.tensors, grads))))
+        for tensor, g in zip(self.tensors, grads):
+            tensor.step([x * factor for x in g])
+
+    def clip_factor(self, norm: float) -> float:
+        self.norms.append(norm)
+        count = len(self.norms)
+        if count in (10, 20, 40):
+            self.threshold = 2 * 2 * statistics.median_high(self.norms)
+        elif count % 100 == 0:
+            self.threshold = 2 * statistics.median_high(self.norms[-100:])
+        return min(1.0, self.threshold / norm)
+
+
+def parameters() -> list[nn.Parameter]:
+    """Two stacked 2 x 3 tensors, a vector of zeros, one near the largest size, and scalars, one of them near its bound."""
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(2, 3, generator=generator), 0.1 * torch.randn(2, 3, generator=generator), torch.zeros(4),
+              torch.full((5,), 2.95), torch.tensor([0.5]), torch.tensor([9.9])]
+    return [nn.Parameter(v) for v in values]
+
+
+def gradients(step: int) -> list[Tensor | None]:
+    """A function of the step alone, with bursts that clipping must catch and one that is missing now and then."""
+    generator = torch.Generator().manual_seed(step)
+    burst = 30.0 if step % 17 == 16 else 1.0
+    drift = [0.0, 0.5, 0.3, -0.5, 0.0, -1.0]  # the last but two grows to its bound, the last one too
+    grads = [burst * (torch.randn(p.shape, generator=generator) * (0.5 + 0.01 * step) + d) for p, d in zip(parameters(), drift)]
+    return [None if i == 1 and step % 5 == 3 else g for i, g in enumerate(grads)]
+
+
+def set_gradients(params: list[nn.Parameter], step: int) -> None:
+    for p, g in zip(params, gradients(step)):
+        p.grad = g
+
+
+def make_optimizer(params: list[nn.Parameter], lr: float) -> ScaledAdam:
+    return ScaledAdam([{"params": params[:4]}, {"params": params[4:], "lr": lr / 2}], lr=lr)
+
+
+@pytest.mark.parametrize("lr, steps", [(0.03, 220), (0.5, 24)])
+def test_steps_against_a_scalar_loop(lr, steps):
+    params = parameters()
+    optimizer = make_optimizer(params, lr)
+    plain = PlainScaledAdam([PlainTensor(p.flatten().tolist(), lr if i < 4 else lr / 2) for i, p in enumerate(params)])
+    for step in range(steps):
+        set_gradients(params, step)
+        optimizer.step()
+        plain.step([None if g is None else g.flatten().tolist() for g in gradients(step)])
+        for p, tensor in zip(params, plain.tensors):
+            assert p.flatten().tolist() == pytest.approx(tensor.p, rel=3e-4, abs=3e-5), f"step {step}"
+
+
+def test_a_parameter_group_may_lift_the_size_bound():
+    """As the trainer does for the imaginary parts of A, whose size is far above 3."""
+    bounded, free = (nn.Parameter(torch.full((4,), 8.0)) for _ in range(2))
+    optimizer = ScaledAdam([{"params": [bounded]}, {"params": [free], "param_max_rms": math.inf}], lr=0.01)
+    for _ in range(4):
+        bounded.grad, free.grad = -torch.ones(4), -torch.ones(4)
+        optimizer.step()
+    assert (bounded < 8.0).all() and (free > 8.0).all()
+
+
+@pytest.mark.parametrize("shapes", [[(), (1,)], [(1, 1), (1,), ()]])
+def test_one_element_tensors_of_any_shape_go_together(shapes):
+    params = [nn.Parameter(torch.full(shape, 2.0)) for shape in shapes]
+    plain = PlainTensor([2.0], 0.1)
+    optimizer = ScaledAdam(params, lr=0.1)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    plain.step([1.0])
+    assert [p.item() for p in params] == pytest.approx(plain.p * len(shapes))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_gradients_are_as_if_missing(bad):
+    results = []
+    for broken in (True, False):
+        params = parameters()
+        optimizer = make_optimizer(params, 0.03)
+        for step in range(8):
+            set_gradients(params, step)
+            if step in (0, 5):
+                for p in params:
+                    p.grad = None
+                params[0].grad = torch.full((2, 3), bad) if broken else None
+            optimizer.step()
+        results.append(params)
+    for a, b in zip(*results):
+        assert a.isfinite().all() and torch.equal(a, b)
+
+
+def test_state_survives_a_checkpoint():
+    """Saved and read without running code, it goes on as if nothing had happened, clipping included."""
+    params = parameters()
+    optimizer = make_optimizer(params, 0.03)
+    copies = None
+    for step in range(60):
+        if step == 18:
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            file.seek(0)
+            copies = [nn.Parameter(p.detach().clone()) for p in params]
+            resumed = make_optimizer(copies, 1.0)
+            resumed.load_state_dict(torch.load(file, weights_only=True))
+        set_gradients(params, step)
+        optimizer.step()
+        if copies:
+            set_gradients(copies, step)
+            resumed.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, copies))
+
+
+@pytest.mark.parametrize("update, epoch, expected", [
+    (0, 0, 0.1), (250, 0, 0.55 * 0.99972238), (7500, 0, 2**-0.25), (7500, 3.5, 2**-0.5), (15000, 7, 5**-0.5),
+])
+def test_eden_by_hand(update, epoch, expected):
+    assert eden(update, epoch, lr_batches=7500, lr_epochs=3.5, warmup=500) == pytest.approx(expected, rel=1e-6)
+
+
+def test_eden_without_warm_up():
+    assert eden(0, 0, 7500, 3.5, warmup=0) == 1.0
