@@ -56,6 +56,19 @@ def test_clipped_value_and_surrogate_by_hand():
     assert student.grad.tolist() == pytest.approx(weights)
 
 
+@pytest.mark.parametrize("alpha, weights", [
+    (2.0, [0.5 * (0.64 / 2 + 1 / 2), 0.5 * (1.2 / 2 + 1 / 2)]),  # w^2 = 0.64, and 1.44 clipped
+    (0.0, [0.5 * (math.log(0.8) - 1), 0.5 * (math.log(1.2) - 1)]),
+    (1.0, [0.4, 0.6]),
+])
+def test_surrogate_weights_by_hand(alpha, weights):
+    """q rho, with w = 0.8 and 1.2."""
+    student = torch.tensor([0.5, 0.5]).log().requires_grad_()
+    _, surrogate = alpha_divergence(torch.tensor([0.4, 0.6]).log(), student, alpha, clip=1.2)
+    surrogate.backward()
+    assert student.grad.tolist() == pytest.approx([-w for w in weights])
+
+
 def test_kl_is_never_clipped():
     teacher, student = torch.tensor([0.99, 0.01]).log(), torch.tensor([0.01, 0.99]).log()
     value, _ = alpha_divergence(teacher, student, alpha=1.0, clip=5.0)
@@ -97,10 +110,11 @@ def test_teacher_gets_no_gradient():
     assert teacher.grad is None and student.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("clip", [5.0, UNCLIPPED])
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_extreme_logits_stay_finite(alpha):
+def test_extreme_logits_stay_finite(alpha, clip):
     teacher = torch.tensor([[1e4, 0.0, -1e4], [-1e4, 0.0, 1e4], [50.0, -50.0, 0.0]])
     student = teacher.flip(-1).requires_grad_()
-    value, surrogate = alpha_divergence(teacher.log_softmax(-1), student.log_softmax(-1), alpha, clip=5.0)
+    value, surrogate = alpha_divergence(teacher.log_softmax(-1), student.log_softmax(-1), alpha, clip)
     surrogate.sum().backward()
     assert value.isfinite().all() and surrogate.isfinite().all() and student.grad.isfinite().all()

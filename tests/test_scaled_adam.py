@@ -110,7 +110,7 @@ def make_optimizer(params: list[nn.Parameter], lr: float) -> ScaledAdam:
     return ScaledAdam([{"params": params[:4]}, {"params": params[4:], "lr": lr / 2}], lr=lr)
 
 
-@pytest.mark.parametrize("lr, steps", [(0.03, 220), (0.5, 24)])
+@pytest.mark.parametrize("lr, steps", [(0.03, 270), (0.5, 24)])
 def test_steps_against_a_scalar_loop(lr, steps):
     params = parameters()
     optimizer = make_optimizer(params, lr)
@@ -120,7 +120,7 @@ def test_steps_against_a_scalar_loop(lr, steps):
         optimizer.step()
         plain.step([None if g is None else g.flatten().tolist() for g in gradients(step)])
         for p, tensor in zip(params, plain.tensors):
-            assert p.flatten().tolist() == pytest.approx(tensor.p, rel=3e-4, abs=3e-5), f"step {step}"
+            assert p.flatten().tolist() == pytest.approx(tensor.p, rel=1e-4, abs=3e-5), f"step {step}"
 
 
 def test_a_parameter_group_may_lift_the_size_bound():

@@ -107,16 +107,24 @@ def fifths(space: SearchSpace, params: list[float]) -> list[int]:
     return [places.count(i) for i in range(5)]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("random_subnets", [1, 2])
 @pytest.mark.parametrize("begin", [0, 5000])
-def test_budgets_cover_the_space_evenly(random_subnets, rank, begin, monkeypatch):
-    space, budgets = make_space(*DEEP, f"method.subnets_per_step={random_subnets}"), []
-    monkeypatch.setattr(space, "random_near", lambda target, rng: budgets.append(target))
-    sampler = SubnetSampler(space, seed=0, rank=rank)
-    for update in range(begin, begin + 200):
-        sampler(update)
-    assert all(count == pytest.approx(40 * random_subnets, abs=3) for count in fifths(space, budgets))
+def test_budgets_cover_the_space_evenly(random_subnets, begin, monkeypatch):
+    """Every rank's by themselves, and they are not the same."""
+    space = make_space(*DEEP, f"method.subnets_per_step={random_subnets}")
+    budgets = {0: [], 1: []}
+    for rank, mine in budgets.items():
+        monkeypatch.setattr(space, "random_near", lambda target, rng: mine.append(target))
+        sampler = SubnetSampler(space, seed=0, rank=rank)
+        for update in range(begin, begin + 200):
+            sampler(update)
+        assert all(count == pytest.approx(40 * random_subnets, abs=3) for count in fifths(space, mine))
+    assert not set(budgets[0]) & set(budgets[1])
+
+
+def test_subnets_join_late():
+    sampler = SubnetSampler(make_space("method.subnets_from=10"), seed=0)
+    assert [len(sampler(update)) for update in (0, 9, 10, 11)] == [0, 0, 2, 2]
 
 
 def test_sampled_sizes_reach_every_part_of_the_space():

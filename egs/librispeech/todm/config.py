@@ -127,7 +127,7 @@ class LossConfig:
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
     ctc_weight: float = 0.0     # of a CTC loss on the encoder; above 0 the model has a CTC head
-    ctc_first: int = 0          # updates in which CTC leads: it finds alignments sooner than the transducer loss does
+    ctc_first: int = 0          # first updates in which CTC trains the encoder alone: it finds alignments sooner
     subnet_weight: float = 1.0  # of the hard-label losses (transducer and CTC) of each smaller subnet
 
 

@@ -15,10 +15,6 @@ from utils.tokens import BLANK, Tokenizer
 from utils.transducer_loss import Targets, TransducerLoss
 
 
-# With ScaledAdam, whose steps do not depend on the size of a gradient, predictor and joiner learn at full speed all the same.
-CTC_LEADS = 0.01
-
-
 @dataclass(frozen=True)
 class Weights:
     """Weights of the parts of the loss at one update."""
@@ -31,12 +27,17 @@ class Weights:
     def at(cls, update: int, loss: LossConfig, distill: DistillConfig) -> "Weights":
         """Simple 1 -> simple_scale and pruned 0.1 -> 1 over the warm-up; distillation 0 -> weight over its ramp.
 
-        While CTC leads (``ctc_first``) both transducer parts are scaled by CTC_LEADS, then up to 1 over as many updates.
+        In the first ``ctc_first`` updates CTC trains the encoder alone; the warm-up begins after them.
         """
-        done = _ramp(update, 0, loss.warmup)
-        transducer = CTC_LEADS + (1 - CTC_LEADS) * _ramp(update, loss.ctc_first, loss.ctc_first)
-        return cls(transducer * (1 + done * (loss.simple_scale - 1)), transducer * (0.1 + 0.9 * done),
-                   distill.weight * _ramp(update, distill.start, distill.ramp))
+        if update < loss.ctc_first:
+            return cls(0.0, 0.0, 0.0)
+        done = _ramp(update, loss.ctc_first, loss.warmup)
+        return cls(1 + done * (loss.simple_scale - 1), 0.1 + 0.9 * done, distill.weight * _ramp(update, distill.start, distill.ramp))
+
+    @property
+    def ctc_alone(self) -> bool:
+        """Whether the transducer is not trained yet."""
+        return self.simple == self.pruned == 0
 
 
 def _ramp(update: int, start: int, length: int) -> float:
@@ -68,10 +69,15 @@ class SupernetLoss(nn.Module):
         """Args:
           features: (B, T, 80). subnets: beside the largest net, which always runs.
         Returns:
-          The loss summed over the batch, and every net's transducer loss (largest first), detached.
+          The loss summed over the batch, and every net's transducer loss (largest first), detached; its CTC loss
+          while CTC trains alone.
         """
         model, config = self.model, self.config
         x, operators = model.encoder.frontend(features), model.encoder.operators()
+        if weights.ctc_alone:
+            nets = [self._ctc(model.encoder.encode(x, targets.frames, net, operators), targets) for net in [model.full, *subnets]]
+            untrained = sum(p.sum() for p in self.parameters()) * 0.0  # DDP wants a gradient for every parameter
+            return sum(nets) + untrained, [ctc.detach() / config.loss.ctc_weight for ctc in nets]
         predicted = model.predictor.teacher_forced(targets.symbols)
         encoded = model.encoder.encode(x, targets.frames, model.full, operators)
         simple, ranges = self.loss.simple(model.heads.simple_am(encoded), model.heads.simple_lm(predicted), targets)
