@@ -20,23 +20,29 @@ SLOTS: dict[str, list[str]] = {
     "weather": "RAIN SNOW SUNSHINE WIND".split(),
 }
 
+# {any} is any single word above. A grammar alone is so predictable that a transducer's predictor explains it without
+# listening; the sentences with free words make the encoder necessary.
+SLOTS["any"] = sorted({word for values in SLOTS.values() for word in values if " " not in word})
+
 TEMPLATES = [
     "CALL {name} ON {digit} {digit} {digit} {digit} {digit}",
-    "SEND {name} A MESSAGE THAT THE {vehicle} TO {place} LEAVES AT {hour} {minute}",
-    "TURN THE {colour} {thing} IN THE {room} ON",
-    "PLEASE TURN OFF THE {thing} AND CLOSE THE {room} {thing}",
-    "SET THE {room} HEATING TO {tens} {digit} PERCENT",
+    "THE {vehicle} TO {place} LEAVES AT {hour} {minute}",
+    "SET THE {room} {thing} TO {tens} {digit} PERCENT",
     "WAKE ME UP AT {hour} {minute} ON {day}",
-    "PLAY SOME {music} MUSIC IN THE {room} {part}",
-    "IS THERE ANY {weather} IN {place} ON {day}",
-    "WILL {name} BE IN THE {room} {part}",
-    "PUT {item} {item} AND {item} ON MY SHOPPING LIST",
-    "REMIND {name} TO BUY {digit} {colour} {item} {part}",
-    "THE CODE FOR THE {room} DOOR IS {digit} {digit} {digit} {digit}",
-    "HOW LONG DOES THE {vehicle} FROM {place} TO {place} TAKE",
-    "{name} AND {name} WANT TO MEET IN {place} ON {day} {part}",
-    "WHAT TIME DOES THE {vehicle} TO {place} LEAVE {part}",
+    "PLAY {music} MUSIC IN THE {room} {part}",
+    "PUT {digit} {item} {item} AND {item} ON MY LIST",
+    "REMIND {name} TO BUY {digit} {colour} {item}",
     "ADD {tens} {digit} AND {tens} {digit}",
+    "TURN THE {colour} {thing} IN THE {room} ON",
+    "THE PASSWORD IS {any} {any} {any} {any}",
+    "THE CODE IS {digit} {digit} {any} {digit} {digit} {any}",
+    "WRITE {any} {any} {any} {any} {any}",
+    "SEARCH FOR {any} {any} {any} AND {any}",
+    "{name} SAID {any} {any} {any} {any}",
+    "SEND {any} {any} {any} TO {name}",
+    "NOTE {any} {any} {any} {any} {any} {any}",
+    "{any} AND {any} OR {any} AND {any}",
+    "PLEASE READ {any} {any} {any} {any} AGAIN",
 ]
 
 

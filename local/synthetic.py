@@ -66,7 +66,7 @@ def make_sentences(config: SyntheticConfig) -> dict[str, list[str]]:
     rng = random.Random(config.seed + 1)
     test = distinct_sentences(rng, config.test_utterances)
     dev = distinct_sentences(rng, config.dev_utterances, exclude=set(test))
-    seconds_each = 3.3  # the mean at these rates; hours is approximate
+    seconds_each = 2.9  # the mean at these rates; hours is approximate
     count = max(config.train_voices, round(config.hours * 3600 / seconds_each))
     return {"train": distinct_sentences(rng, count, exclude=set(test) | set(dev)), "dev": dev, "test": test}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.files import atomic_path
+from utils.text import first_line
 
 _NAME = re.compile(r"update-(\d+)\.pt$")
 
@@ -47,7 +48,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]}); delete it and run again") from error
+        raise CheckpointError(f"{path} is damaged ({first_line(error)}); delete it and run again") from error
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:

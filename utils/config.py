@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from utils.files import write_text_atomic
+from utils.text import first_line
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def _to_object(tree: DictConfig):
     except ConfigError:
         raise
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(first_line(error) if isinstance(error, OmegaConfBaseException) else str(error)) from error
 
 
 def from_dict(schema: type[T], values: dict) -> T:
@@ -81,10 +82,12 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _layers(path: str | Path | None) -> list[tuple[DictConfig, str]]:
+def _layers(path: str | Path | None, above: tuple[Path, ...] = ()) -> list[tuple[DictConfig, str]]:
     if path is None:
         return []
     path = Path(path)
+    if path in above:
+        raise ConfigError(f"{path} is its own base: {' -> '.join(p.name for p in (*above, path))}")
     if not path.is_file():
         others = sorted(p.name for p in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(path.name, others, n=1)
@@ -97,7 +100,7 @@ def _layers(path: str | Path | None) -> list[tuple[DictConfig, str]]:
     if not isinstance(layer, DictConfig):
         raise ConfigError(f"{path} holds a list where a mapping of keys is expected")
     base = layer.pop("base", None)
-    return (_layers(path.parent / base) if base else []) + [(layer, str(path))]
+    return (_layers(path.parent / base, (*above, path)) if base else []) + [(layer, str(path))]
 
 
 def _merge(schema: type, tree: DictConfig, layer: DictConfig, source: str) -> DictConfig:
@@ -106,7 +109,7 @@ def _merge(schema: type, tree: DictConfig, layer: DictConfig, source: str) -> Di
         return OmegaConf.merge(tree, layer)
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        raise ConfigError(f"{source}: {key}{_first_line(error)}") from error
+        raise ConfigError(f"{source}: {key}{first_line(error)}") from error
 
 
 def _check_keys(schema: type, values: dict, source: str) -> None:
@@ -145,7 +148,3 @@ def _known_keys(schema: type, prefix: str = "") -> tuple[set[str], set[str]]:
         else:
             leaves.add(name)
     return nodes, leaves
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -141,7 +141,7 @@ class ScaledAdam(Optimizer):
 def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:
     stacks: dict[torch.Size, list[Tensor]] = {}
     for p in params:
-        stacks.setdefault(p.shape if p.numel() > 1 else torch.Size([1]), []).append(p)
+        stacks.setdefault(p.shape, []).append(p)
     return list(stacks.values())
 
 

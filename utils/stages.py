@@ -98,6 +98,7 @@ class StageRunner:
         """Raise StageError naming the earliest stage that must run first."""
         for number in sorted(stage.after):
             before = self.stages[number]
+            self.require_inputs(before)
             reasons = self.stale_reasons(before)
             if reasons:
                 raise StageError(

@@ -8,6 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from utils.text import first_line
 from utils.tokens import BLANK
 
 MODULES = {"k2": "k2", "fast_rnnt": "fast_rnnt", "torch": "utils.transducer_loss_torch"}
@@ -27,7 +28,7 @@ def choose_backend(name: str, device: torch.device) -> ModuleType:
             module = importlib.import_module(MODULES[candidate])
             _try(module, device)
         except Exception as error:  # a broken extension raises anything: ImportError, OSError, RuntimeError
-            problems.append(f"{candidate}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            problems.append(f"{candidate}: {first_line(error)}")
             continue
         skipped = f" ({'; '.join(problems)})" if problems else ""
         logging.info("transducer loss: %s on %s%s", candidate, device.type, skipped)

@@ -125,7 +125,9 @@ def rnnt_loss_pruned(logits: Tensor, symbols: Tensor, ranges: Tensor, terminatio
     log_probs = logits.log_softmax(-1)
     targets = torch.nn.functional.pad(symbols, (0, 1))[torch.arange(batch, device=logits.device)[:, None, None], ranges]
     px_kept = log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T, R)
-    # Outside the window no symbol can be read; blank may cost nothing there, since no path leaves again.
+    # Outside the window no symbol can be read, nor can one lead out of its top; then no path is ever outside, and what
+    # blank costs there does not matter.
+    px_kept = torch.cat([px_kept[..., :-1], torch.full_like(px_kept[..., -1:], NEVER)], dim=-1)
     px = logits.new_full((batch, frames, count + 1), NEVER).scatter(2, ranges, px_kept)[..., :count]
     py = logits.new_zeros(batch, frames, count + 1).scatter(2, ranges, log_probs[..., termination_symbol])
     return _reduce(-lattice_score(px.transpose(1, 2), py.transpose(1, 2), boundary).to(logits.dtype), reduction)

@@ -5,6 +5,7 @@ Both follow what sherpa-onnx does on a device: <unk> counts as blank, and the be
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +80,7 @@ def _extend(old: dict, sequences: list[tuple], scores: list[float], index: list[
         frames = old[source][1]
         if symbol not in (BLANK, UNK):
             source, frames = source + (symbol,), frames + [t]
-        if source in new:
-            score = float(torch.logaddexp(torch.tensor(new[source][0]), torch.tensor(score)))
+        if source in new:  # candidates come best first, so the frames of the more likely alignment stay
+            score, frames = float(np.logaddexp(new[source][0], score)), new[source][1]
         new[source] = (score, frames)
     return new

@@ -75,15 +75,15 @@ class SearchSpace:
     def random_near(self, target: float, rng: random.Random, draws: int = 16) -> Subnet:
         """A random subnet whose encoder parameters are near ``target``: the nearest of some draws.
 
-        The draws differ in width as a whole, not only block by block, or all would be of middling size.
+        Blocks vary around a width that the whole net has in common, or all draws would be of middling size.
         """
+        if self.fixed:
+            return self.full
         candidates = []
-        for _ in range(draws if not self.fixed else 1):
-            low, high = sorted((rng.choice(self.widths), rng.choice(self.widths)))
-            candidates.append(
-                self.full if self.fixed
-                else self.build(rng.choice(self.depths), lambda: (rng.choice(self.heads), rng.randint(low, high)))
-            )
+        for _ in range(draws):
+            common = rng.choice(self.widths)
+            low, high = max(common - 2, self.widths[0]), min(common + 2, self.widths[-1])
+            candidates.append(self.build(rng.choice(self.depths), lambda: (rng.choice(self.heads), rng.randint(low, high))))
         return min(candidates, key=lambda s: abs(self.encoder_params(s) - target))
 
     def ladder(self, count: int) -> list[Subnet]:

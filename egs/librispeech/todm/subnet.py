@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _BLOCK = re.compile(r"^(?:h([\d,-]+))?(?:f([\d,-]+))?$")
+_RUN = re.compile(r"^(\d+)(?:-(\d+))?$")
 
 
 @dataclass(frozen=True, order=True)
@@ -100,10 +101,11 @@ def _index_text(indices: tuple[int, ...]) -> str:
 def _parse_indices(text: str | None) -> tuple[int, ...]:
     indices: list[int] = []
     for run in text.split(",") if text else ():
-        first, _, last = run.partition("-")
-        if not first or (_ and not last):
+        match = _RUN.match(run)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
             raise ValueError(f"{text!r} is not a list of indices such as 0-3,5")
-        indices += range(int(first), int(last or first) + 1)
+        indices += range(first, last + 1)
     return tuple(indices)
 
 

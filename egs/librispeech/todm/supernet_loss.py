@@ -77,7 +77,7 @@ class SupernetLoss(nn.Module):
         if weights.ctc_alone:
             nets = [self._ctc(model.encoder.encode(x, targets.frames, net, operators), targets) for net in [model.full, *subnets]]
             untrained = sum(p.sum() for p in self.parameters()) * 0.0  # DDP wants a gradient for every parameter
-            return sum(nets) + untrained, [ctc.detach() / config.loss.ctc_weight for ctc in nets]
+            return nets[0] + config.loss.subnet_weight * sum(nets[1:]) + untrained, [ctc.detach() / config.loss.ctc_weight for ctc in nets]
         predicted = model.predictor.teacher_forced(targets.symbols)
         encoded = model.encoder.encode(x, targets.frames, model.full, operators)
         simple, ranges = self.loss.simple(model.heads.simple_am(encoded), model.heads.simple_lm(predicted), targets)
