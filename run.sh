@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=0
 stop_stage=9
 conf=conf/mini.yaml
-world_size=1
+world_size=
 force=()
 overrides=()
 TODM_COMMAND="./run.sh $*"; export TODM_COMMAND
@@ -24,7 +24,8 @@ Options:
   --stop-stage N     last stage (default 9)
   --conf FILE        a YAML conf; names are looked up in egs/librispeech/todm (default conf/mini.yaml)
   --force            redo stages that have finished already
-  --world-size N     processes of stage 4, one per GPU (several machines: see README.md)
+  --world-size N     processes of stage 4, one per GPU (several machines: see README.md); default 1, or without a GPU
+                     train.cpu_processes
   --help             this text
   key=value          a value of the conf to change, e.g. train.updates=500 data.root=/corpora/LibriSpeech
 
@@ -49,7 +50,7 @@ done
 
 local/setup.sh
 . ./path.sh
-if [ -n "${want_help:-}" ]; then python -m egs.librispeech.todm.stages; exit 0; fi
+if [ -n "${want_help:-}" ]; then python -m egs.librispeech.todm.stages help; exit 0; fi
 [ "$stage" -le "$stop_stage" ] || { echo "run.sh: --stage $stage is after --stop-stage $stop_stage" >&2; exit 2; }
 
 run() {  # run NUMBER COMMAND...: a stage, when it is asked for
@@ -65,7 +66,10 @@ later() {  # a stage whose number is fixed and which this version lacks
   fi
 }
 train=(python -m)
-if [ "$world_size" -gt 1 ]; then train=(torchrun --standalone --nproc-per-node "$world_size" -m); fi
+if [ "$stage" -le 4 ] && [ 4 -le "$stop_stage" ]; then
+  world_size=${world_size:-$(python -m egs.librispeech.todm.stages processes --conf "$conf" "${overrides[@]}")}
+  if [ "$world_size" -gt 1 ]; then train=(torchrun --standalone --nproc-per-node "$world_size" -m); fi
+fi
 
 run 0 python -m local.make_corpus                               # audio in LibriSpeech layout
 run 1 python -m local.prepare_manifests                         # lhotse manifests; what is dropped and why

@@ -22,7 +22,7 @@ class SyntheticConfig:
     test_voices: int = 6
     dev_utterances: int = 180
     test_utterances: int = 180  # test sentences never occur in train or dev
-    snr_db: list[float] = field(default_factory=lambda: [20.0, 40.0])   # light noise, drawn per utterance
+    snr_db: list[float] = field(default_factory=lambda: [25.0, 40.0])   # light noise, drawn per utterance
     level_db: list[float] = field(default_factory=lambda: [-12.0, 0.0])  # peak level, drawn per utterance
 
 
@@ -151,6 +151,7 @@ class TrainConfig:
     lr_epochs: float = 3.5
     lr_warmup: int = 500
     adam_weight_decay: float = 0.01
+    cpu_processes: int = 1      # of stage 4 where there is no GPU; each trains on its own data.max_duration, as GPUs do
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1         # batches per update
     average_every: int = 200    # batches between updates of the running model average

@@ -30,7 +30,7 @@ STAGES = {
               ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
                "data.musan", "data.musan_prob"), (3,),
               "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
-              passive_keys=("train.log_every", "train.keep_last", "train.scan_batches", "loss.backend", "model.architecture")),
+              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend", "model.architecture")),
         Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select",), (4,),
               "{exp}/checkpoints", "{exp}/subnets.json", "exp", ("subnets.json",)),
         Stage(6, "decode and score", "egs.librispeech.todm.decode", ("decode",), (5,),
@@ -103,5 +103,22 @@ def describe() -> str:
     return "\n".join(lines)
 
 
+def default_processes(arguments: list[str]) -> int:
+    """Processes of stage 4 when the user says nothing: ``train.cpu_processes`` without a GPU, 1 with one."""
+    import torch
+
+    parsed = parse_arguments("", arguments)
+    return 1 if torch.cuda.is_available() else load(parsed.conf, parsed.overrides).train.cpu_processes
+
+
+def main() -> None:
+    """``help``, or ``processes --conf X [key=value ...]``: what run.sh asks for."""
+    try:
+        print(describe() if sys.argv[1] == "help" else default_processes(sys.argv[2:]))
+    except ConfigError as error:
+        print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    print(describe())
+    main()
