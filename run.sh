@@ -13,7 +13,7 @@ conf=conf/mini.yaml
 world_size=
 force=()
 overrides=()
-TODM_COMMAND="./run.sh $*"; export TODM_COMMAND
+TODM_COMMAND="./run.sh${*:+ $*}"; export TODM_COMMAND
 
 usage() {
   cat <<'TEXT'

@@ -23,10 +23,11 @@ def alpha_divergence(teacher: Tensor, student: Tensor, alpha: float, clip: float
     """
     p, q = teacher.detach().float(), student.float()
     log_w = p - q.detach()
-    prob = q.detach().exp()
     if alpha == 1:
-        weight, value = p.exp(), (p.exp() * log_w).sum(-1)
-    elif alpha == 0:
+        weight = p.exp()
+        return (weight * log_w).sum(-1), -(weight * q).sum(-1)
+    prob = q.detach().exp()
+    if alpha == 0:
         weight, value = prob * (log_w - 1), -(prob * log_w).sum(-1)
     else:
         power = (alpha * log_w).clamp(max=LARGEST_EXPONENT).exp().clamp(max=clip)

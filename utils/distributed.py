@@ -16,10 +16,17 @@ def setup() -> tuple[int, int]:
 
 
 def local_device() -> torch.device:
-    """This process's GPU when CUDA is present, else the CPU."""
+    """This process's GPU when CUDA is present, else the CPU.
+
+    Raises:
+      RuntimeError: more processes than GPUs.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise RuntimeError(f"this machine has {count} GPU(s), and more processes were asked for: use --world-size {count}")
+    device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
 

@@ -15,10 +15,10 @@ import torch
 
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.frontend import subsampled_length
+from egs.librispeech.todm.optimization import PRECISIONS, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
-from egs.librispeech.todm.trainer import PRECISIONS, make_optimizer
 from egs.librispeech.todm.transducer import Transducer
 from utils.distributed import local_device
 from utils.progress import progress

@@ -42,7 +42,7 @@ def archive(config: Config, reason: str) -> None:
     logging.info("a new training, because %s. The earlier one was moved to %s", reason, target)
 
 
-def previous_state(config: Config, force: bool, rank: int) -> dict | None:
+def previous_state(config: Config, force: bool) -> dict | None:
     """The checkpoint to go on from, after moving aside what does not fit this conf."""
     folder = checkpoint_folder(config.exp_dir)
     if not list_checkpoints(folder):
@@ -54,16 +54,17 @@ def previous_state(config: Config, force: bool, rank: int) -> dict | None:
     reasons = ["--force was given"] if force else changed_values(config, state["config"])
     if not reasons:
         return state
-    if rank == 0:
-        archive(config, "; ".join(reasons[:3]))
+    archive(config, "; ".join(reasons[:3]))
     return None
 
 
 def train(config: Config, arguments: Namespace) -> None:
     rank, world_size = distributed.setup()
     device = distributed.local_device()
-    state = previous_state(config, arguments.force, rank)
-    distributed.barrier()
+    state = previous_state(config, arguments.force) if rank == 0 else None
+    distributed.barrier()  # the first rank may have moved an earlier training aside
+    if rank > 0:
+        state = previous_state(config, force=False)
     setup_logging(config.exp_dir / "train.log" if rank == 0 else None)
     if rank > 0:
         logging.getLogger().setLevel(logging.WARNING)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import Batch, eval_loader, statistics_path, train_loader
 from egs.librispeech.todm.experiment import checkpoint_folder, describe, rng_state, set_rng_state
+from egs.librispeech.todm.optimization import PRECISIONS, Window, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
 from egs.librispeech.todm.transducer import Transducer
@@ -23,32 +24,10 @@ from utils.checkpoint import RunningAverage, save_checkpoint
 from utils.distributed import sum_over_ranks
 from utils.files import atomic_path, read_json
 from utils.progress import progress
-from utils.scaled_adam import ScaledAdam, eden
+from utils.scaled_adam import eden
 from utils.stages import StageError
 from utils.tokens import Tokenizer
 from utils.transducer_loss import TransducerLoss, choose_backend
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
-
-
-def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight decay."""
-    groups: dict[bool, list] = {False: [], True: []}
-    for name, p in model.named_parameters():
-        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
-    t = config.train
-    params = [
-        {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},
-        {"params": groups[True], "lr_scale": t.ssm_lr_scale, "weight_decay": 0.0},
-    ]
-    if config.method.optimizer == "adam":
-        return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
-    for group in params:
-        del group["weight_decay"]
-    params[1]["param_max_rms"] = math.inf  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
-    return ScaledAdam(params, lr=t.lr)
-
 
 class Trainer:
     """Everything a training holds, and its loop.
@@ -241,11 +220,13 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None) -> None:
-        """Transducer loss per frame on dev of the largest, a middle and the smallest net (rank 0 alone)."""
+        """Loss per frame on dev (transducer; CTC while it trains alone) of the largest, a middle and the smallest net, by rank 0."""
         if self.rank == 0:
             self.model.eval()
             nets = {"largest": self.space.largest, "middle": self.space.ladder(3)[1 if not self.space.fixed else 0],
                     "smallest": self.space.smallest}
+            ctc_alone = Weights.at(self.update, self.config.loss, self.config.distill).ctc_alone
+            weights, kind = (Weights(0.0, 0.0, 0.0), "CTC ") if ctc_alone else (Weights(1.0, 1.0, 0.0), "")
             sums, frames = [0.0] * 3, 0
             for i, batch in enumerate(eval_loader(self.config, self.config.data.dev, self.config.data.max_duration)):
                 if 0 < self.config.train.valid_batches <= i:
@@ -256,18 +237,18 @@ class Trainer:
                     continue
                 batch = batch.subset(keep).to(self.device)
                 targets = make_targets(batch, self.tokenizer)
-                _, losses = self.loss(batch.features, targets, [nets["middle"], nets["smallest"]], Weights(1.0, 1.0, 0.0))
+                _, losses = self.loss(batch.features, targets, [nets["middle"], nets["smallest"]], weights)
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
             values = {name: total / max(frames, 1) for name, total in zip(nets, sums)}
-            logging.info("update %d: dev loss per frame %s", self.update, ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            logging.info("update %d: dev %sloss per frame %s", self.update, kind, ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             for name, value in values.items():
-                writer.add_scalar(f"dev loss per frame/{name}", value, self.update)
+                writer.add_scalar(f"dev {kind}loss per frame/{name}", value, self.update)
             self.model.train()
         if dist.is_initialized():
             dist.barrier()
 
-    def log(self, writer: SummaryWriter | None, window: "Window") -> None:
+    def log(self, writer: SummaryWriter | None, window: Window) -> None:
         if writer is None:
             return
         logging.debug("update %d: %s", self.update, window.summary())
@@ -297,31 +278,3 @@ class Trainer:
                                  f"in {len(batch.ids)} utterances); lower data.max_duration") from error
             self.optimizer.zero_grad(set_to_none=True)
         logging.info("the largest batches fit: %.1f GiB at the peak", torch.cuda.max_memory_allocated(self.device) / 2**30)
-
-
-class Window:
-    """Losses and speed since the last log line."""
-
-    def __init__(self) -> None:
-        self.losses: list[list[float]] = []
-        self.frames, self.audio, self.wall = 0, 0.0, 0.0
-
-    def add(self, losses: list[float], frames: int, audio: float, wall: float) -> None:
-        self.losses.append([losses[0], losses[-1]])
-        self.frames, self.audio, self.wall = self.frames + frames, self.audio + audio, self.wall + wall
-
-    @property
-    def largest(self) -> float:
-        return sum(x[0] for x in self.losses) / max(self.frames, 1)
-
-    @property
-    def smallest(self) -> float:
-        return sum(x[1] for x in self.losses) / max(self.frames, 1)
-
-    @property
-    def speed(self) -> float:
-        """Hours of audio per second."""
-        return self.audio / 3600 / max(self.wall, 1e-9)
-
-    def summary(self) -> str:
-        return f"loss/frame largest {self.largest:.3f} smallest {self.smallest:.3f}, {self.speed:.4f} h audio/s"

@@ -1,0 +1,57 @@
+"""What the training loop optimises with, and what it shows of its progress."""
+
+import math
+
+import torch
+
+from egs.librispeech.todm.config import Config
+from utils.scaled_adam import ScaledAdam
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
+
+
+def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight decay."""
+    groups: dict[bool, list] = {False: [], True: []}
+    for name, p in model.named_parameters():
+        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+    t = config.train
+    params = [
+        {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},
+        {"params": groups[True], "lr_scale": t.ssm_lr_scale, "weight_decay": 0.0},
+    ]
+    if config.method.optimizer == "adam":
+        return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
+    for group in params:
+        del group["weight_decay"]
+    params[1]["param_max_rms"] = math.inf  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
+    return ScaledAdam(params, lr=t.lr)
+
+
+class Window:
+    """Losses and speed since the last log line."""
+
+    def __init__(self) -> None:
+        self.losses: list[list[float]] = []
+        self.frames, self.audio, self.wall = 0, 0.0, 0.0
+
+    def add(self, losses: list[float], frames: int, audio: float, wall: float) -> None:
+        self.losses.append([losses[0], losses[-1]])
+        self.frames, self.audio, self.wall = self.frames + frames, self.audio + audio, self.wall + wall
+
+    @property
+    def largest(self) -> float:
+        return sum(x[0] for x in self.losses) / max(self.frames, 1)
+
+    @property
+    def smallest(self) -> float:
+        return sum(x[1] for x in self.losses) / max(self.frames, 1)
+
+    @property
+    def speed(self) -> float:
+        """Hours of audio per second."""
+        return self.audio / 3600 / max(self.wall, 1e-9)
+
+    def summary(self) -> str:
+        return f"loss/frame largest {self.largest:.3f} smallest {self.smallest:.3f}, {self.speed:.4f} h audio/s"
