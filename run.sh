@@ -67,6 +67,9 @@ later() {  # a stage whose number is fixed and which this version lacks
 }
 train=(python -m)
 if [ "$stage" -le 4 ] && [ 4 -le "$stop_stage" ]; then
+  if [ "$stage" -eq 4 ]; then  # its inputs are checked here, where a message is not drowned in torchrun's own
+    python -m egs.librispeech.todm.stages check --conf "$conf" "${overrides[@]}"
+  fi
   world_size=${world_size:-$(python -m egs.librispeech.todm.stages processes --conf "$conf" "${overrides[@]}")}
   if [ "$world_size" -gt 1 ]; then train=(torchrun --standalone --nproc-per-node "$world_size" -m); fi
 fi

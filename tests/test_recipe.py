@@ -45,7 +45,7 @@ def test_finished_stages_are_skipped_and_a_changed_value_redoes(tiny_run):
 def test_a_stage_without_input_names_the_stage_to_run(tmp_path):
     result = run_sh("--stage", "2", "--stop-stage", "2", *tiny_arguments(tmp_path), check=False)
     assert result.returncode == 2
-    assert "stage 1 (manifests)" in result.stdout and "./run.sh --stage 1 --stop-stage 1" in result.stdout
+    assert "stage 0 (corpus)" in result.stdout and "./run.sh --stage 0 --stop-stage 0" in result.stdout
 
 
 @pytest.mark.parametrize("arguments, message", [

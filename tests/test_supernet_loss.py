@@ -74,7 +74,7 @@ def plain_supernet_loss(model: nn.Module, config: Config, features: Tensor, subn
     distillation = LatticeDistillation(config.method, config.distill, ranges, TARGETS)
     for subnet in subnets:
         encoded, _, student = plain_net(model, features, subnet)
-        hard = weights.pruned * plain_pruned_loss(student.double(), ranges, TARGETS) + config.loss.ctc_weight * plain_ctc(model, encoded)
+        hard = weights.pruned * plain_pruned_loss(student.double(), ranges, TARGETS)
         soft = distillation(distillation.log_probs(teacher.detach()), distillation.log_probs(student))
         total = total + config.loss.subnet_weight * hard + weights.distill * soft
     return total

@@ -126,9 +126,9 @@ class LossConfig:
     am_scale: float = 0.0
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
-    ctc_weight: float = 0.0     # of a CTC loss on the encoder; above 0 the model has a CTC head
+    ctc_weight: float = 0.0     # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
     ctc_first: int = 0          # first updates in which CTC trains the encoder alone: it finds alignments sooner
-    subnet_weight: float = 1.0  # of the hard-label losses (transducer and CTC) of each smaller subnet
+    subnet_weight: float = 1.0  # of the hard-label loss of each smaller subnet (transducer; CTC while it trains alone)
 
 
 @dataclass
@@ -176,6 +176,7 @@ class SelectConfig:
 class DecodeConfig:
     methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
     beam: int = 4
+    max_symbols: int = 1        # that greedy search may emit in a frame; sherpa-onnx allows 1
     weights: Literal["last", "running", "range"] = "range"
     range: int = 4              # range: the mean over the updates between the last checkpoint and the one this many before
     max_duration: float = 300.0

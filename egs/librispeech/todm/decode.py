@@ -37,7 +37,7 @@ def decode_split(experiment: Experiment, config: Config, subnet: Subnet, split: 
         batch = batch.to(device)
         encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
         if method == "greedy":
-            found = greedy_search(experiment.model, encoded, lengths)
+            found = greedy_search(experiment.model, encoded, lengths, config.decode.max_symbols)
         else:
             found = modified_beam_search(experiment.model, encoded, lengths, config.decode.beam)
         computing += time.monotonic() - begin

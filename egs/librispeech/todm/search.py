@@ -1,6 +1,7 @@
-"""Greedy and modified beam search for a stateless transducer, batched, at most one symbol per frame.
+"""Greedy and modified beam search for a stateless transducer, batched.
 
-Both follow what sherpa-onnx does on a device: <unk> counts as blank, and the best beam is chosen by score per token.
+Both follow what sherpa-onnx does on a device: at most one symbol per frame (greedy: by default), <unk> counts as blank,
+and the best beam is chosen by score per token.
 """
 
 from dataclasses import dataclass
@@ -22,23 +23,28 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def greedy_search(model: Transducer, encoded: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """The best symbol of every frame: encoder output (B, T', dim) and lengths (B,) -> B hypotheses."""
+def greedy_search(model: Transducer, encoded: Tensor, lengths: Tensor, max_symbols: int = 1) -> list[Hypothesis]:
+    """The best symbol at every node: encoder output (B, T', dim) and lengths (B,) -> B hypotheses.
+
+    ``max_symbols`` is the most that one frame may emit; a device's client allows 1.
+    """
     batch, device = len(encoded), encoded.device
     projected = model.joiner.encoder_proj(encoded)
     context = model.predictor.start(batch, device)
     predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
     hypotheses = [Hypothesis([], []) for _ in range(batch)]
     for t in range(int(lengths.max())):
-        symbol = model.joiner(projected[:, t], predicted).argmax(-1)
-        emitted = (symbol != BLANK) & (symbol != UNK) & (t < lengths)
-        if not emitted.any():
-            continue
-        for i in emitted.nonzero()[:, 0].tolist():
-            hypotheses[i].tokens.append(int(symbol[i]))
-            hypotheses[i].frames.append(t)
-        context = torch.where(emitted[:, None], torch.cat([context[:, 1:], symbol[:, None]], dim=1), context)
-        predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
+        active = t < lengths
+        for _ in range(max_symbols):
+            symbol = model.joiner(projected[:, t], predicted).argmax(-1)
+            active = active & (symbol != BLANK) & (symbol != UNK)
+            if not active.any():
+                break
+            for i in active.nonzero()[:, 0].tolist():
+                hypotheses[i].tokens.append(int(symbol[i]))
+                hypotheses[i].frames.append(t)
+            context = torch.where(active[:, None], torch.cat([context[:, 1:], symbol[:, None]], dim=1), context)
+            predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
     return hypotheses
 
 

@@ -103,19 +103,26 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def default_processes(arguments: list[str]) -> int:
+def default_processes(config: Config) -> int:
     """Processes of stage 4 when the user says nothing: ``train.cpu_processes`` without a GPU, 1 with one."""
     import torch
 
-    parsed = parse_arguments("", arguments)
-    return 1 if torch.cuda.is_available() else load(parsed.conf, parsed.overrides).train.cpu_processes
+    return 1 if torch.cuda.is_available() else config.train.cpu_processes
 
 
 def main() -> None:
-    """``help``, or ``processes --conf X [key=value ...]``: what run.sh asks for."""
+    """What run.sh asks for: ``help``, ``processes --conf X [key=value ...]`` or ``check --conf ...`` of stage 4's inputs."""
+    if sys.argv[1] == "help":
+        print(describe())
+        return
     try:
-        print(describe() if sys.argv[1] == "help" else default_processes(sys.argv[2:]))
-    except ConfigError as error:
+        parsed = parse_arguments("", sys.argv[2:])
+        config = load(parsed.conf, parsed.overrides)
+        if sys.argv[1] == "check":
+            runner(config, " ".join([parsed.conf, *parsed.overrides])).require_inputs(STAGES[4])
+        else:
+            print(default_processes(config))
+    except (ConfigError, StageError) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)
 

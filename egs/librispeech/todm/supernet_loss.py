@@ -94,7 +94,7 @@ class SupernetLoss(nn.Module):
             logits = model.joiner(model.joiner.encoder_proj(encoded)[:, :, None], lm_nodes)
             pruned = self.loss.pruned(logits, ranges, targets)
             losses.append(pruned.detach())
-            total = total + config.loss.subnet_weight * (weights.pruned * pruned + self._ctc(encoded, targets))
+            total = total + config.loss.subnet_weight * weights.pruned * pruned
             if distill:
                 total = total + weights.distill * distill(teacher, distill.log_probs(logits))
         return total, losses

@@ -62,6 +62,7 @@ class Trainer:
         self.batches_per_epoch = 0  # known after the first epoch
         self.hours = self.seconds = 0.0
         self.bad_in_row = self.bad_total = 0
+        self.rng_to_restore: dict | None = None
         torch.manual_seed(t.seed + rank)  # dropout and augmentation differ between ranks
 
     # ---- state
@@ -88,8 +89,7 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.rank == 0:
-            set_rng_state(state["rng"])
+        self.rng_to_restore = state["rng"] if self.rank == 0 else None
 
     def save(self) -> None:
         if self.rank == 0:
@@ -101,7 +101,11 @@ class Trainer:
         """Batches for ever, from where the last checkpoint stood; keeps count of epoch and batch."""
         while True:
             self.batches.start(self.epoch, self.batch_in_epoch)
-            for batch in self.loader:
+            iterator = iter(self.loader)
+            if self.rng_to_restore is not None:  # now, because a loader draws random numbers when it starts
+                set_rng_state(self.rng_to_restore)
+                self.rng_to_restore = None
+            for batch in iterator:
                 self.batch_in_epoch += 1
                 yield batch
             if self.batch_in_epoch == 0:
