@@ -48,9 +48,13 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+. ./path.sh
+if [ -n "${want_help:-}" ]; then
+  python -m egs.librispeech.todm.stages help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
+  exit 0
+fi
 local/setup.sh
 . ./path.sh
-if [ -n "${want_help:-}" ]; then python -m egs.librispeech.todm.stages help; exit 0; fi
 [ "$stage" -le "$stop_stage" ] || { echo "run.sh: --stage $stage is after --stop-stage $stop_stage" >&2; exit 2; }
 
 run() {  # run NUMBER COMMAND...: a stage, when it is asked for

@@ -1,0 +1,102 @@
+"""The training loop: ablations by conf alone, non-finite batches, what a checkpoint holds."""
+
+import logging
+
+import pytest
+import torch
+
+from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.trainer import Trainer
+from tests.conftest import tiny_arguments
+from utils.checkpoint import list_checkpoints, load_checkpoint
+from utils.stages import StageError
+
+CPU = torch.device("cpu")
+
+
+def tiny_config(tiny_run, tmp_path, *overrides: str) -> Config:
+    """The tiny experiment's data, another experiment folder, three updates."""
+    folder = tiny_run[0]
+    return load("conf/mini.yaml", [*tiny_arguments(folder), f"exp={tmp_path}", "train.updates=3", "train.valid_every=3", *overrides])
+
+
+@pytest.mark.parametrize("overrides", [
+    ["method.distill=kl", "method.lattice=collapsed"],
+    ["method.distill=none", "method.dropout=constant", "train.accumulate=2"],
+    ["method.optimizer=adam", "train.lr=0.002", "train.precision=bf16"],
+    ["method.subnets_per_step=0", "method.smallest=false", "loss.ctc_weight=0", "loss.ctc_first=0"],
+    ["method.subnets_per_step=2", "method.smallest=false", "supernet.elastic_heads=true", "supernet.min_heads=1"],
+    ["model.direction=causal", "model.stack=2", "loss.backend=torch"],
+    ["model.gating=false", "spec_augment.enabled=false"],
+    ["model.architecture=h0-1f0-1 - h0f0"],
+])
+def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, overrides):
+    config = tiny_config(tiny_run, tmp_path, *overrides)
+    trainer = Trainer(config, CPU)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    trainer.run()
+    assert trainer.update == 3 and trainer.bad_total == 0
+    moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(n.startswith("joiner") for n in moved)
+    assert load_experiment(tmp_path, "last", 0, CPU).model.full == trainer.model.full
+
+
+def poison(trainer: Trainer, calls: range) -> list[int]:
+    """Make the loss NaN in some calls; returns the list that counts them."""
+    seen: list[int] = []
+    forward = trainer.loss.forward
+
+    def poisoned(*arguments):
+        loss, losses = forward(*arguments)
+        seen.append(len(seen))
+        return (loss * float("nan") if seen[-1] in calls else loss), losses
+
+    trainer.loss.forward = poisoned
+    return seen
+
+
+def test_a_non_finite_loss_is_skipped_counted_and_kept(tiny_run, tmp_path, caplog):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+    poison(trainer, range(1, 3))
+    with caplog.at_level(logging.WARNING):
+        trainer.run()
+    assert trainer.update == 3 and trainer.bad_total == 2
+    kept = sorted((tmp_path / "bad-batches").glob("*.pt"))
+    assert len(kept) == 2 and str(kept[0]) in caplog.text
+    batch = torch.load(kept[0], weights_only=True)[0]
+    assert batch["features"].shape[0] == len(batch["ids"]) == len(batch["texts"])
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_too_many_bad_batches_in_a_row_stop_with_a_message(tiny_run, tmp_path):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, "train.max_bad_batches=3"), CPU)
+    seen = poison(trainer, range(1000))
+    with pytest.raises(StageError, match="3 batches in a row.*Lower train.lr"):
+        trainer.run()
+    assert len(seen) == 3
+
+
+def test_non_finite_gradients_change_nothing(tiny_run, tmp_path):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+    for p in trainer.model.parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    before = [p.clone() for p in trainer.model.parameters()]
+    assert not trainer.optimizer_step()
+    assert trainer.update == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters()))
+
+
+def test_weights_last_running_and_range(tiny_run):
+    folder = tiny_run[0] / "exp"
+    (_, first), *_, (_, last) = list_checkpoints(folder / "checkpoints")
+    first, last = load_checkpoint(first), load_checkpoint(last)
+    name = "joiner.output.weight"
+    for weights, expected in {
+        "last": last["model"][name],
+        "running": last["average"]["values"][name].float(),
+        # updates 4 to 12 were averaged one by one, the first checkpoint stands at 4: the mean over 5 to 12
+        "range": ((last["average"]["values"][name] * 12 - first["average"]["values"][name] * 4) / 8).float(),
+    }.items():
+        model = load_experiment(folder, weights, 2, CPU).model
+        torch.testing.assert_close(model.state_dict()[name], expected)
