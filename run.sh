@@ -75,7 +75,11 @@ if [ "$stage" -le 4 ] && [ 4 -le "$stop_stage" ]; then
     python -m egs.librispeech.todm.stages check --conf "$conf" "${overrides[@]}"
   fi
   world_size=${world_size:-$(python -m egs.librispeech.todm.stages processes --conf "$conf" "${overrides[@]}")}
-  if [ "$world_size" -gt 1 ]; then train=(torchrun --standalone --nproc-per-node "$world_size" -m); fi
+  if [ "$world_size" -gt 1 ]; then
+    cores=$(getconf _NPROCESSORS_ONLN)
+    threads=${OMP_NUM_THREADS:-$((cores > world_size ? cores / world_size : 1))}
+    train=(env "OMP_NUM_THREADS=$threads" torchrun --standalone --nproc-per-node "$world_size" -m)
+  fi
 fi
 
 run 0 python -m local.make_corpus                               # audio in LibriSpeech layout

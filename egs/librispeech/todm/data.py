@@ -1,6 +1,7 @@
 """Batches of padded features and their transcripts, from the cuts that stage 3 wrote."""
 
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from egs.librispeech.todm.config import Config
 from utils.stages import StageError
+
+# The cuts are in memory on purpose: they are filtered, counted and sorted.
+warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly read CutSet")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from utils.stages import StageError
 from utils.tokens import Tokenizer
 from utils.transducer_loss import TransducerLoss, choose_backend
 
+
 class Trainer:
     """Everything a training holds, and its loop.
 
