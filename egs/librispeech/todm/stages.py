@@ -89,11 +89,13 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
 
 def describe() -> str:
     """The table that ``./run.sh --help`` prints."""
-    lines = ["Stages (data: data/NAME, exp: exp/NAME, NAME from the conf):"]
+    lines = ["Stages (NAME is the conf's name):"]
+    folders = {"data": "data/NAME", "exp": "exp/NAME"}
     for number in range(11):
         if number in STAGES:
             stage = STAGES[number]
-            lines += [f"  {number:2d}  {stage.title}", f"        reads  {stage.reads}", f"        writes {stage.writes}"]
+            lines += [f"  {number:2d}  {stage.title}", f"        reads  {stage.reads.format(**folders)}",
+                      f"        writes {stage.writes.format(**folders)}"]
         else:
             lines.append(f"  {number:2d}  {LATER[number]} (not in this version)")
     lines.append("\nConfs (egs/librispeech/todm/conf):")
