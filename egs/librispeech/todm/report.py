@@ -65,7 +65,7 @@ def report(config: Config, arguments: Namespace) -> None:
     picture = exp / "wer-against-parameters.png"
     write_text_atomic(exp / "report.md", text)
     draw(run, picture)
-    print(f"\n{text}")
+    print(f"\n{text}", flush=True)  # before the log lines, also where stdout is a pipe
     logging.info("table: %s; picture: %s", exp / "report.md", picture)
     logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")
 
