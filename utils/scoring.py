@@ -62,6 +62,11 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
     return errors
 
 
+def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, int]:
+    """Word errors of every utterance: what intervals and paired tests are computed from."""
+    return {name: score({name: text}, {name: hypotheses[name]}).total for name, text in references.items()}
+
+
 def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
     """One ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
     lines = [

@@ -168,8 +168,26 @@ class TrainConfig:
 class SelectConfig:
     """Stage 5: which subnets are decoded, exported and reported."""
 
-    method: Literal["uniform"] = "uniform"
-    num_subnets: int = 5        # a ladder from the largest to the smallest, evenly spaced in encoder parameters
+    method: Literal["uniform", "evolution", "random"] = "uniform"
+    num_subnets: int = 5        # of uniform: a ladder from the largest to the smallest, evenly spaced in encoder parameters
+
+
+@dataclass
+class SearchConfig:
+    """The search of select.method=evolution or random. It looks at dev alone."""
+
+    budgets: list[str] = field(default_factory=lambda: ["0.3", "0.5", "0.75", "1"])  # a fraction or per cent of the largest
+    #                             net's cost, or absolute: 600k, 3M, 2.5ms; one subnet is chosen for each
+    cost: Literal["encoder_params", "total_params", "macs", "latency"] = "encoder_params"
+    latency_table: Optional[str] = None  # measured on the device; null: measured here, once per machine
+    seed: int = 1
+    population: int = 64        # candidates of a generation
+    generations: int = 20       # after the first
+    mutation: float = 0.2       # probability of every gene
+    crossover: float = 0.5      # share of children with two parents; the others are mutants
+    proxy_seconds: float = 600  # of dev, drawn once, on which every candidate's transducer loss is measured
+    finalists: int = 5          # the best by loss within a budget that are decoded: the lowest WER on dev is chosen
+    baselines: bool = True      # also random search with as many candidates, and the best uniform net, for comparison
 
 
 @dataclass
@@ -199,6 +217,7 @@ class Config:
     distill: DistillConfig = field(default_factory=DistillConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
     def __post_init__(self) -> None:
@@ -252,7 +271,10 @@ def check(config: Config) -> None:
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")
-    for group, names in (("train", ("updates", "accumulate", "save_every", "keep_last", "valid_every", "log_every",
+    need(bool(config.search.budgets), "search.budgets is empty")
+    for name in ("mutation", "crossover"):
+        need(0 <= getattr(config.search, name) <= 1, f"search.{name} {getattr(config.search, name)} is not in [0, 1]")
+    for group, names in (("search", ("population", "proxy_seconds", "finalists")), ("train", ("updates", "accumulate", "save_every", "keep_last", "valid_every", "log_every",
                                     "average_every")), ("data", ("max_duration", "num_buckets"))):
         for name in names:
             value = getattr(getattr(config, group), name)

@@ -2,13 +2,14 @@
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from lhotse import CutSet
+from lhotse.cut import Cut
 from lhotse.dataset import CutMix, DynamicBucketingSampler, K2SpeechRecognitionDataset, SimpleCutSampler, SpecAugment
 from lhotse.dataset.input_strategies import OnTheFlyFeatures, PrecomputedFeatures
 from torch import Tensor
@@ -147,9 +148,9 @@ def train_loader(config: Config, rank: int = 0, world_size: int = 1) -> tuple[Da
     return _loader(config, BatchDataset(config, train=True), sampler), sampler
 
 
-def eval_loader(config: Config, splits: list[str], max_duration: float) -> DataLoader:
-    """Unshuffled, nothing dropped, nothing augmented; similar lengths together."""
-    cuts = load_cuts(config, splits).sort_by_duration(ascending=False)
+def eval_loader(config: Config, splits: list[str], max_duration: float, keep: Callable[[Cut], bool] = lambda cut: True) -> DataLoader:
+    """Unshuffled, nothing dropped but what ``keep`` refuses, nothing augmented; similar lengths together."""
+    cuts = CutSet.from_cuts(filter(keep, load_cuts(config, splits))).sort_by_duration(ascending=False)
     sampler = SimpleCutSampler(cuts, max_duration=max_duration, shuffle=False, rank=0, world_size=1)
     return _loader(config, BatchDataset(config, train=False), sampler)
 

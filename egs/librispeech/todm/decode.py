@@ -3,23 +3,24 @@
 import logging
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.data import eval_loader
+from egs.librispeech.todm.data import eval_loader, load_cuts
 from egs.librispeech.todm.experiment import Experiment, load_experiment
-from egs.librispeech.todm.search import greedy_search, modified_beam_search
-from egs.librispeech.todm.select_subnets import describe_subnet, read_subnets
+from egs.librispeech.todm.beam_search import greedy_search, modified_beam_search
 from egs.librispeech.todm.stages import stage_main
 from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
 from utils.checkpoint import CheckpointError
 from utils.distributed import local_device
 from utils.files import write_json_atomic, write_text_atomic
 from utils.progress import progress
 from utils.provenance import provenance
-from utils.scoring import score, write_errs, write_recogs
+from utils.scoring import errors_by_utterance, score, write_errs, write_recogs
 from utils.stages import StageError
 
 
@@ -54,22 +55,51 @@ def decode(config: Config, arguments: Namespace) -> None:
     except CheckpointError as error:
         raise StageError(str(error)) from error
     logging.info("weights: %s", experiment.weights)
-    entries = chosen_subnets(config, experiment)
+    results = decode_subnets(config, experiment, chosen_subnets(config, experiment), device)
+    write_json_atomic(config.exp_dir / "results.json", results)
+
+
+def decode_subnets(config: Config, experiment: Experiment, entries: list[dict], device: torch.device) -> dict:
+    """Decode dev and test with every subnet and write recogs, errs and summaries.
+
+    Args:
+      entries: as subnets.json has them; one whose architecture came before takes its result.
+    Returns:
+      The content of results.json.
+    """
     folder = config.exp_dir / "decode"
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
-    results = []
+    results, done, utterances = [], {}, {}
     for entry, split, role, method in progress(jobs, desc="decode", unit="set"):
-        subnet = Subnet.parse(entry["architecture"])
-        references, hypotheses, audio, seconds = decode_split(experiment, config, subnet, split, method, device)
+        key = entry["architecture"], split, method
+        if key not in done:
+            done[key] = decode_split(experiment, config, Subnet.parse(entry["architecture"]), split, method, device)
+        references, hypotheses, audio, seconds = done[key]
         errors = score(references, hypotheses)
         title = f"{split}-{entry['name']}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
         write_errs(folder / f"errs-{title}.txt", title, errors, references, hypotheses)
+        utterances.setdefault(split, describe_utterances(config, split, references))
+        by_utterance = errors_by_utterance(references, hypotheses)
         results.append(entry | {"split": split, "role": role, "method": method, **errors.counts(), "utterances": len(references),
-                                "audio_seconds": round(audio, 1), "real_time_factor": round(seconds / max(audio, 1e-9), 5)})
+                                "audio_seconds": round(audio, 1), "real_time_factor": round(seconds / max(audio, 1e-9), 5),
+                                "utterance_errors": numbers_to_text(by_utterance[name] for name in sorted(references))})
     write_summaries(folder, results)
-    write_json_atomic(config.exp_dir / "results.json", describe_run(config, experiment) | {"results": results})
+    return describe_run(config, experiment) | {"utterances": utterances, "results": results}
+
+
+def describe_utterances(config: Config, split: str, references: dict[str, str]) -> dict[str, str]:
+    """Speaker and words of every utterance of a split, by id, as text: what intervals are computed from."""
+    speakers = {cut.id: cut.supervisions[0].speaker for cut in load_cuts(config, [split])}
+    names = sorted(references)
+    return {"speakers": " ".join(str(speakers[name] or name) for name in names),
+            "words": numbers_to_text(len(references[name].split()) for name in names)}
+
+
+def numbers_to_text(numbers: Iterable[int]) -> str:
+    """Numbers in one line of a JSON file instead of a line each."""
+    return " ".join(map(str, numbers))
 
 
 def chosen_subnets(config: Config, experiment: Experiment) -> list[dict]:
@@ -79,7 +109,7 @@ def chosen_subnets(config: Config, experiment: Experiment) -> list[dict]:
         entries = [describe_subnet(trained, vocab_size, Subnet.parse(text), "decode.subnets") for text in config.decode.subnets]
     except ValueError as error:
         raise StageError(f"decode.subnets: {error}") from error
-    entries = entries or read_subnets(config.exp_dir / "subnets.json")
+    entries = entries or read_subnets(config.exp_dir / "subnets.json", baselines=True)
     for entry in entries:
         if not Subnet.parse(entry["architecture"]).within(experiment.model.full):
             raise StageError(f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of {config.exp_dir}: {experiment.model.full}")

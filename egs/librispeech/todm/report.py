@@ -5,8 +5,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.pictures import draw_subnets
 from egs.librispeech.todm.stages import stage_main
-from utils.files import atomic_path, read_json, write_text_atomic
+from utils.files import read_json, write_text_atomic
 
 
 def make_table(results: list[dict]) -> str:
@@ -37,34 +38,13 @@ def make_report(run: dict) -> str:
     return f"# {run['name']}: subnets of one supernet\n\n{make_table(run['results'])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
 
 
-def draw(run: dict, path: Path) -> None:
-    """WER against encoder parameters, a line per split and search method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for split, method in dict.fromkeys((r["split"], r["method"]) for r in run["results"]):
-        points = sorted((r["encoder_params"] / 1e6, r["wer"]) for r in run["results"] if (r["split"], r["method"]) == (split, method))
-        axes.plot(*zip(*points), marker="o", label=f"{split}, {method}")
-    axes.set(xlabel="encoder parameters (millions)", ylabel="WER (%)", title=f"{run['name']}: {run['corpus']}")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)
-
-
 def report(config: Config, arguments: Namespace) -> None:
     exp = config.exp_dir
     run = read_json(exp / "results.json")
     text = make_report(run)
     picture = exp / "wer-against-parameters.png"
     write_text_atomic(exp / "report.md", text)
-    draw(run, picture)
+    draw_subnets(run, picture)
     print(f"\n{text}", flush=True)  # before the log lines, also where stdout is a pipe
     logging.info("table: %s; picture: %s", exp / "report.md", picture)
     logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")

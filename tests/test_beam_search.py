@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from egs.librispeech.todm.search import Hypothesis, greedy_search, modified_beam_search
+from egs.librispeech.todm.beam_search import Hypothesis, greedy_search, modified_beam_search
 from egs.librispeech.todm.transducer import Transducer
 from tests.helpers import tiny_config, tiny_model
 from utils.tokens import BLANK, UNK
