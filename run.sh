@@ -26,6 +26,7 @@ Options:
   --force            redo stages that have finished already
   --world-size N     processes of stage 4, one per GPU (several machines: see README.md); default 1, or without a GPU
                      train.cpu_processes
+  --dry-run          print what the conf would train and what that costs, from measured steps; needs no data
   --help             this text
   key=value          a value of the conf to change, e.g. train.updates=500 data.root=/corpora/LibriSpeech
 
@@ -42,6 +43,7 @@ while [ $# -gt 0 ]; do
     --conf) [ $# -gt 1 ] || { echo "run.sh: --conf needs a file" >&2; exit 2; }; conf=$2; shift 2 ;;
     --world-size) need_number "$1" "${2:-}"; world_size=$2; shift 2 ;;
     --force) force=(--force); shift ;;
+    --dry-run) dry_run=1; shift ;;
     -h|--help) usage; want_help=1; shift ;;
     *=*) overrides+=("$1"); shift ;;
     *) echo "run.sh: unknown argument '$1' (./run.sh --help lists them)" >&2; exit 2 ;;
@@ -56,6 +58,10 @@ fi
 local/setup.sh
 . ./path.sh
 [ "$stage" -le "$stop_stage" ] || { echo "run.sh: --stage $stage is after --stop-stage $stop_stage" >&2; exit 2; }
+
+if [ -n "${dry_run:-}" ]; then
+  exec python -m egs.librispeech.todm.dry_run --conf "$conf" ${world_size:+--world-size "$world_size"} "${overrides[@]}"
+fi
 
 run() {  # run NUMBER COMMAND...: a stage, when it is asked for
   local number=$1; shift
@@ -89,7 +95,7 @@ run 3 python -m local.train_bpe                                 # SentencePiece,
 run 4 "${train[@]}" egs.librispeech.todm.train                  # the supernet
 run 5 python -m egs.librispeech.todm.select_subnets             # subnets.json
 run 6 python -m egs.librispeech.todm.decode                     # WER of every subnet on dev and test
-later 7 "individually trained models"
-later 8 "ablations"
-run 9 python -m egs.librispeech.todm.report                     # the table and the picture
+run 7 python -m egs.librispeech.todm.train_individual           # table (a): models trained for one size alone
+run 8 python -m egs.librispeech.todm.run_ablations              # table (b)
+run 9 python -m egs.librispeech.todm.report                     # tables and pictures
 later 10 "export"

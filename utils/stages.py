@@ -33,6 +33,7 @@ class Stage:
       folder: ``data`` or ``exp``, where its stamp lies.
       outputs: paths below its folder that must exist for it to be finished.
       passive_keys: keys below ``keys`` that change nothing about the result (speed, logging).
+      always: it is never skipped, because it finds out itself what is left to do.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Stage:
     folder: str
     outputs: tuple[str, ...]
     passive_keys: tuple[str, ...] = ()
+    always: bool = False
 
     def values(self, config: Any) -> dict[str, Any]:
         """The conf values that its result depends on."""
@@ -112,10 +114,10 @@ class StageRunner:
         self.require_inputs(stage)
         reasons = self.stale_reasons(stage)
         title = f"stage {number} ({stage.title})"
-        if not reasons and not force:
+        if not reasons and not force and not stage.always:
             logging.info("%s: finished already, skipped (--force redoes it)", title)
             return False
-        if self.stamp(stage) is not None:
+        if self.stamp(stage) is not None and not stage.always:
             logging.info("%s: runs again: %s", title, "--force" if force and not reasons else "; ".join(reasons[:3]))
         names = {name: str(path) for name, path in self.folders.items()}
         logging.info("%s: reads %s; writes %s", title, stage.reads.format(**names), stage.writes.format(**names))

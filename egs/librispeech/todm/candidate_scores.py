@@ -14,7 +14,6 @@ from egs.librispeech.todm.decode import decode_split
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
-from utils.progress import progress
 from utils.scoring import score
 from utils.transducer_loss import TransducerLoss, choose_backend
 
@@ -85,7 +84,7 @@ class CandidateScores:
     def losses(self, subnets: list[Subnet]) -> list[float]:
         """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the largest net."""
         new = [subnet for subnet in subnets if self.cache.get("loss", subnet) is None]
-        for first in progress(range(0, len(new), GROUP), desc="loss on dev", unit=f"x{GROUP}", leave=False, disable=len(new) <= GROUP):
+        for first in range(0, len(new), GROUP):
             group = new[first : first + GROUP]
             sums, frames = [0.0] * len(group), 0
             for batch in self.slice:

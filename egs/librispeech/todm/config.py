@@ -202,6 +202,33 @@ class DecodeConfig:
 
 
 @dataclass
+class VariantConfig:
+    """A row of the table of ablations."""
+
+    name: str = ""
+    overrides: list[str] = field(default_factory=list)  # what differs from the full method, e.g. ["method.distill=kl"]
+    grid: list[str] = field(default_factory=list)  # settings tried with the first seed, e.g. "train.lr=0.002 model.dropout=0":
+    #                                                the best on dev is trained with the other seeds; empty: none is tuned
+
+
+@dataclass
+class TablesConfig:
+    """Stages 7 and 8: the trainings that the paper's tables compare. Confs with tables are in conf/tables."""
+
+    records: Optional[str] = None  # folder in the repository for tables and, below it, a small file of every finished
+    #                                run; null: this conf has no tables
+    seeds: list[int] = field(default_factory=lambda: [1, 2])  # the first is that of stage 4
+    budgets: list[str] = field(default_factory=list)  # of search.budgets: the sizes that are trained alone, too
+    individual_grid: list[str] = field(default_factory=list)  # settings tuned on dev for every size; the conf's own are
+    #                                                           always trained as well
+    ablations: list[VariantConfig] = field(default_factory=list)
+    workers: int = 1            # runs at a time on this machine
+    processes: int = 0          # of every run, as --world-size; 0: as stage 4 does by default
+    launcher: Literal["local", "slurm", "submitit-local"] = "local"  # slurm: through submitit, where it is installed
+    slurm: dict[str, str] = field(default_factory=dict)  # submitit's parameters, e.g. slurm_partition: gpu, timeout_min: 600
+
+
+@dataclass
 class Config:
     name: str = "unnamed"
     exp: str = "exp/${name}"
@@ -219,6 +246,7 @@ class Config:
     select: SelectConfig = field(default_factory=SelectConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
 
     def __post_init__(self) -> None:
         check(self)
@@ -236,6 +264,11 @@ class Config:
     @property
     def exp_dir(self) -> Path:
         return Path(self.exp)
+
+    @property
+    def records_dir(self) -> Path:
+        """Where the finished runs of the tables are kept; of a conf that has tables."""
+        return Path(self.tables.records) / "records"
 
     @property
     def data_dir(self) -> Path:
@@ -281,6 +314,15 @@ def check(config: Config) -> None:
             need(value > 0, f"{group}.{name} is {value}; it must be positive")
     unknown = set(config.decode.methods) - {"greedy", "beam"}
     need(not unknown, f"decode.methods has {sorted(unknown)}; known: greedy, beam")
+    t = config.tables
+    names = [variant.name for variant in t.ablations]
+    need(all(names) and len(set(names)) == len(names), f"tables.ablations need distinct names, not {names}")
+    need(not t.records or bool(t.seeds) and len(set(t.seeds)) == len(t.seeds), f"tables.seeds must be distinct and at least one, not {t.seeds}")
+    need(not t.records or t.seeds[0] == config.train.seed or config.train.seed in t.seeds,
+         f"train.seed {config.train.seed} is not among tables.seeds {t.seeds}")
+    strange = [b for b in t.budgets if b not in config.search.budgets]
+    need(not strange, f"tables.budgets has {strange}, which search.budgets {config.search.budgets} lacks")
+    need(t.workers >= 1, f"tables.workers is {t.workers}; it must be at least 1")
     shared = set(config.data.train) & set(config.data.dev + config.data.test) | set(config.data.dev) & set(config.data.test)
     need(not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test")
 

@@ -60,3 +60,41 @@ def draw_front(found: dict, path: Path) -> None:
         left.set_ylim(best - 0.05 * (worst - best), worst + 0.5 * (worst - best))
         left.set(xlabel=found["cost_unit"], ylabel="transducer loss per frame on the slice of dev", title="candidates (dotted: budgets)")
         right.set(xlabel=found["cost_unit"], ylabel="WER (%) on dev", title="the winner of every budget")
+
+
+def draw_families(evidence, path: Path, title: str) -> None:
+    """WER against size on every split: the supernet's subnets, models trained alone with the same settings, and tuned."""
+    from egs.librispeech.todm.runs import INDIVIDUAL, SAME
+
+    with picture(path, columns=len(evidence.splits)) as axes:
+        for one, (split, _) in zip(axes, evidence.splits):
+            families: dict[str, list] = {"supernet": [], "alone, same settings": [], "alone, tuned": []}
+            for budget in evidence.budgets():
+                same = evidence.alone(budget, SAME)
+                tuned = evidence.alone(budget, evidence.tuned_setting(f"{INDIVIDUAL} {budget}"))
+                for name, system in zip(families, (evidence.supernet(same.net), same, tuned)):
+                    if rate := evidence.rate(system, split):
+                        families[name].append((evidence.size(same) / 1e6, rate))
+            for shift, (name, points) in enumerate(families.items()):
+                if points:
+                    x = [size * (1 + 0.008 * (shift - 1)) for size, _ in points]  # so that intervals do not cover each other
+                    y = [rate.wer for _, rate in points]
+                    one.errorbar(x, y, [[r.wer - r.low for _, r in points], [r.high - r.wer for _, r in points]], marker="o", capsize=3, label=name)
+            one.set(xlabel="encoder parameters (millions)", ylabel="WER (%)", title=f"{title}: {split}")
+            one.set_ylim(bottom=0)
+
+
+def draw_curves(evidence, path: Path) -> None:
+    """Loss on dev over the updates, of the largest and of the smallest net, a line per variant (mean over seeds)."""
+    import numpy as np
+
+    tags = {"largest": "dev loss per frame/largest", "smallest": "dev loss per frame/smallest"}
+    with picture(path, columns=2) as axes:
+        for one, (net, tag) in zip(axes, tags.items()):
+            for variant in evidence.variants():
+                found = [r["curves"][tag] for r in evidence.of(variant, evidence.tuned_setting(variant)) if tag in r["curves"]]
+                if found:
+                    x = [int(u) for u in found[0]["updates"].split()]
+                    y = [[float(v) for v in curve["values"].split()] for curve in found if len(curve["updates"].split()) == len(x)]
+                    one.plot(x, np.mean(y, axis=0), marker=".", label=variant)
+            one.set(xlabel="update", ylabel="transducer loss per frame", title=f"dev, the {net} net", yscale="log")

@@ -7,7 +7,9 @@ from pathlib import Path
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.pictures import draw_subnets
 from egs.librispeech.todm.stages import stage_main
+from egs.librispeech.todm.table_report import write_tables
 from utils.files import read_json, write_text_atomic
+from utils.text import markdown_table
 
 
 def make_table(results: list[dict]) -> str:
@@ -16,13 +18,12 @@ def make_table(results: list[dict]) -> str:
     rows = list(dict.fromkeys((r["name"], r["method"]) for r in results))
     by_key = {(r["name"], r["method"], r["split"]): r for r in results}
     header = ["subnet", "search", "encoder params", "total params", "MMACs per s of audio", *(f"WER % {s}" for s in splits)]
-    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    lines = []
     for name, method in rows:
         first = next(r for r in results if (r["name"], r["method"]) == (name, method))
         lines.append([name, method, f"{first['encoder_params']:,}", f"{first['total_params']:,}", f"{first['macs_per_second'] / 1e6:.1f}",
                       *(f"{by_key[name, method, s]['wer']:.2f}" for s in splits)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+    return markdown_table(header, lines, left=2)
 
 
 def make_report(run: dict) -> str:
@@ -47,7 +48,19 @@ def report(config: Config, arguments: Namespace) -> None:
     draw_subnets(run, picture)
     print(f"\n{text}", flush=True)  # before the log lines, also where stdout is a pipe
     logging.info("table: %s; picture: %s", exp / "report.md", picture)
+    if config.tables.records:
+        report_tables(config)
     logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")
+
+
+def report_tables(config: Config) -> None:
+    """The tables of the finished runs, with the search of stage 5 kept beside them."""
+    search = config.exp_dir / "search" / "search.json"
+    if search.is_file():
+        write_text_atomic(Path(config.tables.records) / "search.json", search.read_text(encoding="utf-8"))
+    path = write_tables(config)
+    print(f"\n{path.read_text(encoding='utf-8')}", flush=True)
+    logging.info("tables: %s; every run: %s", path, path.with_name("runs.csv"))
 
 
 if __name__ == "__main__":

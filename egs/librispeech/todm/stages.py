@@ -30,18 +30,24 @@ STAGES = {
               ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
                "data.musan", "data.musan_prob"), (3,),
               "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
-              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend", "model.architecture")),
+              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend")),
         Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select", "search"), (4,),
               "{exp}/checkpoints, {data}/cuts (dev)", "{exp}/subnets.json, {exp}/search (search.json, front.png)", "exp", ("subnets.json",)),
         Stage(6, "decode and score", "egs.librispeech.todm.decode", ("decode",), (5,),
               "{exp}/checkpoints, {exp}/subnets.json", "{exp}/decode (recogs-*, errs-*, wer-summary-*), {exp}/results.json",
               "exp", ("decode", "results.json"), passive_keys=("decode.max_duration",)),
+        Stage(7, "individually trained models", "egs.librispeech.todm.train_individual", (), (5,),
+              "{exp}/subnets.json, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
+              always=True),
+        Stage(8, "ablations", "egs.librispeech.todm.run_ablations", (), (5,),
+              "{exp}/subnets.json, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
+              always=True),
         Stage(9, "report", "egs.librispeech.todm.report", (), (6,),
-              "{exp}/results.json", "{exp}/report.md, {exp}/wer-against-parameters.png", "exp",
-              ("report.md", "wer-against-parameters.png")),
+              "{exp}/results.json, the records of tables.records", "{exp}/report.md, {exp}/wer-against-parameters.png, tables of tables.records",
+              "exp", ("report.md", "wer-against-parameters.png"), always=True),
     )
 }
-LATER = {7: "individually trained models", 8: "ablations", 10: "export"}  # numbers that are fixed, stages to come
+LATER = {10: "export"}  # numbers that are fixed, stages to come
 
 
 def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
@@ -99,9 +105,9 @@ def describe() -> str:
         else:
             lines.append(f"  {number:2d}  {LATER[number]} (not in this version)")
     lines.append("\nConfs (egs/librispeech/todm/conf):")
-    for path in sorted(CONFS.glob("*.yaml")):
+    for path in sorted(CONFS.rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        lines.append(f"  conf/{path.name:26s} {first}")
+        lines.append(f"  conf/{str(path.relative_to(CONFS)):31s} {first}")
     return "\n".join(lines)
 
 

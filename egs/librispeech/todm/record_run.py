@@ -1,0 +1,71 @@
+"""Decodes one run of the tables and writes its record: results, curve, settings and costs in one small file.
+
+    python -m egs.librispeech.todm.record_run exp/NAME/runs/RUN/run.json
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.decode import decode_subnets
+from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.stages import setup_logging
+from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.subnets_file import describe_subnet
+from utils.checkpoint import CheckpointError
+from utils.config import ConfigError
+from utils.distributed import local_device
+from utils.files import read_json, write_json_atomic
+from utils.stages import StageError
+
+CURVES = ("dev loss per frame/largest", "dev loss per frame/middle", "dev loss per frame/smallest", "train loss per frame/largest")
+CURVE_POINTS = 100
+
+
+def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
+    """Decode the experiment of ``config`` and write ``path``."""
+    device = local_device()
+    experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
+    if experiment.update != config.train.updates:
+        raise StageError(f"{config.exp_dir} is at update {experiment.update} of {config.train.updates}: its training has not finished")
+    entries = [describe_subnet(experiment.config, experiment.tokenizer.vocab_size, Subnet.parse(net), "") for net in nets]
+    results = decode_subnets(config, experiment, entries, device)
+    write_json_atomic(path, facts | results | {"curves": curves(config.exp_dir / "tensorboard")})
+    logging.info("record: %s", path)
+
+
+def curves(folder: Path) -> dict[str, dict[str, str]]:
+    """Losses over updates from the training's tensorboard files, thinned, as text: a line of JSON each."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {}
+    for tag in CURVES:
+        if tag in events.Tags()["scalars"]:
+            points = {e.step: e.value for e in events.Scalars(tag)}  # a resumed run has some steps twice
+            steps = sorted(points)
+            steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
+            found[tag] = {"updates": " ".join(map(str, steps)), "values": " ".join(f"{points[s]:.4f}" for s in steps)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, help="JSON: conf, overrides, nets, record (the file to write) and facts (what it says of the run)")
+    arguments = parser.parse_args()
+    setup_logging()
+    job = read_json(arguments.job)
+    os.environ["TODM_COMMAND"] = job["facts"]["command"]
+    try:
+        record(load(job["conf"], job["overrides"]), Path(job["record"]), job["facts"], job["nets"])
+    except (ConfigError, StageError, CheckpointError) as error:
+        print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Stage 9 for confs with tables: tables (a), (b), (c), CSV and pictures, from the records of the finished runs alone.
+
+    python -m egs.librispeech.todm.table_report --conf conf/tables/mini.yaml
+"""
+
+import csv
+import io
+import logging
+import sys
+from pathlib import Path
+
+from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.evidence import Evidence, System
+from egs.librispeech.todm.pictures import draw_curves, draw_families, draw_front
+from egs.librispeech.todm.runs import INDIVIDUAL, SAME, SUPERNET, Records
+from egs.librispeech.todm.stages import parse_arguments, setup_logging
+from utils.config import ConfigError
+from utils.files import read_json, write_text_atomic
+from utils.stages import StageError
+from utils.statistics import Difference
+from utils.text import markdown_table
+
+CSV_FIELDS = ("run", "variant", "setting", "seed", "split", "net", "architecture", "encoder_params", "total_params", "macs_per_second",
+              "method", "wer", "substitutions", "insertions", "deletions", "words", "updates", "audio_hours_trained",
+              "training_seconds", "processes", "weights", "machine", "torch", "commit", "command")
+PAPER = ("The paper (LibriSpeech 960 h, its own sizes and hardware) reports subnets that match or beat individually tuned models of the "
+         "same size by up to 3 % relative WER, for about the cost of one training.")
+
+
+def write_tables(config: Config) -> Path:
+    """Write tables.md, runs.csv and the pictures beside the records. Returns the path of tables.md.
+
+    Raises:
+      StageError: there are no records yet.
+    """
+    folder = Path(config.tables.records)
+    records = Records(config.records_dir).all()
+    if not records:
+        raise StageError(f"{config.records_dir} holds no record of a finished run; stages 7 and 8 make them")
+    evidence = Evidence(records)
+    search = read_json(folder / "search.json") if (folder / "search.json").is_file() else None
+    write_text_atomic(folder / "runs.csv", make_csv(evidence))
+    write_text_atomic(folder / "tables.md", make_tables(config, evidence, search))
+    if evidence.budgets():
+        draw_families(evidence, folder / "wer-against-size.png", config.name)
+    draw_curves(evidence, folder / "curves.png")
+    if search:
+        draw_front(search, folder / "front.png")
+    return folder / "tables.md"
+
+
+def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
+    """All tables in Markdown."""
+    parts = [f"# {config.name}: the tables of the paper", header(evidence)]
+    if evidence.budgets():
+        parts += ["## (a) Size against WER: subnets of one supernet, and models trained alone", table_a(evidence)]
+    parts += ["## (b) Ablations", table_b(evidence)]
+    parts += ["## (c) Cost", table_c(evidence, search)]
+    if search:
+        parts += ["## Search", table_search(evidence, search)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def header(evidence: Evidence) -> str:
+    """What holds for all tables."""
+    first = evidence.records[0]
+    sizes = []
+    for split, role in evidence.splits:
+        words, speakers = evidence.utterances(split)
+        sizes.append(f"{split} ({role}) {len(words)} utterances, {words.sum()} words, {len(set(speakers))} speakers")
+    def all_of(key: str) -> str:
+        return ", ".join(sorted({str(r[key]) for r in evidence.records}))
+
+    return "\n".join([
+        f"- corpus: {first['corpus']}; {'; '.join(sizes)}",
+        f"- {len(evidence.records)} runs, seeds {all_of('seed')}, {all_of('updates')} updates each; every one is in runs.csv and, whole, in records/",
+        f"- machine: {all_of('machine')}; torch {all_of('torch')}; commits {all_of('commit')}; commands: in runs.csv",
+        "- WER % as mean over seeds [95 % interval: bootstrap over speakers and seeds] (each seed); p: permutation test over utterances, "
+        "which does not know of the luck of a training; *: p < 0.05 and the same sign with every seed (2 or more)",
+    ])
+
+
+def cell(evidence: Evidence, system: System, split: str) -> str:
+    rate = evidence.rate(system, split)
+    if rate is None:
+        return "not run"
+    return f"{rate.wer:.2f} [{rate.low:.1f}, {rate.high:.1f}] ({', '.join(f'{w:.2f}' for w in evidence.by_seed(system, split).values())})"
+
+
+def difference_cell(found: tuple[Difference, int] | None) -> str:
+    if found is None:
+        return ""
+    d, seeds = found
+    star = "*" if d.p < 0.05 and d.seeds_agree and seeds > 1 else ""
+    return f"{d.absolute:+.2f} [{d.low:+.1f}, {d.high:+.1f}], {d.relative:+.1f} % rel., p {d.p:.3f}{star}"
+
+
+def table_a(evidence: Evidence) -> str:
+    """Rows: sizes and splits. Columns: supernet, alone with the same settings, alone tuned, and the differences."""
+    rows = []
+    for budget in evidence.budgets():
+        tuned = evidence.tuned_setting(f"{INDIVIDUAL} {budget}")
+        same, best = evidence.alone(budget, SAME), evidence.alone(budget, tuned)
+        subnet = evidence.supernet(same.net)
+        for split, _ in evidence.splits:
+            rows.append([budget, f"{evidence.size(same) / 1e6:.2f}M", split, cell(evidence, subnet, split), cell(evidence, same, split),
+                         cell(evidence, best, split), tuned or "the same", difference_cell(evidence.difference(subnet, same, split)),
+                         difference_cell(evidence.difference(subnet, best, split))])
+    titles = ["budget", "encoder", "split", "supernet", "alone, same settings", "alone, tuned on dev", "tuned to", "supernet - same", "supernet - tuned"]
+    return f"{markdown_table(titles, rows)}\n\n{PAPER} Here corpus, sizes and updates are far smaller: see the header.\n\n![WER against size](wer-against-size.png)"
+
+
+def table_b(evidence: Evidence) -> str:
+    """Rows: variants. Columns: largest, middle, smallest net on every split, with the difference to the full method."""
+    ablations = [v for v in evidence.variants() if v != SUPERNET and not v.startswith(INDIVIDUAL)]
+    if not ablations:
+        return ""
+    nets = sorted({row["architecture"] for v in ablations for r in evidence.of(v) for row in r["results"]},
+                  key=lambda net: -evidence.size(System(ablations[0], evidence.of(ablations[0])[0]["setting"], net)))
+    rows = []
+    for split, _ in evidence.splits:
+        for variant in [SUPERNET, *ablations]:
+            setting = evidence.tuned_setting(variant)
+            for net in nets:
+                system, full = System(variant, setting, net), evidence.supernet(net)
+                title = "full method" if variant == SUPERNET else variant + (f" ({setting})" if setting else "")
+                rows.append([split, title, f"{evidence.size(full) / 1e6:.2f}M", cell(evidence, system, split),
+                             "" if variant == SUPERNET else difference_cell(evidence.difference(system, full, split))])
+    return markdown_table(["split", "variant", "encoder", "WER %", "variant - full"], rows) + "\n\n![training curves](curves.png)"
+
+
+def table_c(evidence: Evidence, search: dict | None) -> str:
+    """What N sizes cost from one supernet, and from N trainings, per seed."""
+    budgets = evidence.budgets()
+    if not budgets or not evidence.of(SUPERNET):
+        return ""
+    seed = evidence.of(SUPERNET)[0]["seed"]
+    def of_seed(variant: str, setting: str | None) -> list[dict]:
+        return [r for r in evidence.of(variant, setting) if r["seed"] == seed]
+
+    alone = [r for b in budgets for r in of_seed(f"{INDIVIDUAL} {b}", SAME)]
+    grid = [r for b in budgets for r in of_seed(f"{INDIVIDUAL} {b}", None)]
+    supernet = evidence.cost(of_seed(SUPERNET, SAME))
+    rows = []
+    for title, cost in ((f"one supernet, any number of sizes (here {len(budgets)})", supernet),
+                        (f"{len(alone)} sizes trained alone, same settings", evidence.cost(alone)),
+                        (f"{len(budgets)} sizes trained alone, tuned ({len(grid)} trainings)", evidence.cost(grid))):
+        rows.append([title, str(cost["runs"]), f"{cost['updates']:,}", f"{cost['audio_hours']:.1f}", f"{cost['wall_hours']:.2f}",
+                     f"{cost['process_hours']:.2f}", f"{cost['process_hours'] / supernet['process_hours']:.2f}"])
+    if search:
+        seconds = sum(s for how, s in search["seconds"].items() if how != "random") / 3600
+        rows.append(["the search, once per supernet", "", "", "", f"{seconds:.2f}", f"{seconds:.2f}", f"{seconds / supernet['process_hours']:.2f}"])
+    titles = ["what", "trainings", "updates", "audio hours", "wall hours, one after the other", "accelerator or core-process hours", "times the supernet"]
+    mean = evidence.cost(alone)["process_hours"] / max(len(alone), 1)
+    even = supernet["process_hours"] / mean
+    return (f"{markdown_table(titles, rows)}\n\nSeed {seed}; measured while {evidence.records[0]['processes']} process(es) of a run and the other workers "
+            f"shared the machine. A training alone took {mean:.2f} process hours on average, so one supernet costs as much as {even:.1f} sizes "
+            "trained alone without any tuning; every further size is free.")
+
+
+def table_search(evidence: Evidence, search: dict) -> str:
+    """Evolution, random search and the ladder at every budget, on dev and test."""
+    rows = []
+    for budget in search["limits"]:
+        for how, entries in search["chosen"].items():
+            entry = next(e for e in entries if e["budget"] == budget)
+            system = evidence.supernet(entry["architecture"])
+            rows.append([budget, how, f"{entry['cost']:,.6g}", f"{entry['dev_loss']:.4f}",
+                         *(cell(evidence, system, split) if evidence.seeds(system, split) else "" for split, _ in evidence.splits), entry["architecture"]])
+    titles = ["budget", "found by", search["cost_unit"], "loss on the slice of dev", *(split for split, _ in evidence.splits), "architecture"]
+    scored = ", ".join(f"{how} {count}" for how, count in search["scored"].items())
+    seconds = ", ".join(f"{how} {s:.0f} s" for how, s in search["seconds"].items())
+    return (f"{markdown_table(titles, rows)}\n\nCandidates scored: {scored}. Time: {seconds}. The search saw the first seed's supernet and dev only; "
+            "the other seeds' supernets are decoded with the same architectures.\n\n![the front](front.png)")
+
+
+def make_csv(evidence: Evidence) -> str:
+    """A line per run, split, net and search method."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for record in evidence.records:
+        for row in record["results"]:
+            values = record | row | {"net": row["name"]}
+            writer.writerow({field: values[field] for field in CSV_FIELDS})
+    return text.getvalue()
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__)
+    setup_logging()
+    try:
+        path = write_tables(load(arguments.conf, arguments.overrides))
+    except (ConfigError, StageError) as error:
+        print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(path.read_text(encoding="utf-8"))
+    logging.info("tables: %s", path)
+
+
+if __name__ == "__main__":
+    main()
