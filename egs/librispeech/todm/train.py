@@ -14,6 +14,7 @@ from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.cost import cost
 from egs.librispeech.todm.experiment import checkpoint_folder
 from egs.librispeech.todm.stages import STAGES, setup_logging, stage_main
+from egs.librispeech.todm.subnet_search import check_budgets
 from egs.librispeech.todm.trainer import Trainer
 from utils import config as configuration
 from utils import distributed
@@ -71,6 +72,7 @@ def train(config: Config, arguments: Namespace) -> None:
     if rank == 0:
         configuration.save(config, config.exp_dir / "conf.yaml")
     trainer = Trainer(config, device, rank, world_size)
+    check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
         logging.info("%s net: %s", name, json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
