@@ -19,6 +19,7 @@ class Table:
     def __init__(self, config: Config, arguments: Namespace):
         self.config, self.arguments = config, arguments
         self.records = Records(config.records_dir)
+        self.known: dict[Run, dict] = {}
 
     def run(self, variants: list[Variant]) -> None:
         """Run what is missing; then, with the settings that were best on dev, the runs of the other seeds.
@@ -47,7 +48,10 @@ class Table:
         return self.records.get(run, self.values(run))
 
     def values(self, run: Run) -> dict:
-        return run_values(self.arguments.conf, self.arguments.overrides, self.config, run)
+        """The conf of a run, flat; resolved once."""
+        if run not in self.known:
+            self.known[run] = run_values(self.arguments.conf, self.arguments.overrides, self.config, run)
+        return self.known[run]
 
     def missing(self, runs: list[Run]) -> list[Run]:
         """Those without a record; says so when a record is of another conf."""
