@@ -9,7 +9,7 @@ from egs.librispeech.todm.subnet import Subnet
 from tests.helpers import VOCAB, tiny_config
 
 ELASTIC_HEADS = ("supernet.elastic_heads=true", "supernet.min_heads=1")
-BUDGETS = [40.0, 20.0, 27.0]
+BUDGETS = [37.0, 22.0, 27.0]
 
 
 def price(subnet: Subnet) -> float:
@@ -38,20 +38,15 @@ def useful_loss(subnet: Subnet) -> float:
 
 
 def inner_loss(subnet: Subnet) -> float:
-    """Smallest inside the space: in one net of cost 42."""
-    wanted = (3, 4), (2, 4), (3, 3)
-    return sum((h - a) ** 2 + 1.5 * (f - b) ** 2 for (h, f), (a, b) in zip(subnet.sizes, wanted))
+    """Smallest in one net of cost 42, inside the space."""
+    return sum((h - a) ** 2 + 1.5 * (f - b) ** 2 for (h, f), (a, b) in zip(subnet.sizes, ((3, 4), (2, 4), (3, 3))))
 
 
-def score_all(loss):
-    return lambda subnets: [loss(subnet) for subnet in subnets]
-
-
-def run_evolution(loss, budgets: list[float], seed: int, generations: int = 16, elastic: bool = True) -> Evolution:
-    search = Evolution(make_space(elastic), budgets, score_all(loss), seed, mutation=0.2, crossover=0.5)
-    search.add(search.first_generation(24))
+def evolve(loss, budgets: list[float], seed: int = 0, generations: int = 0, size: int = 24, elastic: bool = True) -> Evolution:
+    search = Evolution(make_space(elastic), budgets, lambda subnets: list(map(loss, subnets)), seed, mutation=0.3, crossover=0.5)
+    search.add(search.first_generation(size))
     for _ in range(generations):
-        search.add(search.generation(24))
+        search.add(search.generation(size))
     return search
 
 
@@ -59,13 +54,11 @@ def run_evolution(loss, budgets: list[float], seed: int, generations: int = 16, 
 def test_pareto_front_is_what_nothing_dominates(seed):
     """Few distinct values, so that costs, losses and whole points tie; equal points stand for one."""
     rng = random.Random(seed)
-    any_subnet, any_genome = every_subnet()[0], random_genome(rng)
-    candidates = [Candidate(any_subnet, any_genome, x, 12 - x + rng.randint(0, 5)) for x in rng.choices(range(12), k=40)]
+    candidates = [Candidate(None, None, x, 12 - x + rng.randint(0, 5)) for x in rng.choices(range(12), k=40)]
     points = {(c.cost, c.loss) for c in candidates}
     best = {(x, y) for x, y in points if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points)}
     assert len(best) > 1
     assert [(c.cost, c.loss) for c in pareto_front(candidates)] == sorted(best)
-    assert pareto_front([]) == []
 
 
 def test_genes_of_dropped_blocks_are_ignored():
@@ -77,41 +70,23 @@ def test_genes_of_dropped_blocks_are_ignored():
     assert (space.low, space.high) == (16, 45)
 
 
-def test_shrinking_ends_within_the_budget_by_lowering_genes_only():
+def test_shrinking_lowers_genes_and_growing_raises_them_until_no_more_fits():
     space, rng = make_space(), random.Random(0)
-    for _ in range(200):
-        genome, budget = random_genome(rng), rng.uniform(16, 45)
+    for genome in [random_genome(rng) for _ in range(200)]:
+        subnet, budget = space.subnet(genome), rng.uniform(16, 46)
         small = space.shrink(genome, budget, rng)
-        assert price(space.subnet(small)) <= budget and space.subnet(small).within(space.subnet(genome))
-        if price(space.subnet(genome)) <= budget:
-            assert small == genome
-        assert str(space.subnet(space.shrink(genome, 16.0, rng))) == "h0f0 - h0f0"
+        assert price(space.subnet(small)) <= budget and space.subnet(small).within(subnet)
+        assert (space.subnet(small) == subnet) == (price(subnet) <= budget)
+        grown = space.grow(small, budget, rng)
+        cost, kept = price(space.subnet(grown)), (0, 2) if grown.depth == 2 else (0, 1, 2)
+        assert cost <= budget and space.subnet(small).within(space.subnet(grown))
+        steps = [2 for i in kept if grown.heads[i] < 3] + [1 for i in kept if grown.widths[i] < 4]  # what one more would add
+        steps += [5 + 2 * grown.heads[1] + grown.widths[1]] if grown.depth == 2 else []
+        assert all(cost + step > budget for step in steps)
+        assert space.subnet(space.shrink(genome, 16.0, rng)) == space.space.smallest
+        assert space.subnet(space.grow(genome, 45.0, rng)) == space.space.largest
         with pytest.raises(ValueError, match="15.9"):
             space.shrink(genome, 15.9, rng)
-
-
-def raised_by_one(genome: Genome) -> list[Genome]:
-    """Every genome one gene of which is larger by one, genes of dropped blocks left out."""
-    found = [Genome(3, genome.heads, genome.widths)] if genome.depth == 2 else []
-    for i in (0, 2) if genome.depth == 2 else (0, 1, 2):
-        one = [int(i == j) for j in range(3)]
-        if genome.heads[i] < 3:
-            found.append(Genome(genome.depth, tuple(a + b for a, b in zip(genome.heads, one)), genome.widths))
-        if genome.widths[i] < 4:
-            found.append(Genome(genome.depth, genome.heads, tuple(a + b for a, b in zip(genome.widths, one))))
-    return found
-
-
-def test_growing_ends_where_no_gene_can_be_raised():
-    space, rng = make_space(), random.Random(0)
-    for _ in range(200):
-        genome = random_genome(rng)
-        start = price(space.subnet(genome))
-        budget = rng.uniform(start, 46)
-        grown = space.grow(genome, budget, rng)
-        assert space.subnet(genome).within(space.subnet(grown)) and price(space.subnet(grown)) <= budget
-        assert all(price(space.subnet(higher)) > budget for higher in raised_by_one(grown))
-        assert space.subnet(space.grow(genome, 45.0, rng)) == space.space.largest
 
 
 def test_mutation_by_probability():
@@ -122,7 +97,7 @@ def test_mutation_by_probability():
     drawn = [space.mutate(genome, 1.0, rng) for _ in range(300)]
     assert {g.depth for g in drawn} == {2, 3}
     assert all({g.heads[i] for g in drawn} == {1, 2, 3} and {g.widths[i] for g in drawn} == {1, 2, 3, 4} for i in range(3))
-    changed = sum(a != b for g in (space.mutate(genome, 0.4, rng) for _ in range(1000)) for a, b in zip(g.widths, genome.widths))
+    changed = sum(space.mutate(genome, 0.4, rng).widths[0] != 4 for _ in range(3000))
     assert changed == pytest.approx(3000 * 0.4 * 3 / 4, abs=120)  # a gene drawn anew is the old one in a quarter
 
 
@@ -130,19 +105,13 @@ def test_crossing_takes_every_gene_from_either_parent():
     space, rng = make_space(), random.Random(0)
     a, b = Genome(2, (1, 2, 3), (1, 1, 4)), Genome(3, (2, 2, 1), (3, 1, 2))
     children = {space.cross(a, b, rng) for _ in range(2000)}
-    # 2 depths x heads of (1|2, 2, 3|1) x widths of (1|3, 1, 4|2): all and nothing else
-    assert children == {Genome(d, (h0, 2, h2), (w0, 1, w2)) for d, h0, h2, w0, w2 in product((2, 3), (1, 2), (3, 1), (1, 3), (4, 2))}
+    assert children == {Genome(d, (h, 2, i), (v, 1, w)) for d, h, i, v, w in product((2, 3), (1, 2), (3, 1), (1, 3), (4, 2))}
 
 
 def test_no_subnet_is_scored_twice():
     """Neither within a call, nor over calls, nor as another genome of the same subnet."""
     asked = []
-
-    def score(subnets: list[Subnet]) -> list[float]:
-        asked.extend(subnets)
-        return [float(len(asked))] * len(subnets)
-
-    search = Search(make_space(), BUDGETS, score, seed=0)
+    search = Search(make_space(), BUDGETS, lambda subnets: asked.extend(subnets) or [float(len(asked))] * len(subnets), seed=0)
     a, same, b = Genome(2, (1, 1, 1), (2, 1, 1)), Genome(2, (1, 3, 1), (2, 4, 1)), Genome(3, (1, 1, 1), (2, 1, 1))
     assert [search.add([a, same, a]), search.add([same, b, a]), search.add([b])] == [1, 1, 0]
     assert list(map(str, asked)) == ["h0f0-1 - h0f0", "h0f0-1 h0f0 h0f0"]
@@ -152,50 +121,39 @@ def test_no_subnet_is_scored_twice():
 
 @pytest.mark.parametrize("how", ["random", "evolution"])
 def test_generations_are_new_and_within_their_budgets(how):
-    search = Evolution(make_space(), BUDGETS, score_all(useful_loss), seed=0, mutation=0.2, crossover=0.5)
-    search.add(search.first_generation(10))
+    search = evolve(useful_loss, BUDGETS, size=10)
     assert search.space.space.smallest in search.scored
-    for _ in range(6):
+    for _ in range(4):
         genomes = search.random_generation(12) if how == "random" else search.generation(12)
         subnets = [search.space.subnet(genome) for genome in genomes]
         assert len(set(subnets)) == 12 and not set(subnets) & set(search.scored)
         assert all(price(subnet) <= budget for subnet, budget in zip(subnets, sorted(BUDGETS) * 4))
-        assert all(any(price(subnet) > budget - 29 / 8 - 3 for budget in BUDGETS) for subnet in subnets)  # one raised gene costs 3 more at most
         assert search.add(genomes) == 12
 
 
 def test_the_sequence_depends_on_the_seed_alone():
-    first, again, other = (list(run_evolution(useful_loss, BUDGETS, seed, generations=3).scored) for seed in (1, 1, 2))
-    assert first == again and first != other
+    first, again, other = (list(evolve(useful_loss, BUDGETS, seed, generations=3).scored) for seed in (1, 1, 2))
+    assert first == again != other
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("loss, budgets", [(useful_loss, BUDGETS), (useful_loss, [16.0, 18.0, 33.0]), (inner_loss, [24.0, 34.0, 45.0])])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("loss, budgets", [(useful_loss, BUDGETS), (useful_loss, [16.0, 33.0]), (inner_loss, [24.0, 34.0, 45.0]),
+                                           pytest.param(inner_loss, [50.0], id="above the largest net")])
 def test_evolution_finds_the_optimum_at_every_budget(loss, budgets, seed):
-    """Known by brute force; most of the space is never scored."""
-    search = run_evolution(loss, budgets, seed)
+    """Known by brute force; most of the space is never scored. 50 lies more than a window above the largest net's 45."""
+    search = evolve(loss, budgets, seed, generations=9)
     assert len(search.scored) < len(every_subnet()) / 3
     for budget in budgets:
         optimum = min(loss(subnet) for subnet in every_subnet() if price(subnet) <= budget)
         assert search.best(budget, 1)[0].loss == optimum
 
 
-def test_a_budget_above_the_largest_net_is_searched_as_its_own():
-    """50 is more than an eighth of the space's span above the largest net's 45."""
-    search = run_evolution(inner_loss, [50.0], seed=0, generations=5)
-    assert search.best(50.0, 1)[0].loss == min(map(inner_loss, every_subnet()))
-
-
 @pytest.mark.parametrize("how", ["random", "evolution"])
 def test_a_space_without_anything_new_ends(how):
-    """80 subnets without elastic heads; 28 is passed by the nets of two blocks with 4 chunks or less more than 24 has."""
+    """Without elastic heads 13 of 80 nets cost 28 or less, all of two blocks."""
     within = {subnet for subnet in every_subnet(elastic=False) if price(subnet) <= 28}
-    search = Evolution(make_space(elastic=False), [28.0], score_all(useful_loss), seed=0, mutation=0.5, crossover=0.5)
-    search.add(search.first_generation(8))
-    generations = 0
-    while search.add(search.random_generation(8) if how == "random" else search.generation(8)):
-        generations += 1
-        assert generations <= len(within)
-    assert set(search.scored) <= within
-    if how == "evolution":
-        assert search.best(28.0, 1)[0].loss == min(map(useful_loss, within))
+    search = evolve(useful_loss, [28.0], size=8, elastic=False)
+    for _ in within:
+        added = search.add(search.random_generation(8) if how == "random" else search.generation(8))
+    assert added == 0 and len(within) == 13 and set(search.scored) <= within
+    assert how == "random" or search.best(28.0, 1)[0].loss == min(map(useful_loss, within))

@@ -93,8 +93,9 @@ def test_difference_resamples_both_systems_alike():
     assert rate.high - rate.low > 20
 
 
-@pytest.mark.parametrize("a, b, agree", [((1, 2), (3, 4), True), ((3, 4), (1, 2), True), ((1, 4), (3, 3), False), ((1, 3), (3, 3), False),
-                                         ((1,), (3,), True)])
+@pytest.mark.parametrize("a, b, agree", [
+    ((1, 2), (3, 4), True), ((3, 4), (1, 2), True), ((1, 4), (3, 3), False), ((1, 3), (3, 3), False), ((1,), (3,), True),
+])
 def test_seeds_agree_on_the_sign(a, b, agree):
     assert paired_difference(constant(*a), constant(*b), TEN_WORDS, EACH).seeds_agree is agree
 

@@ -1,4 +1,11 @@
-"""Small helpers for messages."""
+"""Small helpers for messages, names and tables."""
+
+import re
+
+
+def file_name(text: str) -> str:
+    """Words joined by hyphens, without what a file name had better not have: ``max + random`` -> ``max-random``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, Optional
 
 from utils import config as configuration
 from utils.config import ConfigError
+from utils.text import file_name
 
 RECIPE = Path(__file__).parent
 CONFS = RECIPE / "conf"
@@ -315,8 +316,9 @@ def check(config: Config) -> None:
     unknown = set(config.decode.methods) - {"greedy", "beam"}
     need(not unknown, f"decode.methods has {sorted(unknown)}; known: greedy, beam")
     t = config.tables
-    names = [variant.name for variant in t.ablations]
-    need(all(names) and len(set(names)) == len(names), f"tables.ablations need distinct names, not {names}")
+    names = [file_name(variant.name) for variant in t.ablations]
+    need(all(names) and len(set(names)) == len(names) and not any(n.startswith(("supernet", "individual")) for n in names),
+         f"tables.ablations need distinct names that do not begin like supernet or individual; as file names they are {names}")
     need(not t.records or bool(t.seeds) and len(set(t.seeds)) == len(t.seeds), f"tables.seeds must be distinct and at least one, not {t.seeds}")
     need(not t.records or t.seeds[0] == config.train.seed or config.train.seed in t.seeds,
          f"train.seed {config.train.seed} is not among tables.seeds {t.seeds}")

@@ -26,11 +26,12 @@ class Evidence:
     """All records of a folder.
 
     Args:
-      records: of :class:`~egs.librispeech.todm.runs.Records`; every one holds each split with one search method first.
+      records: of :class:`~egs.librispeech.todm.runs.Records`, at least one; every one holds each split with one search method first.
+      first_seed: the one with which all settings of a grid were tried.
     """
 
-    def __init__(self, records: Sequence[dict]):
-        self.records = list(records)
+    def __init__(self, records: Sequence[dict], first_seed: int):
+        self.records, self.first_seed = list(records), first_seed
         self.splits = list(dict.fromkeys((row["split"], row["role"]) for r in self.records for row in r["results"]))
         self.rows: dict[tuple[System, str, int], dict] = {}
         for record in self.records:
@@ -49,14 +50,12 @@ class Evidence:
 
     def tuned_setting(self, variant: str) -> str:
         """The best on dev among all settings of the variant's first seed."""
-        records = self.of(variant)
-        first = min(r["seed"] for r in records)
-        return best_setting([r for r in records if r["seed"] == first]) or SAME
+        return best_setting([r for r in self.of(variant) if r["seed"] == self.first_seed]) or SAME
 
     def budgets(self) -> list[str]:
         """Of the models trained alone, smallest first."""
         return sorted((v.removeprefix(f"{INDIVIDUAL} ") for v in self.variants() if v.startswith(INDIVIDUAL)),
-                      key=lambda b: self.size(self.alone(b, SAME)))
+                      key=lambda b: self.size(self.alone(b, SAME).net))
 
     def alone(self, budget: str, setting: str) -> System:
         variant = f"{INDIVIDUAL} {budget}"
@@ -65,12 +64,9 @@ class Evidence:
     def supernet(self, net: str) -> System:
         return System(SUPERNET, SAME, net)
 
-    def row(self, system: System) -> dict:
-        """Any result of a system: name and costs are the same in all."""
-        return next(row for (other, _, _), row in self.rows.items() if other == system)
-
-    def size(self, system: System) -> int:
-        return self.row(system)["encoder_params"]
+    def size(self, net: str) -> int:
+        """Encoder parameters of an architecture; the same in every variant."""
+        return next(row["encoder_params"] for (system, _, _), row in self.rows.items() if system.net == net)
 
     def seeds(self, system: System, split: str) -> list[int]:
         return sorted(seed for other, at, seed in self.rows if (other, at) == (system, split))

@@ -12,8 +12,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from utils.progress import progress
 from utils.stages import StageError
+
+
+LONG = 24 * 60  # minutes a job may take unless tables.slurm says timeout_min; one that is cut goes on when it is submitted again
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,12 @@ def slots(workers: int, processes: int) -> list[dict[str, str]]:
     Raises:
       StageError: the machine has fewer GPUs than the workers want.
     """
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if gpus:
-        if workers * processes > gpus:
-            raise StageError(f"tables.workers={workers} with {processes} GPU(s) each want {workers * processes} GPUs; this machine has {gpus}")
-        shares = [range(i * processes, (i + 1) * processes) for i in range(workers)]
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(map(str, share))} for share in shares]
+    if count := torch.cuda.device_count():
+        allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = allowed.split(",")[:count] if allowed else [str(i) for i in range(count)]
+        if workers * processes > count:
+            raise StageError(f"tables.workers={workers} with {processes} GPU(s) each want {workers * processes} GPUs; there are {count} to use")
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])} for i in range(workers)]
     threads = max(1, (os.cpu_count() or 1) // (workers * processes))
     return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * workers
 
@@ -111,12 +114,10 @@ def run_submitit(jobs: list[Job], processes: int, cluster: str, folder: Path, pa
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     except RuntimeError as error:
         raise StageError(f"submitit can not use {cluster!r} here: {error}") from error
-    values = {key: int(value) if value.isdigit() else value for key, value in parameters.items()}
-    if cluster == "slurm":
-        values = {"gpus_per_node": processes, "tasks_per_node": 1} | values
+    defaults = {"timeout_min": LONG} | ({"gpus_per_node": processes} if cluster == "slurm" or torch.cuda.is_available() else {})
     try:
-        executor.update_parameters(**values)
-    except (TypeError, NotImplementedError) as error:
+        executor.update_parameters(**defaults | {key: _number(value) for key, value in parameters.items()})
+    except (NameError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise StageError(f"tables.slurm: {error}") from error
     submitted = [(job, executor.submit(run_commands, job, {})) for job in jobs]
     failed = []
@@ -130,6 +131,15 @@ def run_submitit(jobs: list[Job], processes: int, cluster: str, folder: Path, pa
             failed.append(job.name)
             logging.error("%s failed; the end of %s:\n%s", job.name, job.log, _tail(job.log))
     return failed
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _tail(path: Path, lines: int = 12) -> str:

@@ -74,7 +74,7 @@ def draw_families(evidence, path: Path, title: str) -> None:
                 tuned = evidence.alone(budget, evidence.tuned_setting(f"{INDIVIDUAL} {budget}"))
                 for name, system in zip(families, (evidence.supernet(same.net), same, tuned)):
                     if rate := evidence.rate(system, split):
-                        families[name].append((evidence.size(same) / 1e6, rate))
+                        families[name].append((evidence.size(same.net) / 1e6, rate))
             for shift, (name, points) in enumerate(families.items()):
                 if points:
                     x = [size * (1 + 0.008 * (shift - 1)) for size, _ in points]  # so that intervals do not cover each other

@@ -33,6 +33,8 @@ class Table:
             if failed:
                 raise StageError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(failed)}. What they printed is in run.log of "
                                  f"{self.config.exp_dir}/runs; the same command repeats only these")
+            if unrecorded := [run.name for run in missing if self.recorded(run) is None]:
+                raise StageError(f"{', '.join(unrecorded)} ended without a record in {self.records.folder}")
         logging.info("all %d runs are recorded in %s", len(self.planned(variants)), self.records.folder)
 
     def planned(self, variants: list[Variant]) -> list[Run]:

@@ -1,6 +1,5 @@
 """The runs behind the tables: which trainings a conf with tables asks for, and which of them have finished."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from egs.librispeech.todm.subnets_file import read_subnets
 from utils import config as configuration
 from utils.files import read_json
 from utils.stages import StageError
+from utils.text import file_name
 
 # A model of one size, of the same conf: every row of method that is about subnets is off.
 ALONE = ("method.subnets_per_step=0", "method.smallest=false", "method.distill=none", "method.dropout=constant")
@@ -37,7 +37,7 @@ class Run:
     @property
     def name(self) -> str:
         """Of its folder and its record: ``individual-0.45-lr-0.07-seed1``."""
-        parts = [re.sub(r"[^A-Za-z0-9.]+", "-", self.variant)]
+        parts = [file_name(self.variant)]
         for item in self.setting.split():
             key, _, value = item.partition("=")
             parts.append(f"{key.rpartition('.')[2]}-{value}")

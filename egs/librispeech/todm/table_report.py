@@ -12,7 +12,7 @@ from pathlib import Path
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.evidence import Evidence, System
 from egs.librispeech.todm.pictures import draw_curves, draw_families, draw_front
-from egs.librispeech.todm.runs import INDIVIDUAL, SAME, SUPERNET, Records
+from egs.librispeech.todm.runs import ALONE, INDIVIDUAL, SAME, SUPERNET, Records
 from egs.librispeech.todm.stages import parse_arguments, setup_logging
 from utils.config import ConfigError
 from utils.files import read_json, write_text_atomic
@@ -37,7 +37,9 @@ def write_tables(config: Config) -> Path:
     records = Records(config.records_dir).all()
     if not records:
         raise StageError(f"{config.records_dir} holds no record of a finished run; stages 7 and 8 make them")
-    evidence = Evidence(records)
+    for key, values in mixed_values(records, config).items():
+        logging.warning("the records were made with different values of %s: %s; stages 7 and 8 repeat those that are not the conf's", key, values)
+    evidence = Evidence(records, config.tables.seeds[0])
     search = read_json(folder / "search.json") if (folder / "search.json").is_file() else None
     write_text_atomic(folder / "runs.csv", make_csv(evidence))
     write_text_atomic(folder / "tables.md", make_tables(config, evidence, search))
@@ -47,6 +49,19 @@ def write_tables(config: Config) -> Path:
     if search:
         draw_front(search, folder / "front.png")
     return folder / "tables.md"
+
+
+def mixed_values(records: list[dict], config: Config) -> dict[str, str]:
+    """Conf values that differ between records although no variant or grid of the conf sets them."""
+    t = config.tables
+    texts = [*ALONE, *(" ".join(a.overrides + a.grid) for a in t.ablations), *t.individual_grid]
+    meant = {item.partition("=")[0] for text in texts for item in text.split()} | {"train.seed", "model.architecture", "nets"}
+    found: dict[str, set] = {}
+    for record in records:
+        for key, value in record["conf"].items():
+            if key not in meant:
+                found.setdefault(key, set()).add(repr(value))
+    return {key: ", ".join(sorted(values)) for key, values in found.items() if len(values) > 1}
 
 
 def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
@@ -103,7 +118,7 @@ def table_a(evidence: Evidence) -> str:
         same, best = evidence.alone(budget, SAME), evidence.alone(budget, tuned)
         subnet = evidence.supernet(same.net)
         for split, _ in evidence.splits:
-            rows.append([budget, f"{evidence.size(same) / 1e6:.2f}M", split, cell(evidence, subnet, split), cell(evidence, same, split),
+            rows.append([budget, f"{evidence.size(same.net) / 1e6:.2f}M", split, cell(evidence, subnet, split), cell(evidence, same, split),
                          cell(evidence, best, split), tuned or "the same", difference_cell(evidence.difference(subnet, same, split)),
                          difference_cell(evidence.difference(subnet, best, split))])
     titles = ["budget", "encoder", "split", "supernet", "alone, same settings", "alone, tuned on dev", "tuned to", "supernet - same", "supernet - tuned"]
@@ -116,7 +131,7 @@ def table_b(evidence: Evidence) -> str:
     if not ablations:
         return ""
     nets = sorted({row["architecture"] for v in ablations for r in evidence.of(v) for row in r["results"]},
-                  key=lambda net: -evidence.size(System(ablations[0], evidence.of(ablations[0])[0]["setting"], net)))
+                  key=lambda net: -evidence.size(net))
     rows = []
     for split, _ in evidence.splits:
         for variant in [SUPERNET, *ablations]:
@@ -124,7 +139,7 @@ def table_b(evidence: Evidence) -> str:
             for net in nets:
                 system, full = System(variant, setting, net), evidence.supernet(net)
                 title = "full method" if variant == SUPERNET else variant + (f" ({setting})" if setting else "")
-                rows.append([split, title, f"{evidence.size(full) / 1e6:.2f}M", cell(evidence, system, split),
+                rows.append([split, title, f"{evidence.size(net) / 1e6:.2f}M", cell(evidence, system, split),
                              "" if variant == SUPERNET else difference_cell(evidence.difference(system, full, split))])
     return markdown_table(["split", "variant", "encoder", "WER %", "variant - full"], rows) + "\n\n![training curves](curves.png)"
 
@@ -132,13 +147,14 @@ def table_b(evidence: Evidence) -> str:
 def table_c(evidence: Evidence, search: dict | None) -> str:
     """What N sizes cost from one supernet, and from N trainings, per seed."""
     budgets = evidence.budgets()
-    if not budgets or not evidence.of(SUPERNET):
-        return ""
-    seed = evidence.of(SUPERNET)[0]["seed"]
+    seed = evidence.first_seed
+
     def of_seed(variant: str, setting: str | None) -> list[dict]:
         return [r for r in evidence.of(variant, setting) if r["seed"] == seed]
 
     alone = [r for b in budgets for r in of_seed(f"{INDIVIDUAL} {b}", SAME)]
+    if not alone or not of_seed(SUPERNET, SAME):
+        return f"not run: it takes the supernet and models alone with seed {seed}"
     grid = [r for b in budgets for r in of_seed(f"{INDIVIDUAL} {b}", None)]
     supernet = evidence.cost(of_seed(SUPERNET, SAME))
     rows = []
@@ -151,7 +167,7 @@ def table_c(evidence: Evidence, search: dict | None) -> str:
         seconds = sum(s for how, s in search["seconds"].items() if how != "random") / 3600
         rows.append(["the search, once per supernet", "", "", "", f"{seconds:.2f}", f"{seconds:.2f}", f"{seconds / supernet['process_hours']:.2f}"])
     titles = ["what", "trainings", "updates", "audio hours", "wall hours, one after the other", "accelerator or core-process hours", "times the supernet"]
-    mean = evidence.cost(alone)["process_hours"] / max(len(alone), 1)
+    mean = evidence.cost(alone)["process_hours"] / len(alone)
     even = supernet["process_hours"] / mean
     return (f"{markdown_table(titles, rows)}\n\nSeed {seed}; measured while {evidence.records[0]['processes']} process(es) of a run and the other workers "
             f"shared the machine. A training alone took {mean:.2f} process hours on average, so one supernet costs as much as {even:.1f} sizes "
