@@ -1,5 +1,6 @@
 """What a subnet may cost: the costs a search can bound, and budgets as people write them."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -30,8 +31,8 @@ def parse_budget(text: str, name: str, smallest: float, largest: float) -> float
       StageError: not a budget, or no subnet is that small; the feasible range is named.
     """
     match = _BUDGET.match(text.strip())
-    feasible = (f"feasible: {smallest:,.6g} to {largest:,.6g} {UNITS[name]}, that is "
-                f"{_up(smallest / largest)} to 1 of the largest net")
+    feasible = (f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNITS[name]}, that is "
+                f"{_rounded_up(smallest / largest)} to 1 of the largest net")
     try:
         number = float(match[1])
     except (TypeError, ValueError):
@@ -43,11 +44,13 @@ def parse_budget(text: str, name: str, smallest: float, largest: float) -> float
         budget = number * largest
     else:
         budget = number * _FACTORS[unit]
+    if math.isclose(budget, smallest, rel_tol=1e-9):  # the smallest net itself, but for rounding
+        return smallest
     if budget < smallest:
-        raise StageError(f"search.budgets: no subnet fits {text} ({budget:,.6g} {UNITS[name]}); {feasible}")
+        raise StageError(f"search.budgets: no subnet fits {text} ({budget:.6g} {UNITS[name]}); {feasible}")
     return budget
 
 
-def _up(fraction: float) -> str:
-    """Rounded up, so that what is printed is feasible itself."""
-    return f"{int(fraction * 1000 + 1) / 1000:.3f}"
+def _rounded_up(value: float) -> str:
+    """A bound as people write it; rounded up, so that what is printed is feasible itself."""
+    return str(math.ceil(value)) if value >= 1000 else f"{math.ceil(value * 1e4) / 1e4:g}"

@@ -14,6 +14,7 @@ from egs.librispeech.todm.decode import decode_split
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
+from utils.files import write_text_atomic
 from utils.scoring import score
 from utils.transducer_loss import TransducerLoss, choose_backend
 
@@ -37,8 +38,7 @@ class ScoreCache:
                     self.values[entry["kind"], entry["architecture"]] = entry["score"]
             if self.values:
                 logging.info("%d scores of an earlier run are in %s", len(self.values), path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(key) + "\n" + "".join(map(_line, self.values.items())), encoding="utf-8")
+        write_text_atomic(path, json.dumps(key) + "\n" + "".join(map(_line, self.values.items())))
 
     def get(self, kind: str, subnet: Subnet) -> float | None:
         return self.values.get((kind, str(subnet)))
@@ -83,7 +83,7 @@ class CandidateScores:
     @torch.no_grad()
     def losses(self, subnets: list[Subnet]) -> list[float]:
         """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the largest net."""
-        new = [subnet for subnet in subnets if self.cache.get("loss", subnet) is None]
+        new = [subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None]
         for first in range(0, len(new), GROUP):
             group = new[first : first + GROUP]
             sums, frames = [0.0] * len(group), 0

@@ -137,14 +137,14 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 class Search:
-    """What evolution and random search have in common: budgets, a seed, every scored candidate once.
+    """Random search, and what evolution has in common with it: budgets, a seed, a first generation, every candidate once.
 
     Args:
       budgets: upper bounds of the cost. score: subnets -> loss of each.
     """
 
     def __init__(self, space: BudgetedSpace, budgets: list[float], score: Score, seed: int):
-        self.space, self.budgets, self.score = space, sorted(set(budgets)), score
+        self.space, self.budgets, self.score = space, sorted({min(b, space.high) for b in budgets}), score
         self.rng = random.Random(seed)
         self.scored: dict[Subnet, Candidate] = {}
 
@@ -178,6 +178,15 @@ class Search:
         """The lower end of the costs that count as being near a budget: an eighth of the space's whole span below it."""
         return budget - (self.space.high - self.space.low) / 8
 
+    def first_generation(self, size: int) -> list[Genome]:
+        """The smallest net, what it grows to at every budget, and random genomes."""
+        ends = [self.space.smallest, *(self.space.grow(self.space.smallest, b, self.rng) for b in self.budgets)]
+        return ends[:size] + self.random_generation(max(0, size - len(ends)))
+
+    def generation(self, size: int) -> list[Genome]:
+        """The next genomes: random ones."""
+        return self.random_generation(size)
+
     def random_generation(self, size: int) -> list[Genome]:
         """Up to ``size`` new random genomes, spread evenly over the budgets."""
         taken: set[Subnet] = set()
@@ -192,8 +201,7 @@ class Search:
 class Evolution(Search):
     """Mutants and crossovers of the best candidate of every cost bin, within the budgets.
 
-    It starts from the smallest net, what the smallest grows to at each budget, and random genomes.  Children outside
-    their budget are drawn again, a bounded number of times.
+    Children outside their budget are drawn again, a bounded number of times.
     """
 
     def __init__(self, space: BudgetedSpace, budgets: list[float], score: Score, seed: int, mutation: float, crossover: float,
@@ -202,10 +210,6 @@ class Evolution(Search):
         self.mutation, self.crossover = mutation, crossover
         step = (self.budgets[-1] - space.low) / bins
         self.edges = sorted({*self.budgets, *(space.low + step * (i + 1) for i in range(bins))})
-
-    def first_generation(self, size: int) -> list[Genome]:
-        ends = [self.space.smallest, *(self.space.grow(self.space.smallest, b, self.rng) for b in self.budgets)]
-        return ends[:size] + self.random_generation(max(0, size - len(ends)))
 
     def table(self) -> dict[int, Candidate]:
         """The best candidate of every cost bin."""

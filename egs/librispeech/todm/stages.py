@@ -31,7 +31,7 @@ STAGES = {
                "data.musan", "data.musan_prob"), (3,),
               "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
               passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend")),
-        Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select", "search"), (4,),
+        Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select", "search", "decode.weights", "decode.range", "decode.max_symbols"), (4,),
               "{exp}/checkpoints, {data}/cuts (dev)", "{exp}/subnets.json, {exp}/search (search.json, front.png)", "exp", ("subnets.json",)),
         Stage(6, "decode and score", "egs.librispeech.todm.decode", ("decode",), (5,),
               "{exp}/checkpoints, {exp}/subnets.json", "{exp}/decode (recogs-*, errs-*, wer-summary-*), {exp}/results.json",

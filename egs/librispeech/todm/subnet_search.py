@@ -58,7 +58,7 @@ class SubnetSearch:
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
         key = {"update": experiment.update, "weights": experiment.weights, "dev": config.data.dev, "seed": config.search.seed,
-               "proxy_seconds": config.search.proxy_seconds}
+               "proxy_seconds": config.search.proxy_seconds, "max_symbols": config.decode.max_symbols}
         self.scores = CandidateScores(experiment, config, ScoreCache(folder / "scores.jsonl", key), device)
         self.candidates: dict[str, list[Candidate]] = {}
         self.seconds: dict[str, float] = {}
@@ -101,11 +101,7 @@ class SubnetSearch:
         with progress(total=total, desc=FAMILIES[how], unit="candidate") as bar:
             while len(search.scored) < total:
                 wanted = min(size, total - len(search.scored))
-                if how == "random":
-                    genomes = search.random_generation(wanted)
-                else:
-                    genomes = search.generation(wanted) if search.scored else search.first_generation(wanted)
-                added = search.add(genomes)
+                added = search.add(search.generation(wanted) if search.scored else search.first_generation(wanted))
                 bar.update(added)
                 if not added:
                     logging.info("%s: no candidate is left that was not scored", FAMILIES[how])
