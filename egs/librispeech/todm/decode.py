@@ -130,7 +130,7 @@ def describe_run(config: Config, experiment: Experiment) -> dict:
     return {
         "name": config.name, "corpus": "synthetic (espeak-ng)" if trained.data.corpus == "synthetic" and not trained.data.root else str(config.corpus_root),
         "weights": experiment.weights, "updates": experiment.update, "audio_hours_trained": round(experiment.hours, 2),
-        "training_seconds": round(experiment.seconds), "seed": trained.train.seed, "largest": str(experiment.model.full),
+        "training_seconds": round(experiment.seconds, 1), "seed": trained.train.seed, "largest": str(experiment.model.full),
         **provenance(),
     }
 
