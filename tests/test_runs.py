@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from egs.librispeech.todm.config import load
+from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.runs import (
     ALONE, SAME, SUPERNET, Records, Run, Variant, ablation_variants, best_setting, differences, individual_variants, run_values,
-    searched_nets, searched_subnets, supernet_variant, three_nets,
+    pinned_subnets, searched_subnets, supernet_variant, three_nets,
 )
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.subnets_file import write_subnets
 from utils.config import ConfigError
 from utils.files import write_json_atomic
 from utils.stages import StageError
@@ -119,14 +118,15 @@ def test_values_know_of_the_command_line_but_not_of_speed_or_other_stages():
 
 
 def test_every_run_of_the_conf_resolves_to_what_it_should_be():
-    """2 supernets, 4 + 2 models alone for each of 3 budgets, 2 of each of 5 ablations and 3 + 1 with Adam."""
+    """2 supernets, 3 + 2 models alone for each of 3 budgets, 2 of each of 5 ablations and 3 + 1 with Adam."""
     nets = [str(net) for net in SearchSpace(CONFIG, CONFIG.bpe.vocab_size).ladder(3)]
     assert three_nets(CONFIG) == tuple(nets)
     searched = dict(zip(CONFIG.tables.budgets, reversed(nets)))
-    supernet, alone = supernet_variant(CONFIG, nets[:1]), individual_variants(CONFIG, searched)
-    assert supernet.nets == tuple(nets) and [v.name for v in alone] == ["individual 0.3", "individual 0.6", "individual 1.0"]
+    entries = [{"budget": budget, "architecture": net} for budget, net in searched.items()]
+    supernet, alone = supernet_variant(CONFIG, entries[:1]), individual_variants(CONFIG, entries)
+    assert supernet.nets == (nets[2], nets[0], nets[1]) and [v.name for v in alone] == ["individual 0.3", "individual 0.6", "individual 1.0"]
     runs = [run for v in (supernet, *alone, *ablation_variants(CONFIG)) for run in v.runs(CONFIG, v.grid[-1])]
-    assert len(runs) == 2 + 3 * (4 + 2) + 5 * 2 + (3 + 1)
+    assert len(runs) == 2 + 3 * (3 + 2) + 5 * 2 + (3 + 1)
     assert len({run.name for run in runs}) == len({run.exp(CONFIG) for run in runs}) == len(runs)
     for run in runs:
         config = load(CONF, run.all_overrides(CONFIG))
@@ -140,7 +140,7 @@ def test_every_run_of_the_conf_resolves_to_what_it_should_be():
             assert config.model.architecture == net == run.nets[0] and full == Subnet.parse(net).packed()
             assert (config.method.subnets_per_step, config.method.smallest, config.method.distill) == (0, False, "none")
         else:
-            assert run.nets == tuple(nets) and all(Subnet.parse(net).within(full) for net in nets)
+            assert set(run.nets) == set(nets) and all(Subnet.parse(net).within(full) for net in nets)
 
 
 @pytest.mark.parametrize("names", ["[{name: a b}, {name: a-b}]", "[{name: supernet}]", "[{name: individual 0.3}]"])
@@ -150,20 +150,36 @@ def test_two_variants_never_share_a_record(names):
         config = load(CONF, [f"tables.ablations={names}"])
     except ConfigError:
         return
-    alone = individual_variants(config, dict.fromkeys(config.tables.budgets, "net"))
+    alone = individual_variants(config, [{"budget": b, "architecture": "net"} for b in config.tables.budgets])
     variants = [supernet_variant(config, []), *alone, *ablation_variants(config)]
     found = [run.name for variant in variants for run in variant.runs(config, None)]
     assert len(set(found)) == len(found)
 
 
-def test_searched_subnets_are_those_of_stage_5(tmp_path):
-    config = load(CONF, [f"exp={tmp_path}"])
+def stage_5(config: Config, budgets: list[str], how: str) -> None:
+    """What stage 5 would have written: a subnet for every budget and a baseline."""
+    write_json_atomic(config.exp_dir / "subnets.json", {
+        "method": "evolution", "subnets": [{"budget": b, "architecture": f"{how} {b}"} for b in budgets],
+        "baselines": [{"budget": budgets[0], "architecture": "random net"}]})
+
+
+def test_the_subnets_of_stage_5_are_kept_beside_the_records(tmp_path, caplog):
+    """The first search's subnets stay those of the tables, with and without the experiment's folder."""
+    config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
     with pytest.raises(StageError, match="stage 5"):
-        searched_subnets(config)
-    entries = [{"name": b, "architecture": f"net {b}", "budget": b} for b in ("0.3", "0.45", "0.6", "1.0")]
-    write_subnets(tmp_path / "subnets.json", "evolution", entries[:3], [{"name": "r", "architecture": "random net"}])
-    with pytest.raises(StageError, match=r"budgets \['1.0'\]"):
-        searched_subnets(config)
-    assert searched_nets(config) == ["net 0.3", "net 0.45", "net 0.6", "random net"]
-    write_subnets(tmp_path / "subnets.json", "evolution", entries)
-    assert searched_subnets(config) == {b: f"net {b}" for b in ("0.3", "0.45", "0.6", "1.0")}
+        pinned_subnets(config)
+    stage_5(config, ["0.3", "0.45", "0.6", "1.0"], "net")
+    first = pinned_subnets(config)
+    assert searched_subnets(first) == {b: f"net {b}" for b in ("0.3", "0.45", "0.6", "1.0")}
+    assert first[-1]["architecture"] == "random net"
+    stage_5(config, ["0.3", "0.6", "1.0"], "other")
+    assert pinned_subnets(config) == first and "begin the tables anew" in caplog.text
+    (tmp_path / "exp/subnets.json").unlink()
+    assert pinned_subnets(config) == first
+
+
+def test_a_size_that_was_not_searched_is_named(tmp_path):
+    config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
+    stage_5(config, ["0.3", "1.0"], "net")
+    with pytest.raises(StageError, match=r"\['0.6'\]"):
+        pinned_subnets(config)

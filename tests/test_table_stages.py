@@ -84,15 +84,22 @@ def test_an_infeasible_budget_is_refused_with_the_feasible_range(table_run, stag
     assert "Traceback" not in result.stdout
 
 
-def test_stage_7_names_the_stage_that_finds_its_subnets(table_run, tiny_run):
+def test_stage_7_names_the_stage_that_finds_its_subnets(table_run):
     arguments, folder, _ = table_run
-    result = run_sh("--stage", "7", "--stop-stage", "7", *arguments, f"exp={folder / 'nothing'}", check=False)
-    assert result.returncode == 2 and "--stage 4" in result.stdout
+    result = run_sh("--stage", "7", "--stop-stage", "7", *arguments, f"exp={folder / 'none'}", f"tables.records={folder / 'none'}", check=False)
+    assert result.returncode == 2 and "stage 5 makes it" in result.stdout
+
+
+def test_records_alone_are_enough_for_the_tables_and_for_going_on(table_run):
+    """Another machine has the records and no experiment: nothing is trained again, and stage 9 gives the same tables."""
+    arguments, folder, _ = table_run
+    output = run_sh("--stage", "7", "--stop-stage", "9", *arguments, f"exp={folder / 'elsewhere'}").stdout
+    assert "runs to do" not in output and (folder / "results/tables.md").read_text() in output
 
 
 def test_latency_as_the_cost_of_the_search(table_run):
     arguments, folder, _ = table_run
-    output = run_sh("--stage", "5", "--stop-stage", "5", *arguments, f"search.cost=latency", "search.budgets=[0.95]", "tables.budgets=[]",
+    output = run_sh("--stage", "5", "--stop-stage", "5", *arguments, "search.cost=latency", "search.budgets=[0.95]", "tables.budgets=[]",
                     "search.baselines=false", "search.generations=0").stdout
     assert "latency of the largest net" in output
     table = json.loads((folder / "exp/search/latency.json").read_text())

@@ -4,14 +4,13 @@ from argparse import Namespace
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.run_tables import Table, require_tables
-from egs.librispeech.todm.runs import ablation_variants, searched_nets, supernet_variant
+from egs.librispeech.todm.runs import ablation_variants, pinned_subnets, supernet_variant
 from egs.librispeech.todm.stages import stage_main
 
 
 def run_ablations(config: Config, arguments: Namespace) -> None:
     if require_tables(config):
-        supernet = supernet_variant(config, searched_nets(config))
-        Table(config, arguments).run([supernet, *ablation_variants(config)])
+        Table(config, arguments).run([supernet_variant(config, pinned_subnets(config)), *ablation_variants(config)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The runs behind the tables: which trainings a conf with tables asks for, and which of them have finished."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.stages import STAGES
 from egs.librispeech.todm.subnets_file import read_subnets
 from utils import config as configuration
-from utils.files import read_json
+from utils.files import read_json, write_json_atomic
 from utils.stages import StageError
 from utils.text import file_name
 
@@ -77,12 +78,14 @@ class Variant:
         return Run(self.name, setting, seed, self.overrides, self.nets)
 
 
-def supernet_variant(config: Config, searched: list[str]) -> Variant:
-    return Variant(SUPERNET, (), (SAME,), tuple(dict.fromkeys([*searched, *three_nets(config)])))
+def supernet_variant(config: Config, subnets: list[dict]) -> Variant:
+    """The supernet, decoded with all that the search found and with the three nets of the ablations."""
+    return Variant(SUPERNET, (), (SAME,), tuple(dict.fromkeys([*(entry["architecture"] for entry in subnets), *three_nets(config)])))
 
 
-def individual_variants(config: Config, searched: dict[str, str]) -> list[Variant]:
+def individual_variants(config: Config, subnets: list[dict]) -> list[Variant]:
     """A stand-alone model for every budget of ``tables.budgets``, of the searched subnet's size."""
+    searched = searched_subnets(subnets)
     return [Variant(f"{INDIVIDUAL} {budget}", (*ALONE, f'model.architecture="{searched[budget]}"'),
                     (SAME, *config.tables.individual_grid), (searched[budget],)) for budget in config.tables.budgets]
 
@@ -99,23 +102,37 @@ def three_nets(config: Config) -> tuple[str, ...]:
     return tuple(str(net) for net in space.ladder(3))
 
 
-def searched_subnets(config: Config) -> dict[str, str]:
-    """Architecture by budget, of stage 5.
+def pinned_subnets(config: Config) -> list[dict]:
+    """The subnets that the tables are about, baselines included: those of stage 5, kept beside the records from then on.
+
+    A later search may find others; the records would then be of other nets.  On a machine without the supernet the
+    kept file is enough to go on with the runs.
 
     Raises:
-      StageError: it has not run, or not for every budget of ``tables.budgets``.
+      StageError: stage 5 has not run and there is no such file, or it lacks a budget of ``tables.budgets``.
     """
-    found = {entry["budget"]: entry["architecture"] for entry in read_subnets(config.exp_dir / "subnets.json") if "budget" in entry}
-    missing = [budget for budget in config.tables.budgets if budget not in found]
+    pinned, found = Path(config.tables.records) / "subnets.json", config.exp_dir / "subnets.json"
+    if not pinned.is_file():
+        read_subnets(found)  # names stage 5 when it is missing
+        write_json_atomic(pinned, read_json(found))
+    elif found.is_file() and read_json(found) != read_json(pinned):
+        logging.warning("%s differs from %s, of which the records are and which is used; delete that and %s to begin the tables anew",
+                        found, pinned, config.records_dir)
+    entries = read_subnets(pinned, baselines=True)
+    missing = [budget for budget in config.tables.budgets if budget not in searched_subnets(entries)]
     if missing:
-        raise StageError(f"{config.exp_dir}/subnets.json has no subnet for the budgets {missing}; stage 5 finds them with "
-                         "select.method=evolution: ./run.sh --stage 5 --stop-stage 5")
+        raise StageError(f"{pinned} has no subnet for the budgets {missing}; stage 5 finds them with select.method=evolution (then delete this "
+                         "file): ./run.sh --stage 5 --stop-stage 5")
+    return entries
+
+
+def searched_subnets(entries: list[dict]) -> dict[str, str]:
+    """Architecture by budget: the first entry of every budget is the search's own."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if "budget" in entry:
+            found.setdefault(entry["budget"], entry["architecture"])
     return found
-
-
-def searched_nets(config: Config) -> list[str]:
-    """All that stage 5 found, with its baselines: decoded with the supernets of every seed."""
-    return [entry["architecture"] for entry in read_subnets(config.exp_dir / "subnets.json", baselines=True)]
 
 
 class Records:

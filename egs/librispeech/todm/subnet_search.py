@@ -83,8 +83,10 @@ class SubnetSearch:
             self.candidates["uniform"] = list(ladder.scored.values())
             searches["uniform"] = ladder
         begin = time.monotonic()
-        jobs = [(how, budget) for how in searches for budget in self.limits]
-        self.chosen = [self.choose(how, budget, searches[how]) for how, budget in progress(jobs, desc="finalists", unit="budget")]
+        self.chosen: list[Chosen] = []
+        jobs = [(how, budget) for how in searches for budget in sorted(self.limits, key=self.limits.get)]
+        for how, budget in progress(jobs, desc="finalists", unit="budget"):
+            self.chosen.append(self.choose(how, budget, searches[how]))
         self.seconds["finalists"] = time.monotonic() - begin
         logging.info("finalists: %d decoded (%d of them now) in %.0f s", sum(kind == "wer" for kind, _ in self.scores.cache.values),
                      self.scores.computed["wer"], self.seconds["finalists"])
@@ -119,11 +121,12 @@ class SubnetSearch:
         return ladder
 
     def choose(self, how: str, budget: str, search: Search) -> Chosen:
-        """The finalist of the lowest WER on dev; of equals, of the lowest loss."""
+        """The finalist of the lowest WER on dev; of equals, of the lowest loss. Winners of smaller budgets are finalists, too."""
         limit = self.limits[budget]
-        finalists = search.best(limit, self.config.search.finalists)
         if how == "uniform":
-            finalists = [max(finalists, key=lambda c: c.cost)]
+            finalists = [max(search.best(limit, len(self.limits)), key=lambda c: c.cost)]
+        else:
+            finalists = search.best(limit, self.config.search.finalists) + [c.candidate for c in self.chosen if c.how == how]
         winner = min(finalists, key=lambda c: (self.scores.wer(c.subnet), c.loss))
         return Chosen(how, budget, limit, winner, self.scores.wer(winner.subnet))
 

@@ -4,14 +4,14 @@ from argparse import Namespace
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.run_tables import Table, require_tables
-from egs.librispeech.todm.runs import individual_variants, searched_nets, searched_subnets, supernet_variant
+from egs.librispeech.todm.runs import individual_variants, pinned_subnets, supernet_variant
 from egs.librispeech.todm.stages import stage_main
 
 
 def train_individual(config: Config, arguments: Namespace) -> None:
     if require_tables(config):
-        searched = searched_subnets(config)
-        Table(config, arguments).run([supernet_variant(config, searched_nets(config)), *individual_variants(config, searched)])
+        subnets = pinned_subnets(config)
+        Table(config, arguments).run([supernet_variant(config, subnets), *individual_variants(config, subnets)])
 
 
 if __name__ == "__main__":
