@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 
 from egs.librispeech.todm.benchmark_step import StepBenchmark
+from egs.librispeech.todm.budget import cost_function
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.cost import FRAMES_PER_SECOND, cost
 from egs.librispeech.todm.frontend import SUBSAMPLING
@@ -22,7 +23,6 @@ from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.stages import default_processes
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnet_search import check_budgets, parse_budgets
-from egs.librispeech.todm.budget import cost_function
 from egs.librispeech.todm.supernet_loss import Weights
 from utils.config import ConfigError
 from utils.distributed import local_device

@@ -56,7 +56,7 @@ class Table:
         return self.known[run]
 
     def missing(self, runs: list[Run]) -> list[Run]:
-        """Those without a record; says so when a record is of another conf."""
+        """Those without a record, the first seed's first, so that a table of one seed is soon whole; says so when a record is of another conf."""
         found = []
         for run in runs:
             if self.recorded(run) is None:
@@ -64,7 +64,7 @@ class Table:
                     reasons = differences(read_json(self.records.path(run))["conf"], self.values(run))
                     logging.info("%s is run again: %s", run.name, "; ".join(reasons[:3]))
                 found.append(run)
-        return found
+        return sorted(found, key=lambda run: self.config.tables.seeds.index(run.seed))
 
     def launch(self, runs: list[Run]) -> list[str]:
         t = self.config.tables
