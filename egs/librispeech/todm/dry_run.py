@@ -127,7 +127,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     ]
     if estimate.device.type == "cpu":
         lines.append(f"- on GPUs about {gpu:,.1f} GPU hours, {gpu / processes:,.1f} h of wall clock: operations counted, at an ASSUMED {tflops:g} TFLOP/s "
-                     "effective each (--tflops; 60 is a fifth of an A100's bf16 peak); measure it with benchmark_step where there is one")
+                     "effective each (--tflops; 12 is 4 % of an A100's bf16 peak: small matrices, scans and the lattice are bound by memory); where there is a GPU it is measured")
     lines.append(f"- memory of a process: {weights:.2f} GiB of weights, gradients, optimiser and average, and {activations:.1f} GiB of activations for "
                  f"{config.data.max_duration:g} s ({config.train.precision}), extrapolated from {AUDIO_SECONDS:g} s")
     if config.select.method != "uniform":
@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conf", default="conf/mini.yaml")
     parser.add_argument("--world-size", type=int, help="processes of a training")
-    parser.add_argument("--tflops", type=float, default=60.0, help="assumed effective TFLOP/s of a GPU")
+    parser.add_argument("--tflops", type=float, default=12.0, help="assumed effective TFLOP/s of a GPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     try:
