@@ -99,7 +99,7 @@ def test_records_alone_are_enough_for_the_tables_and_for_going_on(table_run):
 
 def test_latency_as_the_cost_of_the_search(table_run):
     arguments, folder, _ = table_run
-    output = run_sh("--stage", "5", "--stop-stage", "5", *arguments, "search.cost=latency", "search.budgets=[0.95]", "tables.budgets=[]",
+    output = run_sh("--stage", "5", "--stop-stage", "5", *arguments, "search.cost=latency", "search.budgets=[1.0]", "tables.budgets=[]",
                     "search.baselines=false", "search.generations=0").stdout
     assert "latency of the largest net" in output
     table = json.loads((folder / "exp/search/latency.json").read_text())
