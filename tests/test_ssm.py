@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from egs.librispeech.todm.ssm import BLOCK, DiagonalSSM, blockwise, causal_toeplitz, make_operators, powers_of_exp
+from egs.librispeech.todm.ssm import (BLOCK, DiagonalSSM, blockwise, carry_state, carry_state_by_doubling, causal_toeplitz, make_operators,
+                                      powers_of_exp, step_block)
 
 CHANNELS, MODES, BATCH = 3, 4, 2
 LENGTHS = (1, BLOCK - 1, BLOCK, BLOCK + 1, 100)
@@ -100,7 +101,7 @@ def test_powers_of_exp_against_repeated_products(count):
     powers = [torch.ones_like(x)]
     while len(powers) < count:
         powers.append(powers[-1] * x.exp())
-    torch.testing.assert_close(powers_of_exp(x, count), torch.stack(powers, dim=-1))
+    torch.testing.assert_close(torch.complex(*powers_of_exp((x.real, x.imag), count)), torch.stack(powers, dim=-1))
 
 
 def test_initial_parameters_are_s4d_lin():
@@ -114,3 +115,29 @@ def test_initial_parameters_are_s4d_lin():
 def test_every_channel_needs_a_dt_range():
     with pytest.raises(ValueError, match="1 intervals for 2 channels"):
         DiagonalSSM(2, 3, [(0.001, 0.1)])
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 8, 9, 13])
+def test_doubling_carries_what_the_loop_carries(blocks):
+    arriving = torch.randn(CHANNELS, BATCH, blocks, 2, MODES, generator=torch.Generator().manual_seed(blocks))
+    (operators,) = make_operators([make_ssm()])
+    got = carry_state_by_doubling(arriving, operators.decay, 4)
+    torch.testing.assert_close(got, carry_state(arriving, operators.decay), rtol=1e-5, atol=1e-6)
+
+
+def test_too_few_levels_forget_what_is_too_far():
+    arriving = torch.zeros(1, 1, 6, 2, 1)
+    arriving[0, 0, 0, 0, 0] = 1
+    seen = carry_state_by_doubling(arriving, torch.tensor([[[0.5], [0.0]]]), 2)[0, 0, :, 0, 0]
+    assert seen.tolist() == [0, 1, 0.5, 0.25, 0.125, 0]
+
+
+@pytest.mark.parametrize("block", [1, 4, 7])
+def test_chunks_with_their_states_are_the_held_continuous_system(block):
+    ssm, u = make_ssm(), torch.randn(BATCH, CHANNELS, 4 * block, generator=torch.Generator().manual_seed(block))
+    (operators,) = make_operators([ssm], block)
+    state, outputs = torch.zeros(CHANNELS, BATCH, 2 * MODES), []
+    for chunk in u.transpose(0, 1).split(block, dim=-1):
+        output, state = step_block(chunk, operators, state)
+        outputs.append(output.transpose(0, 1))
+    torch.testing.assert_close(torch.cat(outputs, dim=-1).double(), truth(ssm, u), rtol=1e-4, atol=1e-4)

@@ -7,10 +7,11 @@ from egs.librispeech.todm.config import ModelConfig
 from egs.librispeech.todm.feed_forward import FeedForward
 from egs.librispeech.todm.frontend import Frontend, subsampled_length
 from egs.librispeech.todm.mhssm import MultiHeadSSM
-from egs.librispeech.todm.ssm import BlockwiseOperators, make_operators
+from egs.librispeech.todm.ssm import BLOCK, BlockwiseOperators, make_operators
 from egs.librispeech.todm.subnet import BlockChoice, Subnet
 
 Operators = list[list[BlockwiseOperators]]  # per block, per stacked SSM
+States = list[list[Tensor]]                 # the same, (C, B, 2N) each: of streaming
 
 
 def head_groups(config: ModelConfig) -> int:
@@ -37,9 +38,10 @@ class Block(nn.Module):
         if chunks:
             self.ffn = FeedForward(config.dim, chunk_dim, chunks, config.dropout, adaptive)
 
-    def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators]) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators],
+                states: list[Tensor] | None = None) -> Tensor:
         if choice.heads:
-            x = x + self.ssm(x, mask, choice.heads, operators)
+            x = x + self.ssm(x, mask, choice.heads, operators, states)
         if choice.ffn:
             x = x + self.ffn(x, choice.ffn)
         return x
@@ -61,11 +63,15 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
         self.norm = nn.LayerNorm(config.dim, bias=False)
 
-    def operators(self) -> Operators:
-        """What the SSMs of all blocks need of their parameters; computed once per step for all subnets."""
+    def operators(self, block: int = BLOCK) -> Operators:
+        """What the SSMs of all blocks need of their parameters; computed once per step for all subnets.
+
+        Args:
+          block: frames in a block of the blockwise form; in streaming the encoder frames of a chunk.
+        """
         ssms = [list(block.ssm.ssms) if block.ssm is not None else [] for block in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
-            made = iter(make_operators([ssm for of_block in ssms for ssm in of_block]) if any(ssms) else [])
+            made = iter(make_operators([ssm for of_block in ssms for ssm in of_block], block) if any(ssms) else [])
         return [[next(made) for _ in of_block] for of_block in ssms]
 
     def encode(self, x: Tensor, lengths: Tensor, subnet: Subnet, operators: Operators) -> Tensor:
@@ -81,3 +87,36 @@ class Encoder(nn.Module):
         """(B, T, 80) features and their lengths (B,) -> (B, T', dim) and lengths (B,)."""
         lengths = subsampled_length(lengths)
         return self.encode(self.frontend(features), lengths, subnet or self.full, self.operators()), lengths
+
+    def initial_states(self, batch: int, subnet: Subnet | None = None) -> States:
+        """What a causal subnet remembers before the first chunk: nothing.
+
+        Raises:
+          ValueError: the model is bidirectional, so it can not stream.
+        """
+        states: States = []
+        for block, choice in zip(self.blocks, (subnet or self.full).blocks):
+            if choice.heads and block.ssm.directions == 2:
+                raise ValueError("a bidirectional model can not stream; train a causal one (model.direction=causal)")
+            states.append([
+                self.norm.weight.new_zeros(len(block.ssm.ssm_index(choice.heads, self.norm.weight.device)), batch, 2 * ssm.a_imag.shape[1])
+                for ssm in block.ssm.ssms
+            ] if choice.heads else [])
+        return states
+
+    def step(self, features: Tensor, states: States, subnet: Subnet, operators: Operators) -> tuple[Tensor, States]:
+        """One chunk of a stream: the next Q frames of what :meth:`forward` computes of the whole utterance.
+
+        Args:
+          features: (B, 4 Q + 3, 80), the last 3 frames of which are the first 3 of the next chunk.
+          states: by :meth:`initial_states` or of the chunk before.
+          operators: by ``operators(Q)``.
+        Returns:
+          (B, Q, dim) and the states after it.
+        """
+        x = self.frontend(features)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        states = [list(of_block) for of_block in states]
+        for block, choice, ops, of_block in zip(self.blocks, subnet.blocks, operators, states):
+            x = block(x, mask, choice, ops, of_block)
+        return self.norm(x), states

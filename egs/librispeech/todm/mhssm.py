@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from egs.librispeech.todm.ssm import BlockwiseOperators, DiagonalSSM, blockwise
+from egs.librispeech.todm.ssm import BlockwiseOperators, DiagonalSSM, blockwise, step_block
 from egs.librispeech.todm.subnet import is_leading
 from utils.dropout import dropout
 
@@ -61,9 +61,12 @@ class MultiHeadSSM(nn.Module):
         one = torch.arange(self.groups * width, device=device)[self.channel_index(kept, width, device)]
         return torch.cat([one + d * self.groups * width for d in range(self.directions)])
 
-    def forward(self, x: Tensor, mask: Tensor, kept: tuple[int, ...], operators: list[BlockwiseOperators]) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, kept: tuple[int, ...], operators: list[BlockwiseOperators],
+                states: list[Tensor] | None = None) -> Tensor:
         """Args:
           x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of :attr:`ssms`, by make_operators.
+          states: streaming: what the SSMs remember, (C, B, 2N) each, replaced by what they remember after ``x``, which is
+            one block of the operators; None: ``x`` is the whole utterance.
         """
         weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
@@ -75,12 +78,13 @@ class MultiHeadSSM(nn.Module):
             mixes = [(w[heads], b[heads]) for w, b in mixes]
             operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
         u = nn.functional.linear(self.norm(x), weight, bias)
-        y = self.heads(u, mask, mixes, operators)  # (B, T, kept * head_dim)
+        y = self.heads(u, mask, mixes, operators, states)  # (B, T, kept * head_dim)
         p = self.dropout * len(kept) / self.groups if self.adaptive else self.dropout
         y = dropout(y.to(u.dtype), p, self.training)
         return nn.functional.linear(y, out, self.project_out.bias)
 
-    def heads(self, u: Tensor, mask: Tensor, mixes: list[tuple[Tensor, Tensor]], operators: list[BlockwiseOperators]) -> Tensor:
+    def heads(self, u: Tensor, mask: Tensor, mixes: list[tuple[Tensor, Tensor]], operators: list[BlockwiseOperators],
+              states: list[Tensor] | None) -> Tensor:
         """SSMs, mixing and gating of the kept heads, in fp32: (B, T, C) -> (B, T, C / heads_per_group)."""
         batch, length, _ = u.shape
         with torch.autocast(u.device.type, enabled=False):
@@ -88,7 +92,11 @@ class MultiHeadSSM(nn.Module):
             for i, ((weight, bias), ops) in enumerate(zip(mixes, operators)):
                 if i > 0:  # a bias must not leak out of the padding into the reversed direction
                     z = z * mask.float()
-                z = self.mix(self.run_ssm(z, ops), weight.float(), bias.float())
+                if states is None:
+                    y = self.run_ssm(z, ops)
+                else:
+                    y, states[i] = step_block(z, ops, states[i])
+                z = self.mix(y, weight.float(), bias.float())
             if self.heads_per_group == 2:
                 value, gate = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)  # (G, hd, B, T)
                 z = (value * torch.sigmoid(gate)).flatten(0, 1)

@@ -9,9 +9,10 @@ Zero-order hold with step ``dt`` gives, with ``lam = exp(dt A)`` and ``B = (lam 
     x[l] = lam x[l-1] + B u[l]                                    recurrence  -> :meth:`DiagonalSSM.step`
     K[l] = 2 Re sum_n C_n B_n lam_n^l ,  y = K * u + D u          convolution -> :meth:`DiagonalSSM.convolve`
 
-The blockwise form, which training uses, cuts the sequence into blocks of ``Q`` frames: inside a block it is a
-product with a Q x Q Toeplitz matrix, between blocks the state of the recurrence is carried.  Work and memory
-are linear in the length and all of it is batched matrix products.
+The blockwise form, which training and exported models use, cuts the sequence into blocks of ``Q`` frames: inside a
+block it is a product with a Q x Q Toeplitz matrix, between blocks the state of the recurrence is carried.  Work and
+memory are linear in the length and nearly all of it is batched matrix products.  It is written in real numbers (pairs
+of real and imaginary parts), because exported graphs have no complex ones.
 """
 
 import math
@@ -21,6 +22,9 @@ import torch
 from torch import Tensor, nn
 
 BLOCK = 32  # frames in a block of the blockwise form
+EXPORTED_LEVELS = 11  # in exported graphs states reach 2^11 blocks, 44 minutes; beyond, they have long faded
+
+ComplexPair = tuple[Tensor, Tensor]  # real and imaginary parts
 
 
 class BlockwiseOperators(NamedTuple):
@@ -60,15 +64,19 @@ class DiagonalSSM(nn.Module):
         self.c = nn.Parameter(torch.randn(channels, modes, 2) * math.sqrt(0.5 / modes))  # [re, im]
         self.d = nn.Parameter(torch.randn(channels))
 
-    def discretise(self) -> tuple[Tensor, Tensor, Tensor]:
-        """``(dt A, B, C)`` of the zero-order hold, each complex (C, N); ``lam = exp(dt A)``."""
-        a = torch.complex(-self.log_a_real.float().exp(), self.a_imag.float())
-        dt_a = self.log_dt.float().exp()[:, None] * a
-        return dt_a, (dt_a.exp() - 1) / a, torch.view_as_complex(self.c.float().contiguous())
+    def discretise(self) -> tuple[ComplexPair, ComplexPair, ComplexPair]:
+        """``(dt A, B, C)`` of the zero-order hold, each a pair of (C, N); ``lam = exp(dt A)``, ``B = (lam - 1) / A``."""
+        a_real, a_imag = -self.log_a_real.float().exp(), self.a_imag.float()
+        dt = self.log_dt.float().exp()[:, None]
+        real, imag = dt * a_real, dt * a_imag
+        p, q = real.exp() * imag.cos() - 1, real.exp() * imag.sin()  # lam - 1
+        size = a_real.square() + a_imag.square()
+        b = (p * a_real + q * a_imag) / size, (q * a_real - p * a_imag) / size
+        return (real, imag), b, (self.c[..., 0].float(), self.c[..., 1].float())
 
     def kernel(self, length: int) -> Tensor:
         """The convolution kernel K, (C, length), written straight from its definition."""
-        dt_a, b, c = self.discretise()
+        dt_a, b, c = (torch.complex(*x) for x in self.discretise())
         powers = torch.exp(dt_a[..., None] * torch.arange(length, device=dt_a.device))  # (C, N, L)
         return 2 * torch.einsum("cn,cnl->cl", c * b, powers).real
 
@@ -84,29 +92,36 @@ class DiagonalSSM(nn.Module):
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Recurrent form, one frame: ``u`` (B, C), ``state`` (B, C, N) -> output (B, C) and the next state."""
-        dt_a, b, c = self.discretise()
+        dt_a, b, c = (torch.complex(*x) for x in self.discretise())
         state = dt_a.exp() * state + b * u.float()[..., None]
         return 2 * (c * state).sum(-1).real + self.d.float() * u, state
 
 
-def make_operators(ssms: list[DiagonalSSM]) -> list[BlockwiseOperators]:
-    """Everything the blockwise form needs, from the parameters alone, of several SSMs with equally many modes at once."""
-    dt_a, b, c = (torch.cat(x) for x in zip(*(ssm.discretise() for ssm in ssms)))
-    powers = powers_of_exp(dt_a, BLOCK + 1)  # (C, N, Q+1): lam^0 .. lam^Q
-    weight = (2 * c * b)[..., None]
-    kernel = (weight * powers[..., :BLOCK]).real.sum(1)  # (C, Q)
-    inputs = powers[..., :BLOCK].flip(-1).transpose(1, 2)  # (C, Q, N): lam^(Q-1-j)
-    outputs = weight * powers[..., 1:]  # (C, N, Q): 2 C B lam^(i+1)
-    last = powers[..., BLOCK]
+def make_operators(ssms: list[DiagonalSSM], block: int = BLOCK) -> list[BlockwiseOperators]:
+    """Everything the blockwise form needs, from the parameters alone, of several SSMs with equally many modes at once.
+
+    Args:
+      block: Q, the frames in a block.
+    """
+    parts = zip(*((*dt_a, *b, *c) for dt_a, b, c in (ssm.discretise() for ssm in ssms)))
+    real, imag, b_real, b_imag, c_real, c_imag = (torch.cat(x) for x in parts)
+    powers = powers_of_exp((real, imag), block + 1)  # (C, N, Q+1): lam^0 .. lam^Q
+    weight = times((2 * c_real[..., None], 2 * c_imag[..., None]), (b_real[..., None], b_imag[..., None]))
+    emitted = times(weight, powers)  # 2 C B lam^l
     together = BlockwiseOperators(
-        toeplitz=causal_toeplitz(kernel),
-        collect=torch.cat([inputs.real, inputs.imag], dim=-1),
-        decay=torch.stack([last.real, last.imag], dim=1),
-        emit=torch.cat([outputs.real, -outputs.imag], dim=1),
+        toeplitz=causal_toeplitz(emitted[0][..., :block].sum(1)),  # of the kernel, (C, Q)
+        collect=torch.cat([x[..., :block].flip(-1) for x in powers], dim=1).transpose(1, 2),  # lam^(Q-1-j)
+        decay=torch.stack([x[..., block] for x in powers], dim=1),
+        emit=torch.cat([emitted[0][..., 1:], -emitted[1][..., 1:]], dim=1),  # 2 C B lam^(i+1)
         skip=torch.cat([ssm.d.float() for ssm in ssms]),
     )
     sizes = [ssm.d.numel() for ssm in ssms]
     return [BlockwiseOperators(*parts) for parts in zip(*(x.split(sizes) for x in together))]
+
+
+def times(a: ComplexPair, b: ComplexPair) -> ComplexPair:
+    """The complex product."""
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
 def causal_toeplitz(kernel: Tensor) -> Tensor:
@@ -120,28 +135,36 @@ def causal_toeplitz(kernel: Tensor) -> Tensor:
     return rows[:, : size * (2 * size - 1)].unflatten(1, (size, 2 * size - 1))[..., :size]
 
 
-def powers_of_exp(x: Tensor, count: int) -> Tensor:
-    """exp(0 x), exp(1 x), ..., exp((count - 1) x) of a complex tensor: (...) -> (..., count).
+def powers_of_exp(x: ComplexPair, count: int) -> ComplexPair:
+    """exp(0 x), exp(1 x), ..., exp((count - 1) x): (...) -> (..., count).
 
     By exp((r a + b) x) = exp(r a x) exp(b x), which needs about 2 sqrt(count) exponentials instead of count.
     """
     radix = math.isqrt(count - 1) + 1
-    index = torch.arange(radix, device=x.device)
-    fine, coarse = torch.exp(x[..., None] * index), torch.exp(x[..., None] * (radix * index))
-    return (coarse[..., None] * fine[..., None, :]).flatten(-2)[..., :count]
+    index = torch.arange(radix, device=x[0].device)
+
+    def powers(step: int) -> ComplexPair:
+        size, angle = torch.exp(x[0][..., None] * (step * index)), x[1][..., None] * (step * index)
+        return size * angle.cos(), size * angle.sin()
+
+    fine, coarse = powers(1), powers(radix)
+    product = times((coarse[0][..., None], coarse[1][..., None]), (fine[0][..., None, :], fine[1][..., None, :]))
+    return product[0].flatten(-2)[..., :count], product[1].flatten(-2)[..., :count]
 
 
 def blockwise(u: Tensor, ops: BlockwiseOperators) -> Tensor:
     """Blockwise form: ``u`` (C, B, T) float32 -> (C, B, T), causal, from the zero state."""
     channels, batch, length = u.shape
-    blocks = -(-length // BLOCK)
-    x = nn.functional.pad(u, (0, blocks * BLOCK - length)).reshape(channels, batch * blocks, BLOCK)
+    block = ops.toeplitz.shape[1]
+    blocks = (length + block - 1) // block
+    x = nn.functional.pad(u, (0, blocks * block - length)).reshape(channels, batch * blocks, block)
     y = torch.bmm(x, ops.toeplitz)
-    if blocks > 1:
-        arriving = torch.bmm(x, ops.collect).unflatten(1, (batch, blocks)).unflatten(-1, (2, -1))
-        before = carry_state(arriving, ops.decay).reshape(channels, batch * blocks, -1)  # (C, B*blocks, 2N)
-        y = torch.baddbmm(y, before, ops.emit)
-    y = y.reshape(channels, batch, blocks * BLOCK)[..., :length]
+    exporting = torch.onnx.is_in_onnx_export()  # a graph does not know its length, so it can not loop over it
+    if exporting or blocks > 1:
+        arriving = torch.bmm(x, ops.collect).reshape(channels, batch, blocks, 2, -1)
+        before = carry_state_by_doubling(arriving, ops.decay, EXPORTED_LEVELS) if exporting else carry_state(arriving, ops.decay)
+        y = torch.baddbmm(y, before.reshape(channels, batch * blocks, -1), ops.emit)
+    y = y.reshape(channels, batch, -1)[..., :length]
     return y + ops.skip[:, None, None] * u
 
 
@@ -154,11 +177,33 @@ def carry_state(arriving: Tensor, decay: Tensor) -> Tensor:
     Returns:
       (C, B, blocks, 2, N).
     """
-    real, imag = decay[:, None, 0], decay[:, None, 1]  # (C, 1, N)
+    lam = decay[:, None, 0], decay[:, None, 1]  # (C, 1, N)
     state = torch.zeros_like(arriving[:, :, 0])
     states = [state]
     for block in arriving.unbind(2)[:-1]:
-        re, im = state.unbind(2)
-        state = block + torch.stack([real * re - imag * im, real * im + imag * re], dim=2)
+        state = block + torch.stack(times(lam, state.unbind(2)), dim=2)
         states.append(state)
     return torch.stack(states, dim=2)
+
+
+def carry_state_by_doubling(arriving: Tensor, decay: Tensor, levels: int) -> Tensor:
+    """:func:`carry_state` in a fixed number of operations, whatever the number of blocks.
+
+    After ``i`` levels a state has seen the 2^i blocks before it; level ``i + 1`` adds, with decay lam^(Q 2^i), the
+    state 2^i blocks earlier.  States so reach 2^levels blocks; beyond that they are taken as faded.
+    """
+    state = arriving[:, :, :-1].unbind(3)
+    lam = decay[:, None, None, 0], decay[:, None, None, 1]  # (C, 1, 1, N)
+    for level in range(levels):
+        shift = 2**level
+        earlier = times(lam, (state[0][:, :, :-shift], state[1][:, :, :-shift]))
+        state = tuple(torch.cat([x[:, :, :shift], x[:, :, shift:] + e], dim=2) for x, e in zip(state, earlier))
+        lam = times(lam, lam)
+    return nn.functional.pad(torch.stack(state, dim=3), (0, 0, 0, 0, 1, 0))
+
+
+def step_block(u: Tensor, ops: BlockwiseOperators, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One block from the state before it: ``u`` (C, B, Q), ``state`` (C, B, 2N) -> output (C, B, Q) and the next state."""
+    y = torch.baddbmm(torch.bmm(u, ops.toeplitz), state, ops.emit) + ops.skip[:, None, None] * u
+    carried = times((ops.decay[:, None, 0], ops.decay[:, None, 1]), state.chunk(2, dim=-1))
+    return y, torch.cat(carried, dim=-1) + torch.bmm(u, ops.collect)

@@ -1,0 +1,160 @@
+"""ONNX graphs of a stand-alone model, as stock sherpa-onnx wants them: encoder (offline, streaming), decoder, joiner.
+
+Inputs and outputs are positional there.  The joiner's two input projections are folded into encoder and decoder; the
+mean and deviation of the features are inside the encoder.  *Decoder* is sherpa-onnx's name for the predictor.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from egs.librispeech.todm.frontend import LOG_EPSILON, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
+from egs.librispeech.todm.encoder import States
+from egs.librispeech.todm.transducer import Transducer
+from utils.files import atomic_path
+
+OPSET = 17
+LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING  # filterbank frames that a chunk sees beyond those it advances
+
+
+class OfflineEncoder(nn.Module):
+    """x (N, T, 80), x_lens (N,) -> encoder_out (N, T', joiner_dim), encoder_out_lens (N,), for any T, also 0."""
+
+    def __init__(self, model: Transducer):
+        super().__init__()
+        self.encoder, self.project = model.encoder, model.joiner.encoder_proj
+        self.register_buffer("padding", torch.full((1, RECEPTIVE_FIELD, NUM_MEL_BINS), LOG_EPSILON))
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        # Padded, so that at least one frame comes out of any length; lengths say which of them count.
+        encoded, lengths = self.encoder(torch.cat([x, self.padding.expand(x.shape[0], -1, -1)], dim=1), x_lens)
+        return self.project(encoded), lengths
+
+
+class StreamingEncoder(nn.Module):
+    """x (N, T, 80), state0, state1 (1, N, S) -> encoder_out (N, Q, joiner_dim) and the states after it.
+
+    T is chunk_frames + 3, Q is chunk_frames / 4.  sherpa-onnx has two slots for an LSTM's states and does not look
+    inside: state0 holds the real, state1 the imaginary parts of all SSMs' states, one SSM after the other.
+    """
+
+    def __init__(self, model: Transducer, chunk_frames: int):
+        super().__init__()
+        self.encoder, self.project = model.encoder, model.joiner.encoder_proj
+        self.chunk_frames = chunk_frames
+
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return sum(s[:, 0].numel() // 2 for of_block in self.encoder.initial_states(1) for s in of_block)
+
+    def unflatten(self, real: Tensor, imag: Tensor) -> States:
+        """Two of (1, N, S) -> the encoder's states, (C, N, 2 modes) each."""
+        shapes = [[s.shape for s in of_block] for of_block in self.encoder.initial_states(1)]
+        sizes = [c * double // 2 for of_block in shapes for c, _, double in of_block]
+        parts = iter(zip(real[0].split(sizes, dim=-1), imag[0].split(sizes, dim=-1)))
+        return [
+            [torch.cat([x.unflatten(-1, (c, -1)).transpose(0, 1) for x in next(parts)], dim=-1) for c, _, _ in of_block]
+            for of_block in shapes
+        ]
+
+    def flatten(self, states: States) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`unflatten`."""
+        parts = [s.transpose(0, 1).chunk(2, dim=-1) for of_block in states for s in of_block]
+        real, imag = (torch.cat([x.flatten(1) for x in side], dim=-1) for side in zip(*parts))
+        return real[None], imag[None]
+
+    def forward(self, x: Tensor, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        operators = self.encoder.operators(self.chunk_frames // SUBSAMPLING)
+        encoded, states = self.encoder.step(x, self.unflatten(state0, state1), self.encoder.full, operators)
+        return self.project(encoded), *self.flatten(states)
+
+
+class Decoder(nn.Module):
+    """y (N, context_size) ids -> decoder_out (N, joiner_dim). Negative ids embed as zero."""
+
+    def __init__(self, model: Transducer):
+        super().__init__()
+        self.predictor, self.project = model.predictor, model.joiner.predictor_proj
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.project(self.predictor(y)[:, 0])
+
+
+class Joiner(nn.Module):
+    """encoder_out (N, J), decoder_out (N, J) -> logit (N, V)."""
+
+    def __init__(self, model: Transducer):
+        super().__init__()
+        self.joiner = model.joiner
+
+    def forward(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
+        return self.joiner(encoder_out, decoder_out)
+
+
+def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
+    """Any length, batches with padding; ``comment`` goes into the metadata."""
+    example = torch.zeros(2, 100, NUM_MEL_BINS), torch.tensor([100, 80])
+    axes = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "encoder_out": {0: "N", 1: "T2"}, "encoder_out_lens": {0: "N"}}
+    # The client knows a handful of model types; of them this one asks for nothing but features and lengths.
+    _export(OfflineEncoder(model), example, axes, path, {"model_type": "conformer", "version": "1", "comment": comment})
+
+
+def export_streaming_encoder(model: Transducer, path: Path, chunk_frames: int, comment: str) -> None:
+    """Chunks of ``chunk_frames`` filterbank frames.
+
+    Raises:
+      ValueError: the model is bidirectional, or the chunk is not a multiple of the subsampling.
+    """
+    if chunk_frames < SUBSAMPLING or chunk_frames % SUBSAMPLING:
+        raise ValueError(f"a chunk of {chunk_frames} frames is not a multiple of {SUBSAMPLING}")
+    encoder = StreamingEncoder(model, chunk_frames)
+    size = encoder.state_size
+    example = torch.zeros(2, chunk_frames + LOOK_AHEAD, NUM_MEL_BINS), torch.zeros(1, 2, size), torch.zeros(1, 2, size)
+    axes = {"x": {0: "N"}, "state0": {1: "N"}, "state1": {1: "N"}, "encoder_out": {0: "N"}, "new_state0": {1: "N"}, "new_state1": {1: "N"}}
+    _export(encoder, example, axes, path, {
+        "model_type": "lstm", "version": "1", "comment": comment, "num_encoder_layers": "1", "d_model": str(size),
+        "rnn_hidden_size": str(size), "T": str(chunk_frames + LOOK_AHEAD), "decode_chunk_len": str(chunk_frames),
+    })
+
+
+def export_decoder(model: Transducer, path: Path) -> None:
+    """The predictor, with the joiner's projection of it."""
+    context = model.predictor.context_size
+    _export(Decoder(model), (torch.zeros(2, context, dtype=torch.int64),), {"y": {0: "N"}, "decoder_out": {0: "N"}}, path,
+            {"context_size": str(context), "vocab_size": str(model.vocab_size)})
+
+
+def export_joiner(model: Transducer, path: Path) -> None:
+    """tanh of the sum, and the output layer."""
+    dim = model.joiner.output.in_features
+    axes = {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}, "logit": {0: "N"}}
+    _export(Joiner(model), (torch.zeros(2, dim), torch.zeros(2, dim)), axes, path, {"joiner_dim": str(dim)})
+
+
+def _export(module: nn.Module, example: tuple[Tensor, ...], axes: dict, path: Path, metadata: dict[str, str]) -> None:
+    """Write a graph with metadata, whole or not at all. ``axes`` names inputs, then outputs, with their dynamic axes."""
+    names = list(axes)
+    buffer = io.BytesIO()
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(module.eval(), example, buffer, input_names=names[: len(example)], output_names=names[len(example) :],
+                          dynamic_axes=axes, opset_version=OPSET, dynamo=False)
+    graph = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph)
+    with atomic_path(path) as temporary:
+        onnx.save(graph, temporary)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracer's warnings: what it warns about (lengths that become constants) is held to torch by tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
