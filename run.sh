@@ -69,12 +69,6 @@ run() {  # run NUMBER COMMAND...: a stage, when it is asked for
     "$@" --conf "$conf" "${force[@]}" "${overrides[@]}"
   fi
 }
-later() {  # a stage whose number is fixed and which this version lacks
-  if [ "$stage" -eq "$1" ] || [ "$stop_stage" -eq "$1" ]; then
-    echo "run.sh: stage $1 ($2) is not in this version" >&2
-    if [ "$stage" -eq "$stop_stage" ]; then exit 2; fi
-  fi
-}
 train=(python -m)
 if [ "$stage" -le 4 ] && [ 4 -le "$stop_stage" ]; then
   if [ "$stage" -eq 4 ]; then  # its inputs are checked here, where a message is not drowned in torchrun's own
@@ -98,4 +92,4 @@ run 6 python -m egs.librispeech.todm.decode                     # WER of every s
 run 7 python -m egs.librispeech.todm.train_individual           # table (a): models trained for one size alone
 run 8 python -m egs.librispeech.todm.run_ablations              # table (b)
 run 9 python -m egs.librispeech.todm.report                     # tables and pictures
-later 10 "export"
+run 10 python -m egs.librispeech.todm.export                    # files for sherpa-onnx, checked there

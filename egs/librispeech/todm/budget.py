@@ -24,9 +24,11 @@ def cost_function(name: str, config: Config, vocab_size: int, latency: LatencyTa
     return lambda subnet: float(getattr(cost(config, vocab_size, subnet), field))
 
 
-def parse_budget(text: str, name: str, smallest: float, largest: float) -> float:
+def parse_budget(text: str, name: str, smallest: float, largest: float, key: str = "search.budgets") -> float:
     """``0.5`` or ``50%`` of the largest net's cost; ``600k``, ``3M``, ``2.5ms`` or any number above 1: absolute.
 
+    Args:
+      key: where the user wrote it, for the message.
     Raises:
       StageError: not a budget, or no subnet is that small; the feasible range is named.
     """
@@ -36,7 +38,7 @@ def parse_budget(text: str, name: str, smallest: float, largest: float) -> float
     try:
         number = float(match[1])
     except (TypeError, ValueError):
-        raise StageError(f"search.budgets: {text!r} is not a budget such as 0.5, 50%, 600k or 3M; {feasible}") from None
+        raise StageError(f"{key}: {text!r} is not a budget such as 0.5, 50%, 600k or 3M; {feasible}") from None
     unit = match[2] or ""
     if unit == "%":
         budget = number / 100 * largest
@@ -47,8 +49,26 @@ def parse_budget(text: str, name: str, smallest: float, largest: float) -> float
     if math.isclose(budget, smallest, rel_tol=1e-9):  # the smallest net itself, but for rounding
         return smallest
     if budget < smallest:
-        raise StageError(f"search.budgets: no subnet fits {text} ({budget:.6g} {UNITS[name]}); {feasible}")
+        raise StageError(f"{key}: no subnet fits {text} ({budget:.6g} {UNITS[name]}); {feasible}")
     return budget
+
+
+def within_budget(text: str, name: str, entries: list[dict], key: str) -> dict:
+    """The best of some subnets of subnets.json within a budget: the lowest WER on dev; where that is not known, the largest.
+
+    Args:
+      name: the cost that the budget bounds; latency is known of subnets that a search by latency has found.
+    Raises:
+      StageError: not a budget, or none of them is that small.
+    """
+    field = {"macs": "macs_per_second", "latency": "cost"}.get(name, name)
+    if not all(field in entry and (name != "latency" or entry["cost_unit"] == UNITS["latency"]) for entry in entries):
+        raise StageError(f"{key}: the latency of these subnets is not known; use search.cost=encoder_params, or select them by latency in stage 5")
+    costs = [entry[field] for entry in entries]
+    budget = parse_budget(text, name, min(costs), max(costs), key)
+    fitting = [entry for entry in entries if entry[field] <= budget]
+    scored = all(entry.get("dev_score") is not None for entry in fitting)
+    return min(fitting, key=lambda e: (e["dev_score"] if scored else 0, -e[field]))
 
 
 def _rounded_up(value: float) -> str:

@@ -203,6 +203,19 @@ class DecodeConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Stage 10: which subnets become files for a device, and how they are checked there."""
+
+    subnets: list[str] = field(default_factory=list)  # names of subnets.json, or architectures; empty: all of subnets.json
+    budget: Optional[str] = None  # instead: the best of subnets.json within e.g. 600k or 0.5 of search.cost
+    chunk_frames: int = 32      # of streaming: filterbank frames (10 ms) decoded at a time; a multiple of 4
+    methods: list[str] = field(default_factory=lambda: ["greedy", "beam"])  # that the client decodes dev with; test: the first
+    int8_tolerance: float = 0.03  # WER on dev that int8 may cost, relative; if it costs more, the layers that err most stay in fp32
+    benchmark_seconds: float = 60  # of dev that real-time factor and latency are measured on
+    benchmark_rounds: int = 5   # every exported subnet in turn, as often as this; medians are reported
+
+
+@dataclass
 class VariantConfig:
     """A row of the table of ablations."""
 
@@ -247,6 +260,7 @@ class Config:
     select: SelectConfig = field(default_factory=SelectConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
 
     def __post_init__(self) -> None:
@@ -315,6 +329,11 @@ def check(config: Config) -> None:
             need(value > 0, f"{group}.{name} is {value}; it must be positive")
     unknown = set(config.decode.methods) - {"greedy", "beam"}
     need(not unknown, f"decode.methods has {sorted(unknown)}; known: greedy, beam")
+    e = config.export
+    need(e.chunk_frames >= 4 and e.chunk_frames % 4 == 0, f"export.chunk_frames {e.chunk_frames} is not a multiple of 4, the subsampling")
+    need(bool(e.methods) and not set(e.methods) - {"greedy", "beam"}, f"export.methods is {e.methods}; known: greedy, beam")
+    need(e.benchmark_rounds >= 1 and e.benchmark_seconds > 0, "export.benchmark_rounds and export.benchmark_seconds must be positive")
+    need(not (e.subnets and e.budget), "export.subnets and export.budget are both set; one of them says what is exported")
     t = config.tables
     names = [file_name(variant.name) for variant in t.ablations]
     need(all(names) and len(set(names)) == len(names) and not any(n.startswith(("supernet", "individual")) for n in names),

@@ -65,11 +65,12 @@ class Experiment:
     weights: str   # which weights these are, in words
 
 
-def load_experiment(exp: Path, weights: str, count: int, device: torch.device) -> Experiment:
+def load_experiment(exp: Path, weights: str | None, count: int | None, device: torch.device) -> Experiment:
     """Build the model of an experiment from its folder alone.
 
     Args:
       weights: ``last`` (the last checkpoint), ``running`` (the mean over all of training) or ``range``.
+        None: as the conf it was trained with says (``decode.weights``, ``decode.range``).
       count: for ``range``: the mean over the updates between the checkpoint this many before the last and the last.
     Raises:
       CheckpointError: there is no usable checkpoint.
@@ -79,6 +80,9 @@ def load_experiment(exp: Path, weights: str, count: int, device: torch.device) -
         raise CheckpointError(f"no checkpoint in {checkpoint_folder(exp)}; stage 4 makes them: ./run.sh --stage 4 --stop-stage 4")
     update, path = found[-1]
     last = load_checkpoint(path, device)
+    config = configuration.from_dict(Config, last["config"])
+    if weights is None:
+        weights, count = config.decode.weights, config.decode.range
     words, state = f"update {update}", last["model"]
     if weights == "running":
         words, state = f"mean over updates 1 to {update}", last["model"] | average_between(None, last["average"])
@@ -87,7 +91,6 @@ def load_experiment(exp: Path, weights: str, count: int, device: torch.device) -
         first = load_checkpoint(first_path, device)
         words = f"mean over updates {first_update + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
-    config = configuration.from_dict(Config, last["config"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
     model = Transducer(config, tokenizer.vocab_size).to(device)
     model.load_state_dict(state)

@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         self.predictor, self.project = model.predictor, model.joiner.predictor_proj
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.project(self.predictor(y)[:, 0])
+        return self.project(self.predictor(y))[:, 0]  # a product of three dimensions becomes a MatMul, which int8 knows
 
 
 class Joiner(nn.Module):
@@ -95,7 +95,7 @@ class Joiner(nn.Module):
         self.joiner = model.joiner
 
     def forward(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
-        return self.joiner(encoder_out, decoder_out)
+        return self.joiner(encoder_out[:, None], decoder_out[:, None])[:, 0]
 
 
 def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
@@ -146,10 +146,44 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], axes: dict, path: Pa
         torch.onnx.export(module.eval(), example, buffer, input_names=names[: len(example)], output_names=names[len(example) :],
                           dynamic_axes=axes, opset_version=OPSET, dynamo=False)
     graph = onnx.load_from_string(buffer.getvalue())
+    _share_constants(graph.graph)
+    _shorten_names(graph.graph)
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph)
     with atomic_path(path) as temporary:
         onnx.save(graph, temporary)
+
+
+def _share_constants(graph: onnx.GraphProto) -> None:
+    """Keep one of equal constants: the tracer writes thousands of the same small integers."""
+    first: dict[bytes, str] = {}
+    other_names: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant":
+            name = first.setdefault(node.attribute[0].SerializeToString(), node.output[0])
+            if name != node.output[0]:
+                other_names[node.output[0]] = name
+                continue
+        kept.append(node)
+    for node in kept:
+        node.input[:] = [other_names.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Call values inside the graph t0, t1, ...: the tracer's long names were a tenth of a small model's file. Nodes keep theirs."""
+    short: dict[str, str] = {}
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        for name in node.output:
+            if name not in outputs:
+                short[name] = f"t{len(short)}"
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
+        node.doc_string = ""
+    del graph.value_info[:]
 
 
 @contextlib.contextmanager

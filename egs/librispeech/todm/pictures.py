@@ -62,6 +62,17 @@ def draw_front(found: dict, path: Path) -> None:
         right.set(xlabel=found["cost_unit"], ylabel="WER (%) on dev", title="the winner of every budget")
 
 
+def draw_deployed(points: list[dict], path: Path, title: str) -> None:
+    """WER against real-time factor: a line per mode and precision, a point per subnet (``mode``, ``precision``, ``wer``, ``rtf``)."""
+    with picture(path) as (axes,):
+        for mode, precision in dict.fromkeys((p["mode"], p["precision"]) for p in points):
+            line = sorted((p["rtf"], p["wer"]) for p in points if (p["mode"], p["precision"]) == (mode, precision))
+            axes.plot(*zip(*line), marker="o" if mode == "offline" else "s", linestyle="-" if precision == "fp32" else "--", label=f"{mode}, {precision}")
+        axes.set(xlabel="real-time factor on one thread", ylabel="WER (%)", title=title)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+
+
 def draw_families(evidence, path: Path, title: str) -> None:
     """WER against size on every split: the supernet's subnets, models trained alone with the same settings, and tuned."""
     from egs.librispeech.todm.runs import INDIVIDUAL, SAME

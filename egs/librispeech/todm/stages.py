@@ -45,9 +45,12 @@ STAGES = {
         Stage(9, "report", "egs.librispeech.todm.report", (), (6,),
               "{exp}/results.json, the records of tables.records", "{exp}/report.md, {exp}/wer-against-parameters.png, tables of tables.records",
               "exp", ("report.md", "wer-against-parameters.png"), always=True),
+        Stage(10, "export", "egs.librispeech.todm.export", ("export", "decode.weights", "decode.range", "decode.beam"), (6,),
+              "{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and test",
+              "{exp}/export: a folder per subnet, report.md, wer-against-rtf.png", "exp", ("export/report.md", "export/wer-against-rtf.png"),
+              passive_keys=("export.benchmark_seconds", "export.benchmark_rounds")),
     )
 }
-LATER = {10: "export"}  # numbers that are fixed, stages to come
 
 
 def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
@@ -97,13 +100,9 @@ def describe() -> str:
     """The table that ``./run.sh --help`` prints."""
     lines = ["Stages (NAME is the conf's name):"]
     folders = {"data": "data/NAME", "exp": "exp/NAME"}
-    for number in range(11):
-        if number in STAGES:
-            stage = STAGES[number]
-            lines += [f"  {number:2d}  {stage.title}", f"        reads  {stage.reads.format(**folders)}",
-                      f"        writes {stage.writes.format(**folders)}"]
-        else:
-            lines.append(f"  {number:2d}  {LATER[number]} (not in this version)")
+    for number, stage in STAGES.items():
+        lines += [f"  {number:2d}  {stage.title}", f"        reads  {stage.reads.format(**folders)}",
+                  f"        writes {stage.writes.format(**folders)}"]
     lines.append("\nConfs (egs/librispeech/todm/conf):")
     for path in sorted(CONFS.rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

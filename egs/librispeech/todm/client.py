@@ -1,0 +1,78 @@
+"""The real client: sherpa-onnx decodes audio files with an exported folder, its own features included."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sherpa_onnx
+
+from egs.librispeech.todm.exported import TOKENS, require
+from utils.audio import SAMPLE_RATE
+
+METHODS = {"greedy": "greedy_search", "beam": "modified_beam_search"}
+TAIL_SECONDS = 1.0  # of silence after a streamed utterance: more than a chunk, so that its last words are decoded
+
+
+def graph(part: str, precision: str) -> str:
+    """File name of a graph: ``encoder``, ``streaming-encoder``, ``decoder`` or ``joiner`` in ``fp32`` or ``int8``."""
+    return f"{part}.onnx" if precision == "fp32" else f"{part}.{precision}.onnx"
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """Text, and seconds of every token."""
+
+    text: str
+    timestamps: list[float]
+
+
+class Client:
+    """An exported folder in sherpa-onnx.
+
+    Args:
+      precision: ``fp32`` or ``int8``. method: ``greedy`` or ``beam``. streaming: the online recogniser.
+    Raises:
+      StageError: a file is missing (sherpa-onnx itself would end the process).
+    """
+
+    def __init__(self, folder: Path, precision: str = "fp32", method: str = "greedy", streaming: bool = False, beam: int = 4, threads: int = 1):
+        parts = ["streaming-encoder" if streaming else "encoder", "decoder", "joiner"]
+        names = [graph(part, precision) for part in parts]
+        require(folder, [*names, TOKENS])
+        self.streaming = streaming
+        kind = sherpa_onnx.OnlineRecognizer if streaming else sherpa_onnx.OfflineRecognizer
+        encoder, decoder, joiner = (str(folder / name) for name in names)
+        self.recognizer = kind.from_transducer(
+            encoder=encoder, decoder=decoder, joiner=joiner, tokens=str(folder / TOKENS), num_threads=threads,
+            decoding_method=METHODS[method], max_active_paths=beam,
+        )
+
+    def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:
+        """A batch of utterances, float samples at 16 kHz; streamed ones side by side, chunk by chunk."""
+        streams = [self.recognizer.create_stream() for _ in utterances]
+        for stream, samples in zip(streams, utterances):
+            stream.accept_waveform(SAMPLE_RATE, with_tail(samples) if self.streaming else samples)
+        if not self.streaming:
+            self.recognizer.decode_streams(streams)
+            return [Recognized(s.result.text.strip(), list(s.result.timestamps)) for s in streams]
+        for stream in streams:
+            stream.input_finished()
+        while ready := [s for s in streams if self.recognizer.is_ready(s)]:
+            self.recognizer.decode_streams(ready)
+        return [Recognized(self.recognizer.get_result(s).strip(), list(self.recognizer.timestamps(s))) for s in streams]
+
+    def partial(self, samples: np.ndarray, piece: int) -> Iterator[tuple[int, str]]:
+        """Streams one utterance in pieces of ``piece`` samples: after each, how many samples were heard and the text so far."""
+        stream = self.recognizer.create_stream()
+        samples = with_tail(samples)
+        for start in range(0, len(samples), piece):
+            stream.accept_waveform(SAMPLE_RATE, samples[start : start + piece])
+            while self.recognizer.is_ready(stream):
+                self.recognizer.decode_stream(stream)
+            yield min(start + piece, len(samples)), self.recognizer.get_result(stream)
+
+
+def with_tail(samples: np.ndarray) -> np.ndarray:
+    """The utterance with silence after it."""
+    return np.concatenate([samples, np.zeros(round(TAIL_SECONDS * SAMPLE_RATE), np.float32)])

@@ -1,0 +1,105 @@
+"""Stage 10: subnets as files for a device, checked in the client that runs there: ONNX for sherpa-onnx, safetensors, model cards."""
+
+import logging
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from egs.librispeech.todm import benchmark_client, deploy_report
+from egs.librispeech.todm.budget import within_budget
+from egs.librispeech.todm.client import graph
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.decode import describe_run
+from egs.librispeech.todm.experiment import Experiment, load_experiment
+from egs.librispeech.todm.exported import write_model
+from egs.librispeech.todm.extract import extract
+from egs.librispeech.todm.onnx_export import export_decoder, export_joiner, export_offline_encoder, export_streaming_encoder
+from egs.librispeech.todm.proof import Proof
+from egs.librispeech.todm.quantize import quantize
+from egs.librispeech.todm.stages import stage_main
+from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
+from utils.checkpoint import CheckpointError
+from utils.files import read_json, write_json_atomic
+from utils.progress import progress
+from utils.stages import StageError
+
+
+def export(config: Config, arguments: Namespace) -> None:
+    try:
+        experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
+    except CheckpointError as error:
+        raise StageError(str(error)) from error
+    entries = chosen_entries(config, experiment)
+    root = config.exp_dir / "export"
+    logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
+    for entry in progress(entries, desc="export", unit="subnet"):
+        write_subnet(root / entry["name"], config, experiment, entry)
+    proof = Proof(config, experiment, entries, root)
+    proof.run()
+    measured = benchmark_client.run(config, root, proof.variants())
+    facts = describe_run(config, experiment) | {"torch_results": torch_results(config), **proof.as_dict(), "benchmark": measured}
+    write_json_atomic(root / "results.json", facts)
+    deploy_report.write(root, facts, entries)
+    print(f"\n{(root / 'report.md').read_text(encoding='utf-8')}", flush=True)
+    logging.info("exported folders, a model card in each: %s; table: %s; picture: %s", root, root / "report.md", root / "wer-against-rtf.png")
+
+
+def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
+    """``export.subnets``, the one within ``export.budget``, or all of subnets.json; checked against the model.
+
+    Raises:
+      StageError: an unknown or unfitting subnet, or a budget that none meets.
+    """
+    known = read_subnets(config.exp_dir / "subnets.json")
+    if config.export.budget:
+        chosen = [within_budget(config.export.budget, config.search.cost, known, "export.budget")]
+    elif config.export.subnets:
+        chosen = [named_entry(name, known, experiment) for name in config.export.subnets]
+    else:
+        chosen = known
+    for entry in chosen:
+        if not Subnet.parse(entry["architecture"]).within(experiment.model.full):
+            raise StageError(f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of {config.exp_dir}: {experiment.model.full}")
+    return chosen
+
+
+def named_entry(name: str, known: list[dict], experiment: Experiment) -> dict:
+    """A subnet of subnets.json by name, or any by its architecture."""
+    for entry in known:
+        if name in (entry["name"], entry["architecture"]):
+            return entry
+    try:
+        subnet = Subnet.parse(name)
+    except ValueError:
+        raise StageError(f"export.subnets: no subnet {name!r}; there are: {', '.join(e['name'] for e in known)}") from None
+    if not subnet.within(experiment.model.full):
+        raise StageError(f"export.subnets: {name} does not fit the model: {experiment.model.full}")
+    return describe_subnet(experiment.config, experiment.tokenizer.vocab_size, subnet, "export.subnets")
+
+
+def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: dict) -> None:
+    """All files of one subnet but its card; what an earlier export left there is removed first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model = extract(experiment.model, experiment.config, Subnet.parse(entry["architecture"])).eval()
+    write_model(folder, model, experiment.config, experiment.tokenizer, config.export.chunk_frames, entry)
+    comment = f"{config.name} {entry['name']}: subnet of a TODM supernet, {experiment.weights}"
+    export_offline_encoder(model, folder / graph("encoder", "fp32"), comment)
+    if experiment.config.model.direction == "causal":
+        export_streaming_encoder(model, folder / graph("streaming-encoder", "fp32"), config.export.chunk_frames, comment)
+    export_decoder(model, folder / graph("decoder", "fp32"))
+    export_joiner(model, folder / graph("joiner", "fp32"))
+    for part in ("decoder", "joiner"):
+        quantize(folder / graph(part, "fp32"), folder / graph(part, "int8"))
+
+
+def torch_results(config: Config) -> dict[str, dict]:
+    """Stage 6's WER by subnet name, split and method: what the client's stands beside."""
+    results = read_json(config.exp_dir / "results.json")["results"]
+    return {f"{r['name']}/{r['split']}/{r['method']}": r["wer"] for r in results}
+
+
+if __name__ == "__main__":
+    stage_main(10, export, __doc__)

@@ -1,0 +1,69 @@
+"""The stand-alone model in an exported folder: written by stage 10, loaded without the supernet."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.transducer import Transducer
+from utils import config as configuration
+from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
+from utils.stages import StageError
+from utils.text import first_line
+from utils.tokens import Tokenizer
+
+MODEL, CONF, BPE, TOKENS, FACTS = "model.safetensors", "conf.yaml", "bpe.model", "tokens.txt", "export.json"
+
+
+def write_model(folder: Path, model: Transducer, config: Config, tokenizer: Tokenizer, chunk_frames: int, entry: dict) -> None:
+    """Weights, conf, BPE model, tokens and facts of an extracted model.
+
+    Args:
+      config: what the supernet was trained with. chunk_frames: of streaming.
+      entry: of subnets.json; kept as the facts, which stage 10 adds to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = str(Subnet.parse(entry["architecture"]).packed())
+    config = replace(config, model=replace(config.model, architecture=architecture), export=replace(config.export, chunk_frames=chunk_frames))
+    with atomic_path(folder / MODEL) as temporary:
+        save_file(model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture})
+    configuration.save(config, folder / CONF)
+    with atomic_path(folder / BPE) as temporary:
+        temporary.write_bytes(tokenizer.proto)
+    write_text_atomic(folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols)))
+    write_json_atomic(folder / FACTS, entry)
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, Tokenizer, dict]:
+    """The model of an exported folder, with its conf, tokenizer and facts.
+
+    Raises:
+      StageError: a file is missing or damaged, or the weights are not of the conf's model.
+    """
+    require(folder, [MODEL, CONF, BPE, FACTS])
+    config = load_conf(folder)
+    tokenizer = Tokenizer(folder / BPE)
+    model = Transducer(config, tokenizer.vocab_size, training_heads=False)
+    try:
+        model.load_state_dict(load_file(folder / MODEL))
+    except (SafetensorError, OSError) as error:
+        raise StageError(f"{folder / MODEL} is damaged: {first_line(error)}; export it again") from error
+    except RuntimeError as error:
+        raise StageError(f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}") from error
+    return config, model.to(device).eval(), tokenizer, read_json(folder / FACTS)
+
+
+def load_conf(folder: Path) -> Config:
+    """The conf of an exported model."""
+    return configuration.load(Config, folder / CONF)
+
+
+def require(folder: Path, names: list[str]) -> None:
+    """Raise StageError unless the folder has all of these files."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise StageError(f"{folder} lacks {', '.join(missing)}; stage 10 writes exported folders: ./run.sh --stage 10 --stop-stage 10")

@@ -1,0 +1,196 @@
+"""Stage 10's checks: graphs against torch, and dev and test decoded from audio by the client beside torch."""
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from egs.librispeech.todm.client import Client, graph, with_tail
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.data import load_cuts
+from egs.librispeech.todm.experiment import Experiment
+from egs.librispeech.todm.features import filterbank
+from egs.librispeech.todm.frontend import LOG_EPSILON, NUM_MEL_BINS
+from egs.librispeech.todm.onnx_export import LOOK_AHEAD
+from egs.librispeech.todm.quantize import quantizable, quantize_within, session
+from egs.librispeech.todm.recognizer import Recognizer
+from utils.progress import progress
+from utils.scoring import Errors, score
+
+CHECKED_SECONDS = (0.3, 1.0, 5.0, 13.0, 40.0)  # of audio that graphs are held to torch on, in one padded batch
+TOLERANCE = 1e-4  # of an encoder's outputs
+Utterances = list[tuple[str, np.ndarray, str]]  # id, samples, transcript
+
+
+def audio_batches(config: Config, split: str, longest: float | None = None) -> Iterator[Utterances]:
+    """Utterances of a split from their audio files, similar lengths together; ``longest``: seconds in all, from the first on."""
+    cuts = load_cuts(config, [split])
+    if longest is not None:
+        kept, total = [], 0.0
+        for cut in cuts:
+            if total < longest:
+                kept.append(cut)
+                total += cut.duration
+        cuts = kept
+    batch, frames = [], 0.0
+    for cut in sorted(cuts, key=lambda cut: (cut.duration, cut.id)):
+        if batch and (len(batch) + 1) * cut.duration > config.decode.max_duration:
+            yield batch
+            batch = []
+        batch.append((cut.id, cut.load_audio()[0].astype(np.float32), cut.supervisions[0].text))
+    if batch:
+        yield batch
+
+
+class Proof:
+    """Everything stage 10 checks, subnet by subnet.
+
+    Args:
+      entries: the exported subnets. root: where their folders lie.
+    """
+
+    def __init__(self, config: Config, experiment: Experiment, entries: list[dict], root: Path):
+        self.config, self.experiment, self.entries, self.root = config, experiment, entries, root
+        self.modes = ["offline", "streaming"] if experiment.config.model.direction == "causal" else ["offline"]
+        self.rows: list[dict] = []
+        self.differences: list[dict] = []
+        self.graphs: dict[str, dict[str, float]] = {}
+        self.fp32_layers: dict[str, list] = {}
+        self._recognizers: dict[int, Recognizer] = {}
+
+    def variants(self) -> list[tuple[str, str, str]]:
+        """(subnet, mode, precision) of everything that was exported."""
+        return [(entry["name"], mode, precision) for entry in self.entries for mode in self.modes for precision in ("fp32", "int8")]
+
+    def run(self) -> None:
+        """Check graphs, make the int8 encoders, decode."""
+        jobs = [(entry, mode) for entry in self.entries for mode in self.modes]
+        for entry, mode in progress(jobs, desc="check in sherpa-onnx", unit="model"):
+            self.check_graph(entry, mode)
+            dev = self.config.data.dev[0]
+            method = self.config.export.methods[0]
+            fp32 = self.decode(entry, mode, "fp32", method, dev, "dev")
+            self.quantize(entry, mode, dev, method, fp32.wer)
+            for role, splits in (("dev", self.config.data.dev), ("test", self.config.data.test)):
+                for split in splits:
+                    for each in self.config.export.methods if role == "dev" else [method]:
+                        if (split, each) != (dev, method):
+                            self.decode(entry, mode, "fp32", each, split, role)
+                    self.decode(entry, mode, "int8", method, split, role)
+
+    def as_dict(self) -> dict:
+        return {"rows": self.rows, "differences": self.differences, "graph_errors": self.graphs, "int8_kept_in_fp32": self.fp32_layers}
+
+    def recognizer(self, entry: dict, method: str) -> Recognizer:
+        """The torch decoder on the supernet, with this subnet in use."""
+        beam = self.config.decode.beam if method == "beam" else 0
+        if beam not in self._recognizers:
+            e = self.experiment
+            self._recognizers[beam] = Recognizer(e.config, e.model, e.tokenizer, self.entries, beam, self.config.export.chunk_frames)
+        self._recognizers[beam].use(entry["architecture"])
+        return self._recognizers[beam]
+
+    @cached_property
+    def checked_features(self) -> list[torch.Tensor]:
+        """Speech of dev, strung together to the lengths that are checked."""
+        samples = np.concatenate([s for batch in audio_batches(self.config, self.config.data.dev[0], max(CHECKED_SECONDS)) for _, s, _ in batch])
+        samples = np.resize(samples, round(max(CHECKED_SECONDS) * 16000))
+        return [filterbank(samples[: round(seconds * 16000)]) for seconds in CHECKED_SECONDS]
+
+    @torch.inference_mode()
+    def check_graph(self, entry: dict, mode: str) -> None:
+        """The largest difference between an encoder's graph and torch, over real frames."""
+        recognizer, folder = self.recognizer(entry, "greedy"), self.root / entry["name"]
+        model, features = recognizer.model, self.checked_features
+        lengths = torch.tensor([len(f) for f in features])
+        x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
+        encoded, out_lengths = model.encoder(x, lengths, recognizer.subnet)
+        expected = model.joiner.encoder_proj(encoded).numpy()
+        if mode == "offline":
+            got = session(folder / graph("encoder", "fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})[0]
+        else:
+            got = run_streaming_graph(folder / graph("streaming-encoder", "fp32"), x.numpy(), self.config.export.chunk_frames)
+        worst = max(float(np.abs(got[i, :n] - expected[i, :n]).max()) for i, n in enumerate(out_lengths.tolist()))
+        self.graphs.setdefault(entry["name"], {})[mode] = worst
+        if worst > TOLERANCE:
+            logging.warning("%s, %s: the graph's outputs differ from torch's by up to %.1e", entry["name"], mode, worst)
+
+    def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> None:
+        """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev."""
+        folder = self.root / entry["name"]
+        part = "streaming-encoder" if mode == "streaming" else "encoder"
+        x = self.checked_features[-2][None].numpy()
+        inputs = {"x": x, "x_lens": np.array([x.shape[1]])}
+        if mode == "streaming":
+            chunk = self.config.export.chunk_frames + LOOK_AHEAD
+            pieces = x[0, : x.shape[1] // chunk * chunk].reshape(-1, chunk, NUM_MEL_BINS)  # unrelated chunks from the zero state
+            shapes = {i.name: i.shape for i in session(folder / graph(part, "fp32")).get_inputs()}
+            inputs = {"x": pieces} | {n: np.zeros((1, len(pieces), shapes[n][2]), np.float32) for n in ("state0", "state1")}
+        limit = fp32_wer * (1 + self.config.export.int8_tolerance)
+
+        def good() -> bool:
+            return self.client_errors(entry, mode, "int8", method, dev)[0].wer <= limit
+
+        source, target = (folder / graph(part, precision) for precision in ("fp32", "int8"))
+        kept = quantize_within(source, target, inputs, good)
+        self.fp32_layers.setdefault(entry["name"], {})[mode] = [[node, round(error, 5)] for node, error in kept]
+        if kept:
+            logging.info("%s, %s: int8 cost more than %.0f %% of WER on dev; %d of %d layers stay in fp32: %s", entry["name"], mode,
+                         100 * self.config.export.int8_tolerance, len(kept), len(quantizable(source)), ", ".join(node for node, _ in kept))
+
+    def client_errors(self, entry: dict, mode: str, precision: str, method: str, split: str) -> tuple[Errors, dict[str, str], dict[str, str]]:
+        """Errors, references and hypotheses of the client over a split."""
+        client = Client(self.root / entry["name"], precision, method, mode == "streaming", self.config.decode.beam)
+        references, hypotheses = {}, {}
+        for batch in audio_batches(self.config, split):
+            found = client.decode([samples for _, samples, _ in batch])
+            references |= {name: text for name, _, text in batch}
+            hypotheses |= {name: r.text for (name, _, _), r in zip(batch, found)}
+        return score(references, hypotheses), references, hypotheses
+
+    def torch_hypotheses(self, entry: dict, mode: str, method: str, split: str) -> dict[str, str]:
+        """What torch makes of the same audio."""
+        recognizer = self.recognizer(entry, method)
+        hypotheses = {}
+        for batch in audio_batches(self.config, split):
+            if mode == "offline":
+                found = recognizer.transcribe_batch([samples for _, samples, _ in batch])
+            else:
+                streams = [(recognizer.stream(), with_tail(samples)) for _, samples, _ in batch]
+                for stream, samples in streams:
+                    stream.accept(samples)
+                found = [stream.finish() for stream, _ in streams]
+            hypotheses |= {name: t.text for (name, _, _), t in zip(batch, found)}
+        return hypotheses
+
+    def decode(self, entry: dict, mode: str, precision: str, method: str, split: str, role: str) -> Errors:
+        """One row: WER of the client; in fp32 also how many hypotheses are torch's."""
+        errors, references, hypotheses = self.client_errors(entry, mode, precision, method, split)
+        row = {"name": entry["name"], "mode": mode, "precision": precision, "method": method, "split": split, "role": role,
+               **errors.counts(), "utterances": len(references)}
+        if precision == "fp32":
+            expected = self.torch_hypotheses(entry, mode, method, split)
+            different = [name for name in references if hypotheses[name] != expected[name]]
+            row |= {"equal": len(references) - len(different), "torch_wer": round(score(references, expected).wer, 3)}
+            facts = {key: row[key] for key in ("name", "mode", "method", "split")}
+            self.differences += [facts | {"id": name, "reference": references[name], "torch": expected[name], "client": hypotheses[name]}
+                                 for name in different]
+        self.rows.append(row)
+        return errors
+
+
+def run_streaming_graph(path: Path, x: np.ndarray, chunk: int) -> np.ndarray:
+    """Feed (N, T, 80) in chunks through a streaming encoder: (N, T', J), at least as many frames as T has."""
+    run = session(path)
+    shapes = {i.name: i.shape for i in run.get_inputs()}
+    states = [np.zeros((1, len(x), shapes[name][2]), np.float32) for name in ("state0", "state1")]
+    x = np.pad(x, ((0, 0), (0, chunk + LOOK_AHEAD), (0, 0)), constant_values=LOG_EPSILON)
+    outputs = []
+    for start in range(0, x.shape[1] - chunk - LOOK_AHEAD + 1, chunk):
+        out, *states = run.run(None, {"x": x[:, start : start + chunk + LOOK_AHEAD], "state0": states[0], "state1": states[1]})
+        outputs.append(out)
+    return np.concatenate(outputs, axis=1)

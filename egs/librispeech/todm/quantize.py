@@ -1,0 +1,75 @@
+"""int8 graphs: dynamic quantisation of the MatMul weights, per output channel, and what it costs layer by layer."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime import InferenceSession, SessionOptions
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from utils.files import atomic_path
+
+
+def quantizable(path: Path) -> list[str]:
+    """Names of the MatMul nodes of a graph whose second factor is a weight."""
+    graph = onnx.load(path).graph
+    weights = {initializer.name for initializer in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+
+
+def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
+    """Write the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in fp32."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a preprocessing that this graph does not need
+    try:
+        with atomic_path(target) as temporary:
+            quantize_dynamic(source, temporary, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+                             nodes_to_exclude=list(keep))
+    finally:
+        root.setLevel(level)
+
+
+def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, float]]:
+    """The nodes of a graph by the harm of quantising each alone: the relative error of the first output, worst first."""
+    expected = session(source).run(None, inputs)[0]
+    nodes = quantizable(source)
+    harm = []
+    with tempfile.TemporaryDirectory() as folder:
+        for node in nodes:
+            target = Path(folder) / "one.onnx"
+            quantize(source, target, keep=[other for other in nodes if other != node])
+            error = session(target).run(None, inputs)[0] - expected
+            harm.append((node, float(np.linalg.norm(error) / np.linalg.norm(expected))))
+    return sorted(harm, key=lambda item: -item[1])
+
+
+def quantize_within(source: Path, target: Path, inputs: dict[str, np.ndarray], good: Callable[[], bool]) -> list[tuple[str, float]]:
+    """Quantise, and keep the worst layers in fp32, 1, 2, 4, ... of them, until the result is ``good()``.
+
+    Returns:
+      The layers that stayed in fp32, with the error that each would cause.
+    """
+    quantize(source, target)
+    if good():
+        return []
+    ranked = worst_first(source, inputs)
+    count = 1
+    while count < len(ranked):
+        quantize(source, target, keep=[node for node, _ in ranked[:count]])
+        if good():
+            return ranked[:count]
+        count *= 2
+    quantize(source, target, keep=[node for node, _ in ranked])
+    return ranked
+
+
+def session(path: Path, threads: int = 1) -> InferenceSession:
+    """An onnxruntime session on the CPU."""
+    options = SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,244 @@
+"""A recogniser for use: one loaded supernet whose size changes between utterances, or an exported subnet."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from egs.librispeech.todm.beam_search import BeamSearch, GreedySearch, Hypothesis
+from egs.librispeech.todm.budget import within_budget
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.encoder import Operators
+from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.exported import FACTS, load_model
+from egs.librispeech.todm.features import OnlineFilterbank, filterbank
+from egs.librispeech.todm.frontend import LOG_EPSILON, RECEPTIVE_FIELD, SUBSAMPLING, subsampled_length
+from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
+from egs.librispeech.todm.transducer import Transducer
+from utils.audio import SAMPLE_RATE, split_at_pauses
+from utils.checkpoint import CheckpointError
+from utils.stages import StageError
+from utils.tokens import Tokenizer
+
+FRAME_SECONDS = 0.04
+LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING
+WORD_START = "\u2581"
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said.
+
+    Attributes:
+      tokens, timestamps: BPE pieces, and the seconds at which each was recognised (encoder frames of 40 ms).
+      seconds: of audio.
+    """
+
+    text: str
+    tokens: list[str]
+    timestamps: list[float]
+    seconds: float
+
+    def words(self) -> list[dict]:
+        """Words with the time of their first piece."""
+        words: list[dict] = []
+        for token, time in zip(self.tokens, self.timestamps):
+            if token.startswith(WORD_START) or not words:
+                words.append({"word": token.removeprefix(WORD_START), "start": time})
+            else:
+                words[-1]["word"] += token
+        return words
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"words": self.words()}
+
+
+class Recognizer:
+    """Speech to text on 16 kHz float samples.
+
+    Args:
+      entries: subnets by name, as subnets.json has them; the first is in use until :meth:`use` says otherwise.
+      beam: 0: greedy search; else the width of modified beam search.
+      chunk_frames: filterbank frames (10 ms) that a stream advances at a time.
+    """
+
+    def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32):
+        self.config, self.model, self.tokenizer, self.entries = config, model, tokenizer, entries
+        self.beam, self.chunk_frames = beam, chunk_frames
+        self.device = next(model.parameters()).device
+        self._operators: dict[int, Operators] = {}
+        self.use(entries[0]["name"])
+
+    @classmethod
+    def load(cls, path: str | Path, beam: int = 0, device: torch.device | None = None) -> "Recognizer":
+        """From an experiment's folder (the whole supernet) or an exported one.
+
+        Raises:
+          StageError: it is neither, or something in it is missing or damaged.
+        """
+        path, device = Path(path), device or torch.device("cpu")
+        if not path.is_dir():
+            raise StageError(f"{path}: no such folder; give an experiment (exp/NAME) or an exported subnet (exp/NAME/export/SUBNET)")
+        if (path / FACTS).is_file() or not (path / "checkpoints").is_dir():
+            config, model, tokenizer, entry = load_model(path, device)
+            return cls(config, model, tokenizer, [entry | {"architecture": str(model.full)}], beam, config.export.chunk_frames)
+        try:
+            trained = load_experiment(path, None, None, device)
+        except CheckpointError as error:
+            raise StageError(str(error)) from error
+        subnets = path / "subnets.json"
+        largest = describe_subnet(trained.config, trained.tokenizer.vocab_size, trained.model.full, "largest")
+        entries = read_subnets(subnets) if subnets.is_file() else [largest]
+        return cls(trained.config, trained.model, trained.tokenizer, entries, beam, trained.config.export.chunk_frames)
+
+    @property
+    def can_stream(self) -> bool:
+        return self.config.model.direction == "causal"
+
+    def use(self, subnet: str | Subnet) -> None:
+        """Recognise with this subnet from the next utterance on. Nothing is loaded or copied.
+
+        Args:
+          subnet: its name in subnets.json, its architecture, or the subnet itself.
+        Raises:
+          StageError: it is not known, or the model lacks something of it.
+        """
+        by_name = {entry["name"]: entry["architecture"] for entry in self.entries}
+        try:
+            chosen = subnet if isinstance(subnet, Subnet) else Subnet.parse(by_name.get(subnet, subnet))
+        except ValueError:
+            raise StageError(f"no subnet {subnet!r}; there are: {', '.join(by_name)}") from None
+        if not chosen.within(self.model.full):
+            raise StageError(f"subnet {subnet} does not fit the model: {self.model.full}")
+        self.subnet = chosen
+
+    def use_budget(self, budget: str) -> dict:
+        """Use the best of the known subnets within a budget such as 600k, 3M or 0.5; returns its entry.
+
+        Raises:
+          StageError: none fits.
+        """
+        entry = within_budget(budget, self.config.search.cost, self.entries, "--budget")
+        self.use(entry["name"])
+        return entry
+
+    def operators(self, block: int | None = None) -> Operators:
+        """What the SSMs need of the weights of the whole model, computed once."""
+        key = block or 0
+        if key not in self._operators:
+            with torch.inference_mode():
+                self._operators[key] = self.model.encoder.operators(*([block] if block else []))
+        return self._operators[key]
+
+    def search(self, batch: int) -> GreedySearch | BeamSearch:
+        """A search over new utterances."""
+        if self.beam:
+            return BeamSearch(self.model, batch, self.device, self.beam)
+        return GreedySearch(self.model, batch, self.device)
+
+    @torch.inference_mode()
+    def transcribe_batch(self, utterances: list[np.ndarray]) -> list[Transcript]:
+        """Whole utterances at once, each float samples at 16 kHz; one that is too short gives an empty text."""
+        features = [filterbank(samples) for samples in utterances]
+        frames = torch.tensor([len(f) for f in features], device=self.device)
+        encoder = self.model.encoder
+        lengths = subsampled_length(frames)
+        if not utterances or int(lengths.max()) == 0:
+            return [self.transcript(Hypothesis([], []), len(samples) / SAMPLE_RATE) for samples in utterances]
+        x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON).to(self.device)
+        encoded = encoder.encode(encoder.frontend(x), lengths, self.subnet, self.operators())
+        search = self.search(len(utterances))
+        search.accept(encoded, lengths)
+        return [self.transcript(h, len(samples) / SAMPLE_RATE) for h, samples in zip(search.hypotheses(), utterances)]
+
+    def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
+        """A recording of any length, given in pieces: cut in pauses into what the model was trained on (``data.max_seconds``)."""
+        tokens, times, end = [], [], 0.0
+        for start, samples in split_at_pauses(pieces, self.config.data.max_seconds):
+            (part,) = self.transcribe_batch([samples])
+            tokens += part.tokens
+            times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
+            end = (start + len(samples)) / SAMPLE_RATE
+        return Transcript(join(tokens), tokens, times, end)
+
+    def stream(self) -> "Stream":
+        """A stream of one utterance or more, decoded as it arrives.
+
+        Raises:
+          StageError: the model is bidirectional.
+        """
+        if not self.can_stream:
+            raise StageError("this model is bidirectional and needs whole utterances; conf/mini-streaming.yaml trains one that streams "
+                             "(model.direction=causal)")
+        return Stream(self)
+
+    def transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
+        """Tokens and frames as text and times."""
+        symbols = self.tokenizer.symbols
+        tokens = [symbols[t] for t in hypothesis.tokens]
+        return Transcript(join(tokens), tokens, [round(f * FRAME_SECONDS, 2) for f in hypothesis.frames], round(seconds, 3))
+
+
+class Stream:
+    """Audio in as it arrives, text out: every ``chunk_frames`` x 10 ms, with memory that does not grow but for the text.
+
+    Chunk by chunk it computes what the same model computes of the whole utterance.
+    """
+
+    def __init__(self, recognizer: Recognizer):
+        self.recognizer, self.subnet = recognizer, recognizer.subnet  # a subnet chosen later is for later streams
+        self.fbank = OnlineFilterbank()
+        self.search = recognizer.search(1)
+        self.waiting = torch.zeros(0, recognizer.model.encoder.frontend.mean.numel())
+        self.states = recognizer.model.encoder.initial_states(1, self.subnet)
+        self.samples = self.frames = self.decoded = 0
+
+    def accept(self, samples: np.ndarray) -> None:
+        """More samples; whatever chunks they complete are decoded."""
+        self.samples += len(samples)
+        self.fbank.accept(samples)
+        self._take()
+
+    def finish(self) -> Transcript:
+        """No more samples come: decode what is left."""
+        if self.samples:
+            self.fbank.finish()
+            self._take()
+        left = subsampled_length(self.frames) - self.decoded
+        if left > 0:
+            window = self.recognizer.chunk_frames + LOOK_AHEAD
+            self._decode(torch.nn.functional.pad(self.waiting, (0, 0, 0, window - len(self.waiting)), value=LOG_EPSILON), left)
+        return self.transcript()
+
+    def transcript(self) -> Transcript:
+        """What has been recognised so far."""
+        return self.recognizer.transcript(self.search.hypotheses()[0], self.samples / SAMPLE_RATE)
+
+    def _take(self) -> None:
+        features = self.fbank.take()
+        self.frames += len(features)
+        self.waiting = torch.cat([self.waiting, features])
+        chunk = self.recognizer.chunk_frames
+        while len(self.waiting) >= chunk + LOOK_AHEAD:
+            self._decode(self.waiting[: chunk + LOOK_AHEAD], chunk // SUBSAMPLING)
+            self.waiting = self.waiting[chunk:]
+
+    @torch.inference_mode()
+    def _decode(self, window: Tensor, count: int) -> None:
+        """One chunk, of whose encoder frames the first ``count`` are real."""
+        recognizer = self.recognizer
+        operators = recognizer.operators(recognizer.chunk_frames // SUBSAMPLING)
+        window = window[None].to(recognizer.device)
+        encoded, self.states = recognizer.model.encoder.step(window, self.states, self.subnet, operators)
+        self.search.accept(encoded[:, :count], torch.tensor([count], device=recognizer.device))
+        self.decoded += count
+
+
+def join(tokens: list[str]) -> str:
+    """Pieces as text."""
+    return "".join(tokens).replace(WORD_START, " ").strip()
