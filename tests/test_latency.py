@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from egs.librispeech.todm import latency
+from egs.librispeech.todm import client_latency, latency
 from egs.librispeech.todm.latency import LatencyTable, latency_table, measure
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.subnet import Subnet
@@ -13,7 +13,7 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 from utils.stages import StageError
 
 SIZES = [(3, 1), (3, 2), (3, 3), (3, 4)]  # of the tiny space: its heads are not elastic
-TABLE = LatencyTable("this machine", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0})
+TABLE = LatencyTable("this machine", "torch", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0})
 CHECK = [{"net": "the largest net", "table_ms": 6.5, "measured_ms": 6.25}]
 
 
@@ -29,11 +29,11 @@ def ask(tmp_path, monkeypatch):
 
     def fake_measure(model, config, space, sizes):
         calls.append(sizes)
-        return LatencyTable("this machine", 9.0, {size: 1.0 for size in sizes}), CHECK
+        return LatencyTable("this machine", "torch", 9.0, {size: 1.0 for size in sizes}), CHECK
 
     def ask(given: str | None = None) -> LatencyTable:
         config = tiny_config()
-        return latency_table(tmp_path / "latency.json", given, None, config, SearchSpace(config, VOCAB))
+        return latency_table(tmp_path / "latency.json", given, "torch", None, config, SearchSpace(config, VOCAB))
 
     monkeypatch.setattr(latency, "measure", fake_measure)
     monkeypatch.setattr(latency, "machine", lambda: "this machine")
@@ -51,7 +51,7 @@ def test_milliseconds_by_hand():
 
 
 def test_a_table_survives_json():
-    table = LatencyTable("a phone", 0.5, {(3, 1): 1.0, (0, 12): 0.125, (10, 0): 0.375})
+    table = LatencyTable("a phone", "sherpa-onnx", 0.5, {(3, 1): 1.0, (0, 12): 0.125, (10, 0): 0.375})
     assert LatencyTable.from_dict(json.loads(json.dumps(table.as_dict()))) == table
 
 
@@ -68,8 +68,9 @@ def test_a_new_table_is_kept_for_the_next_search(ask, tmp_path):
 
 
 @pytest.mark.parametrize("unfit", [
-    LatencyTable("another machine", 0.5, TABLE.blocks),
-    LatencyTable("this machine", 0.5, {size: 1.0 for size in SIZES[:-1]}),
+    LatencyTable("another machine", "torch", 0.5, TABLE.blocks),
+    LatencyTable("this machine", "torch", 0.5, {size: 1.0 for size in SIZES[:-1]}),
+    LatencyTable("this machine", "sherpa-onnx", 0.5, TABLE.blocks),
 ])
 def test_a_table_that_does_not_fit_is_measured_again(ask, tmp_path, unfit):
     path = write(tmp_path / "latency.json", unfit)
@@ -79,13 +80,13 @@ def test_a_table_that_does_not_fit_is_measured_again(ask, tmp_path, unfit):
 
 def test_a_given_table_is_used_as_it_is(ask, tmp_path):
     """Of whatever machine, and before one of this machine."""
-    phone = LatencyTable("a phone", 0.25, TABLE.blocks | {(1, 1): 0.1})
+    phone = LatencyTable("a phone", "sherpa-onnx", 0.25, TABLE.blocks | {(1, 1): 0.1})
     write(tmp_path / "latency.json", TABLE)
     assert ask(str(write(tmp_path / "phone.json", phone))) == phone and ask.calls == []
 
 
 def test_a_given_table_that_lacks_sizes_is_refused(ask, tmp_path):
-    path = write(tmp_path / "phone.json", LatencyTable("this machine", 0.5, {(3, 1): 1.0, (3, 3): 1.0}))
+    path = write(tmp_path / "phone.json", LatencyTable("this machine", "torch", 0.5, {(3, 1): 1.0, (3, 3): 1.0}))
     with pytest.raises(StageError, match=r"phone.json lacks.*\[\(3, 2\), \(3, 4\)\]"):
         ask(str(path))
     assert ask.calls == []
@@ -123,7 +124,7 @@ def test_times_are_medians_in_turns_without_the_first_two(monkeypatch):
     monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(latency, "REPEATS", 5)
     monkeypatch.setattr(latency, "SECONDS", 4.0)
-    assert latency._interleaved({"a": job("a", 1), "b": job("b", 3)}) == {"a": 20 * 1000 / 4, "b": 60 * 1000 / 4}
+    assert latency.interleaved({"a": job("a", 1), "b": job("b", 3)}) == {"a": 20 * 1000 / 4, "b": 60 * 1000 / 4}
     assert order == ["a", "b"] * 5
 
 
@@ -151,3 +152,27 @@ def test_measuring_a_tiny_model(monkeypatch):
     assert all(row["measured_ms"] > 0 for row in check)
     assert check[0]["table_ms"] == pytest.approx(table.fixed + 3 * table.blocks[3, 4], abs=1e-4)
     assert check[2]["table_ms"] == pytest.approx(table.fixed + 2 * table.blocks[3, 1], abs=1e-4)
+
+
+def test_measuring_in_the_client(monkeypatch):
+    """A clock by which a net takes 2 ms and 0.5 ms per chunk and block: that is what the table must say."""
+    def clocked(jobs):
+        return {key: 2.0 + 0.5 * sum(chunks for _, chunks in nets[key].sizes) for key in jobs}
+
+    nets = {}
+    config = tiny_config()
+    space = SearchSpace(config, VOCAB)
+    monkeypatch.setattr(client_latency, "_clients", lambda model, config, given, root: nets.update(given) or given)
+    monkeypatch.setattr(client_latency, "interleaved", clocked)
+    table, check = client_latency.measure(tiny_model(config), config, space, SIZES)
+    assert table.engine == "sherpa-onnx" and table.fixed == pytest.approx(2.0)
+    assert table.blocks == pytest.approx({(h, c): 0.5 * c for h, c in SIZES})
+    assert [(row["table_ms"], row["measured_ms"]) for row in check] == [(8.0, 8.0), (check[1]["measured_ms"],) * 2, (3.0, 3.0)]
+
+
+def test_the_client_is_what_is_timed(monkeypatch):
+    monkeypatch.setattr(latency, "REPEATS", 3)
+    monkeypatch.setattr(client_latency, "SECONDS", 0.5)
+    config = tiny_config()
+    table, check = client_latency.measure(tiny_model(config), config, SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:])
+    assert table.fixed > 0 and set(table.blocks) == {SIZES[0], SIZES[-1]} and len(check) == 3

@@ -180,6 +180,7 @@ class SearchConfig:
     budgets: list[str] = field(default_factory=lambda: ["0.3", "0.5", "0.75", "1"])  # a fraction or per cent of the largest
     #                             net's cost, or absolute: 600k, 3M, 2.5ms; one subnet is chosen for each
     cost: Literal["encoder_params", "total_params", "macs", "latency"] = "encoder_params"
+    latency_engine: Literal["sherpa-onnx", "torch"] = "sherpa-onnx"  # of search.cost=latency: what runs the net while the clock runs
     latency_table: Optional[str] = None  # measured on the device; null: measured here, once per machine
     seed: int = 1
     population: int = 64        # candidates of a generation

@@ -31,10 +31,12 @@ class LatencyTable:
     """Milliseconds per second of audio, one utterance at a time on one thread.
 
     Attributes:
+      engine: what ran it: sherpa-onnx or torch.
       fixed: frontend, final norm, greedy search. blocks: of a block by (head groups, FFN chunks).
     """
 
     machine: str
+    engine: str
     fixed: float
     blocks: dict[tuple[int, int], float]
 
@@ -43,16 +45,16 @@ class LatencyTable:
         return self.fixed + sum(self.blocks[size] for size in subnet.sizes if size != (0, 0))
 
     def as_dict(self) -> dict:
-        return {"machine": self.machine, "unit": "ms per second of audio, one thread", "fixed": self.fixed,
+        return {"machine": self.machine, "engine": self.engine, "unit": "ms per second of audio, one thread", "fixed": self.fixed,
                 "blocks": {f"{h},{c}": ms for (h, c), ms in self.blocks.items()}}
 
     @classmethod
     def from_dict(cls, values: dict) -> "LatencyTable":
-        return cls(values["machine"], values["fixed"], {tuple(map(int, k.split(","))): ms for k, ms in values["blocks"].items()})
+        return cls(values["machine"], values.get("engine", "torch"), values["fixed"], {tuple(map(int, k.split(","))): ms for k, ms in values["blocks"].items()})
 
 
-def latency_table(path: Path, given: str | None, model: Transducer, config: Config, space: SearchSpace) -> LatencyTable:
-    """The table at ``path`` if this machine made it, else a new one; ``given`` (search.latency_table) is used as it is.
+def latency_table(path: Path, given: str | None, engine: str, model: Transducer, config: Config, space: SearchSpace) -> LatencyTable:
+    """The table at ``path`` if this machine made it with this engine, else a new one; ``given`` (search.latency_table) is used as it is.
 
     Raises:
       StageError: the given table is missing, or lacks a size of this search space.
@@ -64,18 +66,28 @@ def latency_table(path: Path, given: str | None, model: Transducer, config: Conf
     if source.is_file():
         table = LatencyTable.from_dict(read_json(source))
         missing = [size for size in sizes if size not in table.blocks]
-        if not missing and (given or table.machine == machine()):
+        if not missing and (given or (table.machine, table.engine) == (machine(), engine)):
             return table
         if given:
             raise StageError(f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) {missing[:5]}")
-    table, check = measure(model, config, space, sizes)
+    if engine == "torch":
+        table, check = measure(model, config, space, sizes)
+    else:
+        from egs.librispeech.todm import client_latency
+
+        table, check = client_latency.measure(model, config, space, sizes)
     write_json_atomic(path, table.as_dict() | {"check": check})
+    log_check(check)
+    return table
+
+
+def log_check(check: list[dict]) -> None:
+    """Say how far the table is from whole nets; warn where it is off."""
     for row in check:
         wrong = row["table_ms"] / row["measured_ms"] - 1
         log = logging.warning if abs(wrong) > TOLERANCE else logging.info
         log("latency of %s: %.3f ms per second of audio by the table, %.3f measured (%+.0f %%)", row["net"], row["table_ms"],
             row["measured_ms"], 100 * wrong)
-    return table
 
 
 @torch.no_grad()
@@ -107,18 +119,26 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
         encoder.norm(encoder.frontend(features))
         greedy_search(model, encoded, lengths)
 
-    nets = dict(zip(("the largest net", "a middle net", "the smallest net"), (space.largest, space.ladder(3)[1], space.smallest)))
+    nets = checked_nets(space)
     jobs = {("fixed",): fixed} | {size: block(size) for size in sizes} | {name: whole(net) for name, net in nets.items()}
     with _one_thread():
-        times = _interleaved(jobs)
-    # What keeps more never costs less, also where the clock's noise says so: the search relies on it.
-    blocks = {(h, w): max(times[a, b] for a, b in sizes if a <= h and b <= w) for h, w in sizes}
-    table = LatencyTable(machine(), times[("fixed",)], blocks)
+        times = interleaved(jobs)
+    table = LatencyTable(machine(), "torch", times[("fixed",)], never_less_for_more({size: times[size] for size in sizes}))
     return table, [{"net": name, "table_ms": round(table.milliseconds(net), 4), "measured_ms": round(times[name], 4)}
                    for name, net in nets.items()]
 
 
-def _interleaved(jobs: dict) -> dict:
+def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
+    """The whole nets that a table is checked on."""
+    return dict(zip(("the largest net", "a middle net", "the smallest net"), (space.largest, space.ladder(3)[1], space.smallest)))
+
+
+def never_less_for_more(times: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """What keeps more never costs less, also where the clock's noise says so: the search relies on it."""
+    return {(h, w): max(times[a, b] for a, b in times if a <= h and b <= w) for h, w in times}
+
+
+def interleaved(jobs: dict) -> dict:
     """Median ms per second of audio of every job, repeated in turns so that a drift of the machine meets all."""
     taken: dict = {key: [] for key in jobs}
     for _ in progress(range(REPEATS), desc="latency", unit="round"):

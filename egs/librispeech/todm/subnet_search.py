@@ -53,7 +53,7 @@ class SubnetSearch:
             raise StageError(f"{config.exp_dir} holds a model of one size: there is nothing to search")
         latency = None
         if config.search.cost == "latency":
-            latency = latency_table(folder / "latency.json", config.search.latency_table, experiment.model, trained, self.inner)
+            latency = latency_table(folder / "latency.json", config.search.latency_table, config.search.latency_engine, experiment.model, trained, self.inner)
         self.cost = cost_function(config.search.cost, trained, vocab_size, latency)
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
