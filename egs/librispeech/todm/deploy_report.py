@@ -46,8 +46,8 @@ def report(facts: dict, splits: list[tuple[str, str]]) -> str:
     titles = ["subnet", "mode", "weights", *(f"torch WER % {s}" for s, _ in splits), *(f"WER % {s}" for s, _ in splits), "RTF", "ms", "first token ms",
               "MiB", "MB on disk"]
     lines = [f"# {facts['name']}: exported subnets in sherpa-onnx", "", markdown_table(titles, rows, left=3), "",
-             "WER: of the client from audio files, greedy; torch WER: of stage 6. RTF: computing over audio, one thread. ms: computing for an utterance",
-             "(median), streaming: for a chunk. First token: from its time stamp until it is shown. MiB: most memory with 30 s of audio in one piece, above",
+             "WER: of the client from audio files, greedy; torch WER: of stage 6, whose stored features are compressed, so that it may differ a little. RTF: computing over audio, one thread. ms: computing for an utterance",
+             "(median), streaming: for a chunk. First token: from its time stamp until it is shown (median). MiB: most memory with 30 s of audio in one piece, above",
              "the process without a model.", "", *agreement(facts), ""]
     if kept := {f"{name}, {mode}": layers for name, modes in facts["int8_kept_in_fp32"].items() for mode, layers in modes.items() if layers}:
         lines += ["Layers that stay in fp32 in the int8 files, because int8 cost too much WER on dev:", "",
@@ -85,8 +85,8 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
         in_torch = facts["torch_results"].get(f"{entry['name']}/{split}/{facts['rows'][0]['method']}")
         rows.append([f"WER % {split}, in torch", *(["" if in_torch is None else f"{in_torch:.2f}"] * len(facts["benchmark"]))])
     rows += [["real-time factor, one thread", *(f"{b['real_time_factor']:.4f}" for b in facts["benchmark"])],
-             ["ms for an utterance, for a chunk", *(f"{b['latency_ms']:.1f}" for b in facts["benchmark"])],
-             ["first token after, ms", *(f"{b['first_token_ms']:.0f}" if b["mode"] == "streaming" else "" for b in facts["benchmark"])],
+             ["ms for an utterance" + (", for a chunk" if causal else ""), *(f"{b['latency_ms']:.1f}" for b in facts["benchmark"])],
+             *([["first token after, ms", *(f"{b['first_token_ms']:.0f}" if b["mode"] == "streaming" else "" for b in facts["benchmark"])]] if causal else []),
              ["memory for 30 s of audio, MiB", *(f"{b['peak_mib']:.0f}" for b in facts["benchmark"])]]
     table = markdown_table(["", *(f"{b['mode']}, {b['precision']}" for b in facts["benchmark"])], rows)
     offline = ("sherpa-onnx-offline --tokens=tokens.txt --encoder=encoder.int8.onnx \\\n"
