@@ -25,7 +25,7 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SOME = "h0,2f1,3 f2 h1"
 VARIANTS = [((), LARGEST), ((), SOME), ((), "h0f0 - h0-1f0-2"), ((), "- - -"), (("model.gating=false",), SOME), (("model.stack=2",), SOME),
-            (("model.direction=causal",), LARGEST), (("model.direction=causal", "model.stack=2"), SOME)]
+            (("model.direction=causal",), LARGEST)]
 SLOW = "model.dt_min=0.0005"  # states fade over thousands of encoder frames: what is long past must still be heard
 FRAMES = (30, 31, 127, 131, 132, 500, 1300, 4000)
 LOG_EPSILON = float(np.log(1e-10))
@@ -56,8 +56,8 @@ def in_torch(overrides: tuple[str, ...], text: str, features: Tensor) -> Tensor:
 
 def speechlike(frames: int, seed: int = 0) -> Tensor:
     """(frames, 80) in the range of log-mel features, smooth in time and frequency."""
-    noise = torch.randn(1, 1, frames + 8, 84, generator=torch.Generator().manual_seed(1000 * seed + frames))
-    return 2 * nn.functional.avg_pool2d(noise, (9, 5), 1)[0, 0] * 6 - 7.5
+    noise = torch.randn(1, 1, frames + 9, 84, generator=torch.Generator().manual_seed(100_000 * seed + frames))
+    return 12 * nn.functional.avg_pool2d(noise, (9, 5), 1)[0, 0, :frames] - 7.5
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +74,21 @@ def offline(tmp_path_factory):
     return exported
 
 
-def run_offline(path: Path, utterances: list[Tensor], padding: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Positional, as sherpa-onnx does it: a batch padded with log(1e-10), ``padding`` frames longer than it must be."""
+loaded = lru_cache(maxsize=4)(session)
+
+
+def run_offline(path: Path, utterances: list[Tensor], padding: int = 0) -> list[np.ndarray]:
+    """As sherpa-onnx does it: a batch padded with log(1e-10), ``padding`` frames longer than it must be."""
     lengths = [len(u) for u in utterances]
     x = np.full((len(utterances), max(lengths) + padding, 80), LOG_EPSILON, np.float32)
     for row, u in zip(x, utterances):
         row[: len(u)] = u.numpy()
-    run = session(path)
-    names = [i.name for i in run.get_inputs()]
-    return tuple(run.run(None, dict(zip(names, (x, np.array(lengths))))))
+    return step(loaded(path), x, np.array(lengths))
+
+
+def step(run: InferenceSession, *values: np.ndarray) -> list[np.ndarray]:
+    """All outputs; inputs by position, as sherpa-onnx gives them."""
+    return run.run(None, dict(zip((i.name for i in run.get_inputs()), values)))
 
 
 @pytest.mark.parametrize("overrides, text", VARIANTS)
@@ -101,16 +107,16 @@ def test_the_offline_encoder_is_torch_at_every_length_alone_and_in_a_batch(offli
 
 @pytest.mark.parametrize("direction", ["bidirectional", "causal"])
 def test_what_is_hundreds_of_blocks_past_is_carried(offline, direction):
-    """400 s are 312 blocks, so 9 levels of doubling; an impulse at the beginning is heard at the end, in torch as in the graph."""
+    """400 s are 312 blocks, so 9 levels of doubling; the beginning is heard at the end, in torch as in the graph."""
     overrides, frames = (f"model.direction={direction}", "model.dt_max=0.0005", "model.blocks=1", "supernet.min_blocks=1"), 40000
     x = speechlike(frames)
     changed = x.clone()
-    changed[: frames // 50] += 10
+    changed[: frames // 8] *= -1
     got = [run_offline(offline(overrides, "h0-2f0-3"), [u])[0][0, : (frames - 3) // 4] for u in (x, changed)]
     expected = [in_torch(overrides, "h0-2f0-3", u).numpy() for u in (x, changed)]
     for a, b in zip(got, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
-    assert np.abs(expected[0] - expected[1])[-1000:].max() > 0.01
+    assert np.abs(expected[0] - expected[1])[-1000:].max() > 1e-3
 
 
 @pytest.mark.parametrize("overrides, text", [((), LARGEST), (("model.direction=causal",), LARGEST), ((), "- - -")])
@@ -135,6 +141,7 @@ def test_the_offline_encoder_says_what_the_client_asks(offline):
 
 
 MEASURE = """
+import ctypes
 import sys
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
@@ -149,6 +156,8 @@ options.intra_op_num_threads = options.inter_op_num_threads = 1
 run = InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 frames = int(sys.argv[2])
 x = np.random.default_rng(0).normal(-8, 3, (1, frames, 80)).astype(np.float32)
+ctypes.CDLL(None).malloc_trim(0)  # loading leaves 130 MiB to be used again, which would hide what running needs
+open("/proc/self/clear_refs", "w").write("5")  # the most resident starts anew
 before = most()
 encoded, lengths = run.run(None, {"x": x, "x_lens": np.array([frames])})
 assert lengths == (frames - 3) // 4 and np.isfinite(encoded).all()
@@ -161,12 +170,15 @@ def mini(tmp_path_factory) -> tuple[Transducer, Path]:
     """The largest net of conf/mini.yaml with random weights, and its offline encoder."""
     torch.manual_seed(0)
     model = Transducer(load("mini"), 120, training_heads=False).eval()
+    with torch.no_grad():
+        for p in model.parameters():  # new SSMs are equal in part, and equal weights are stored once
+            p.add_(0.01 * torch.randn_like(p))
     path = tmp_path_factory.mktemp("mini") / "encoder.onnx"
     export_offline_encoder(model, path, "")
     return model, path
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
 def test_memory_is_linear_in_the_length(mini):
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
 
@@ -175,7 +187,7 @@ def test_memory_is_linear_in_the_length(mini):
         return float(subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout)
 
     assert megabytes(30) < 300
-    assert megabytes(120) < 3 * megabytes(60)
+    assert 10 < megabytes(120) < 3 * megabytes(60)
 
 
 def numbers(*modules: nn.Module) -> int:
@@ -217,10 +229,10 @@ def test_files_hold_the_parameters_and_little_else(mini, offline, tmp_path):
 @pytest.mark.parametrize("overrides, text", VARIANTS)
 def test_small_graphs_hold_their_own_parameters_too(offline, overrides, text):
     model = alone(overrides, text)
-    own = 4 * numbers(model.encoder, model.joiner.encoder_proj)
-    padding = 4 * 7 * 80
-    assert own - 200 < weight_bytes(check(offline(overrides, text))) < own + padding + 20_000 / 3 * 1.5
-    assert offline(overrides, text).stat().st_size < 1.5 * own + 200_000
+    own, padding = 4 * numbers(model.encoder, model.joiner.encoder_proj), 4 * 7 * 80
+    graph = check(offline(overrides, text))
+    assert own <= weight_bytes(graph) < own + padding + 3000
+    assert offline(overrides, text).stat().st_size < 1.5 * own + 100 * len(graph.graph.node) + 10_000
 
 
 STREAMED = [(("model.direction=causal",), LARGEST, 8), (("model.direction=causal",), LARGEST, 32), (("model.direction=causal",), SOME, 32),
@@ -229,7 +241,7 @@ STREAMED = [(("model.direction=causal",), LARGEST, 8), (("model.direction=causal
 # By hand: 24 channels in 3 groups of heads (6 without gating), 3 modes: 24 states a group (12), twice with two SSMs stacked.
 STATES = {(("model.direction=causal",), LARGEST): 9 * 24, (("model.direction=causal",), SOME): 3 * 24,
           (("model.direction=causal", "model.stack=2"), "h0f0 - h0-1f0-2"): 3 * 24 * 2,
-          (("model.direction=causal", "model.gating=false"), SOME): 3 * 12, (("model.direction=causal",), "- - -"): 0}
+          (("model.direction=causal", "model.gating=false"), SOME): 3 * 12}
 
 
 @pytest.fixture(scope="module")
@@ -253,10 +265,6 @@ def new_states(run: InferenceSession, batch: int) -> list[np.ndarray]:
     return [np.zeros((layers, batch, int(metadata[key])), np.float32) for key in ("d_model", "rnn_hidden_size")]
 
 
-def step(run: InferenceSession, *values: np.ndarray) -> list[np.ndarray]:
-    return run.run(None, dict(zip((i.name for i in run.get_inputs()), values)))
-
-
 @pytest.mark.parametrize("overrides, text, chunk", STREAMED)
 def test_chunk_by_chunk_the_streaming_encoder_is_torch_on_the_whole_utterance(streaming, overrides, text, chunk):
     run = session(streaming(overrides, text, chunk))
@@ -271,7 +279,7 @@ def test_chunk_by_chunk_the_streaming_encoder_is_torch_on_the_whole_utterance(st
         np.testing.assert_allclose(got, in_torch(overrides, text, utterance).numpy(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("overrides, text, chunk", STREAMED)
+@pytest.mark.parametrize("overrides, text, chunk", [key for key in STREAMED if key[:2] in STATES])
 def test_the_streaming_encoder_says_what_the_client_asks_of_an_lstm(streaming, overrides, text, chunk):
     run = session(streaming(overrides, text, chunk))
     size = str(STATES[overrides, text])

@@ -34,6 +34,7 @@ class Stage:
       outputs: paths below its folder that must exist for it to be finished.
       passive_keys: keys below ``keys`` that change nothing about the result (speed, logging).
       always: it is never skipped, because it finds out itself what is left to do.
+      more: values beside those of the keys, where they count only in some cases.
     """
 
     number: int
@@ -47,11 +48,12 @@ class Stage:
     outputs: tuple[str, ...]
     passive_keys: tuple[str, ...] = ()
     always: bool = False
+    more: Callable[[Any], dict[str, Any]] = lambda config: {}
 
     def values(self, config: Any) -> dict[str, Any]:
         """The conf values that its result depends on."""
         passive = configuration.select(config, self.passive_keys)
-        return {k: v for k, v in configuration.select(config, self.keys).items() if k not in passive}
+        return {k: v for k, v in configuration.select(config, self.keys).items() if k not in passive} | self.more(config)
 
 
 class StageRunner:
@@ -83,11 +85,8 @@ class StageRunner:
         stamp = self.stamp(stage)
         if stamp is None:
             return ["it has not finished yet"]
-        reasons = [
-            f"{key} was {stamp['conf'].get(key)!r}, is {value!r}"
-            for key, value in stage.values(self.config).items()
-            if stamp["conf"].get(key) != value
-        ]
+        before = stage.values(type(self.config)()) | stamp["conf"]  # a key that is newer than the stamp had its default then
+        reasons = [f"{key} was {before.get(key)!r}, is {value!r}" for key, value in stage.values(self.config).items() if before.get(key) != value]
         for number in stage.after:
             before = self.stamp(self.stages[number])
             if before is not None and before["run"] != stamp["after"].get(str(number)):

@@ -63,6 +63,10 @@ class Targets:
         zeros = torch.zeros_like(self.lengths)
         return torch.stack([zeros, zeros, self.lengths, self.frames], dim=1)
 
+    def real_frames(self, length: int) -> Tensor:
+        """(B, length) bool: which frames of a padded batch are real."""
+        return torch.arange(length, device=self.frames.device) < self.frames[:, None]
+
     def check(self, names: list[str]) -> None:
         """Raise ValueError naming every utterance that has more tokens than encoder frames, or no token."""
         bad = ((self.lengths > self.frames) | (self.lengths == 0)).nonzero()[:, 0].tolist()

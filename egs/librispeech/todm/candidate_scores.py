@@ -89,7 +89,7 @@ class CandidateScores:
             sums, frames = [0.0] * len(group), 0
             for batch in self.slice:
                 targets = make_targets(batch, self.experiment.tokenizer)
-                _, (_, *losses) = self.loss(batch.features, targets, group, Weights(1.0, 1.0, 0.0))
+                _, (_, *losses) = self.loss(batch.features, targets, group, Weights.scoring(self.experiment.config.loss))
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
             self.cache.add("loss", {subnet: total / frames for subnet, total in zip(group, sums)})

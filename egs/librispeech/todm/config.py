@@ -10,6 +10,7 @@ from utils.text import file_name
 
 RECIPE = Path(__file__).parent
 CONFS = RECIPE / "conf"
+LEARNED = ("simple-topk", "iterative-zero-out", "orthosoftmax")  # values of select.method that are learned in training
 
 
 @dataclass
@@ -129,6 +130,8 @@ class LossConfig:
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
     ctc_weight: float = 0.0     # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
     ctc_first: int = 0          # first updates in which CTC trains the encoder alone: it finds alignments sooner
+    objective: Literal["transducer", "ctc"] = "transducer"  # ctc: the encoder and its CTC head are the model
+    subnet_weighting: Literal["constant", "saturating"] = "constant"  # saturating: times 1 - exp(-loss per frame), without gradient
     subnet_weight: float = 1.0  # of the hard-label loss of each smaller subnet (transducer; CTC while it trains alone)
 
 
@@ -169,8 +172,22 @@ class TrainConfig:
 class SelectConfig:
     """Stage 5: which subnets are decoded, exported and reported."""
 
-    method: Literal["uniform", "evolution", "random"] = "uniform"
+    method: Literal["uniform", "evolution", "random", "simple-topk", "iterative-zero-out", "orthosoftmax"] = "uniform"
     num_subnets: int = 5        # of uniform: a ladder from the largest to the smallest, evenly spaced in encoder parameters
+
+
+@dataclass
+class LearnConfig:
+    """Learned selection (select.method=simple-topk, iterative-zero-out or orthosoftmax): stage 4 learns which parts every
+    size of search.budgets keeps, in step 1; in step 2 the sizes are trained as they are."""
+
+    granularity: Literal["module", "component"] = "component"  # whole SSMs and FFNs, or head groups and FFN chunks
+    share: float = 0.6          # of train.updates that step 1 ends at; it begins at method.subnets_from
+    iterations: int = 8         # in which step 1 shrinks to the smallest size (simple-topk, iterative-zero-out)
+    penalty: float = 1.0        # weight per frame: orthosoftmax 1 (ramped up from 0), iterative-zero-out 5 in their papers
+    tau_end: float = 0.01       # orthosoftmax: temperature at the end of step 1, from 1, exponentially
+    lr_scale: float = 1.0       # of the scores' learning rate relative to train.lr
+    stochastic_depth: float = 0.0  # step 2: probability with which the largest net's pass drops a module that the smallest lacks
 
 
 @dataclass
@@ -260,6 +277,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
@@ -317,6 +335,15 @@ def check(config: Config) -> None:
     need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
     need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
     need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
+    need(config.loss.objective == "transducer" or config.loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")
+    if config.select.method in LEARNED:
+        learn, last = config.learn, config.learn.share * config.train.updates
+        need(0 < learn.share < 1, f"learn.share {learn.share} is not between 0 and 1")
+        need(config.method.subnets_from < last, f"step 1 ends at update {last:.0f} (learn.share), before it begins (method.subnets_from)")
+        need(config.search.cost != "latency", f"select.method={config.select.method} counts parameters or MACs, not latency: search.cost=macs")
+        need(not m.architecture, f"select.method={config.select.method} needs the whole search space, not model.architecture")
+        need(learn.iterations >= 1 and learn.penalty >= 0 and 0 < learn.tau_end <= 1 and learn.lr_scale > 0 and 0 <= learn.stochastic_depth < 1,
+             "learn: iterations must be at least 1, penalty not negative, tau_end in (0, 1], lr_scale positive, stochastic_depth in [0, 1)")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

@@ -13,7 +13,7 @@ FRAMES_PER_SECOND = 100
 class Cost:
     """Attributes:
     encoder_params: of frontend, blocks and final norm.
-    total_params: the encoder's, the predictor's and the joiner's: what decoding needs (no training heads).
+    total_params: the encoder's, the predictor's and the joiner's, or of a CTC model the head's: what decoding needs.
     macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent form (4 real MACs
       for a complex product, 2 for a complex by real); predictor and joiner run once per encoder frame.  Norms, biases
       and activations are not counted.
@@ -40,11 +40,15 @@ def cost(config: Config, vocab_size: int, subnet: Subnet) -> Cost:
     conv = m.predictor_dim * (m.predictor_dim // predictor_groups) * m.context_size
     joiner_weights = (m.dim + m.predictor_dim + vocab_size) * m.joiner_dim
     decoder_params = vocab_size * m.predictor_dim + conv + joiner_weights + 2 * m.joiner_dim + vocab_size
+    decoder_macs = conv + joiner_weights
+    if config.loss.objective == "ctc":
+        decoder_macs = m.dim * vocab_size
+        decoder_params = decoder_macs + vocab_size
     frames = FRAMES_PER_SECOND / SUBSAMPLING
     return Cost(
         encoder_params=encoder_params,
         total_params=encoder_params + decoder_params,
-        macs_per_second=round(frames * (front_macs + frame_macs + conv + joiner_weights)),
+        macs_per_second=round(frames * (front_macs + frame_macs + decoder_macs)),
     )
 
 

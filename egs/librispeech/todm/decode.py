@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.beam_search import Hypothesis, greedy_search, modified_beam_search
+from egs.librispeech.todm.config import Config, DecodeConfig
+from egs.librispeech.todm.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
 from egs.librispeech.todm.data import eval_loader, load_cuts
 from egs.librispeech.todm.experiment import Experiment, load_experiment
-from egs.librispeech.todm.beam_search import greedy_search, modified_beam_search
 from egs.librispeech.todm.stages import stage_main
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
+from egs.librispeech.todm.transducer import Transducer
 from utils.checkpoint import CheckpointError
 from utils.distributed import local_device
 from utils.files import write_json_atomic, write_text_atomic
@@ -37,15 +40,22 @@ def decode_split(experiment: Experiment, config: Config, subnet: Subnet, split: 
         begin = time.monotonic()
         batch = batch.to(device)
         encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
-        if method == "greedy":
-            found = greedy_search(experiment.model, encoded, lengths, config.decode.max_symbols)
-        else:
-            found = modified_beam_search(experiment.model, encoded, lengths, config.decode.beam)
+        found = search(experiment.model, encoded, lengths, method, config.decode, experiment.config.loss.objective == "ctc")
         computing += time.monotonic() - begin
         audio += batch.seconds
         references.update(zip(batch.ids, batch.texts))
         hypotheses.update((name, experiment.tokenizer.decode(h.tokens)) for name, h in zip(batch.ids, found))
     return references, hypotheses, audio, computing
+
+
+def search(model: Transducer, encoded: Tensor, lengths: Tensor, method: str, config: DecodeConfig, ctc: bool) -> list[Hypothesis]:
+    """Encoder output (B, T', dim) -> the hypotheses of greedy or beam search, for a transducer or a CTC model."""
+    if ctc:
+        log_probs = model.heads.ctc(encoded).float().log_softmax(-1)
+        return ctc_greedy_search(log_probs, lengths) if method == "greedy" else ctc_prefix_beam_search(log_probs, lengths, config.beam)
+    if method == "greedy":
+        return greedy_search(model, encoded, lengths, config.max_symbols)
+    return modified_beam_search(model, encoded, lengths, config.beam)
 
 
 def decode(config: Config, arguments: Namespace) -> None:

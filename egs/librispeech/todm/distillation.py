@@ -11,6 +11,13 @@ from utils.transducer_loss import Targets
 IMPOSSIBLE = -30.0  # log-probability of a class that a node does not have
 
 
+def node_divergence(method: MethodConfig, config: DistillConfig, teacher: Tensor, student: Tensor) -> Tensor:
+    """The divergence that ``method.distill`` names, of log-probabilities (..., V) -> (...)."""
+    if method.distill == "kl":
+        return kl_divergence(teacher, student)
+    return adaptive_alpha_divergence(teacher, student, config.alpha_minus, config.alpha_plus, config.clip)
+
+
 class LatticeDistillation:
     """Divergence of student from teacher over the nodes of one batch's pruned lattice.
 
@@ -20,8 +27,7 @@ class LatticeDistillation:
 
     def __init__(self, method: MethodConfig, config: DistillConfig, ranges: Tensor, targets: Targets):
         self.method, self.config = method, config
-        real_frame = torch.arange(ranges.shape[1], device=ranges.device) < targets.frames[:, None]
-        self.mask = real_frame[..., None] & (ranges <= targets.lengths[:, None, None])  # (B, T, R)
+        self.mask = targets.real_frames(ranges.shape[1])[..., None] & (ranges <= targets.lengths[:, None, None])  # (B, T, R)
         batch = torch.arange(len(ranges), device=ranges.device)[:, None, None]
         self.symbol = torch.nn.functional.pad(targets.symbols, (0, 1))[batch, ranges]  # (B, T, R)
         self.at_end = ranges >= targets.lengths[:, None, None]  # no next symbol there
@@ -38,10 +44,5 @@ class LatticeDistillation:
 
     def __call__(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Sum over frames of the mean over the frame's nodes; both of :meth:`log_probs`."""
-        if self.method.distill == "kl":
-            divergence = kl_divergence(teacher, student)
-        else:
-            c = self.config
-            divergence = adaptive_alpha_divergence(teacher, student, c.alpha_minus, c.alpha_plus, c.clip)
-        divergence = divergence.masked_fill(~self.mask, 0.0)
+        divergence = node_divergence(self.method, self.config, teacher, student).masked_fill(~self.mask, 0.0)
         return (divergence.sum(-1) / self.mask.sum(-1).clamp(min=1)).sum()

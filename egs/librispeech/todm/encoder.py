@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from egs.librispeech.todm.config import ModelConfig
 from egs.librispeech.todm.feed_forward import FeedForward
 from egs.librispeech.todm.frontend import Frontend, subsampled_length
+from egs.librispeech.todm.gates import Gates
 from egs.librispeech.todm.mhssm import MultiHeadSSM
 from egs.librispeech.todm.ssm import BLOCK, BlockwiseOperators, make_operators
 from egs.librispeech.todm.subnet import BlockChoice, Subnet
@@ -39,11 +40,12 @@ class Block(nn.Module):
             self.ffn = FeedForward(config.dim, chunk_dim, chunks, config.dropout, adaptive)
 
     def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators],
-                states: list[Tensor] | None = None) -> Tensor:
+                states: list[Tensor] | None = None, gates: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        heads, chunks = gates or (None, None)
         if choice.heads:
-            x = x + self.ssm(x, mask, choice.heads, operators, states)
+            x = x + self.ssm(x, mask, choice.heads, operators, states, heads)
         if choice.ffn:
-            x = x + self.ffn(x, choice.ffn)
+            x = x + self.ffn(x, choice.ffn, chunks)
         return x
 
 
@@ -74,13 +76,17 @@ class Encoder(nn.Module):
             made = iter(make_operators([ssm for of_block in ssms for ssm in of_block], block) if any(ssms) else [])
         return [[next(made) for _ in of_block] for of_block in ssms]
 
-    def encode(self, x: Tensor, lengths: Tensor, subnet: Subnet, operators: Operators) -> Tensor:
-        """The blocks of one subnet: frontend output (B, T', dim), lengths (B,) in encoder frames -> (B, T', dim)."""
+    def encode(self, x: Tensor, lengths: Tensor, subnet: Subnet, operators: Operators, gates: Gates | None = None) -> Tensor:
+        """The blocks of one subnet: frontend output (B, T', dim), lengths (B,) in encoder frames -> (B, T', dim).
+
+        Args:
+          gates: of learned selection: what the parts of the largest net, which ``subnet`` then is, are multiplied by.
+        """
         if not subnet.within(self.full):
             raise ValueError(f"the subnet does not fit this model.\n  subnet: {subnet}\n  model:  {self.full}")
         mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        for block, choice, ops in zip(self.blocks, subnet.blocks, operators):
-            x = block(x, mask, choice, ops)
+        for i, (block, choice, ops) in enumerate(zip(self.blocks, subnet.blocks, operators)):
+            x = block(x, mask, choice, ops, gates=None if gates is None else (gates.heads[i], gates.ffn[i]))
         return self.norm(x)
 
     def forward(self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.learned_selection import make_selector
 from egs.librispeech.todm.transducer import Transducer
 from utils import config as configuration
 from utils.checkpoint import CheckpointError, average_between, list_checkpoints, load_checkpoint
@@ -92,6 +93,6 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
         words = f"mean over updates {first_update + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
-    model = Transducer(config, tokenizer.vocab_size).to(device)
+    model = Transducer(config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)).to(device)
     model.load_state_dict(state)
     return Experiment(config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words)

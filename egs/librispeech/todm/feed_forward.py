@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from egs.librispeech.todm.gates import any_of
 from egs.librispeech.todm.subnet import is_leading
 from utils.dropout import dropout
 
@@ -23,7 +24,8 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(dim, chunk_dim * chunks)
         self.down = nn.Linear(chunk_dim * chunks, dim)
 
-    def forward(self, x: Tensor, kept: tuple[int, ...]) -> Tensor:
+    def forward(self, x: Tensor, kept: tuple[int, ...], gate: Tensor | None = None) -> Tensor:
+        """``gate``: (chunks,), what every chunk's part of the output is multiplied by (learned selection); all chunks are kept then."""
         up, bias, down = self.up.weight, self.up.bias, self.down.weight
         if len(kept) < self.chunks:
             index = self.hidden_index(kept, x.device)
@@ -31,7 +33,9 @@ class FeedForward(nn.Module):
         p = self.dropout * len(kept) / self.chunks if self.adaptive else self.dropout
         hidden = nn.functional.silu(nn.functional.linear(self.norm(x), up, bias))
         hidden = dropout(hidden, p, self.training)
-        return nn.functional.linear(hidden, down, self.down.bias)
+        if gate is None:
+            return nn.functional.linear(hidden, down, self.down.bias)
+        return nn.functional.linear(hidden * gate.repeat_interleave(self.chunk_dim).to(hidden.dtype), down) + any_of(gate) * self.down.bias
 
     def hidden_index(self, kept: tuple[int, ...], device: torch.device) -> slice | Tensor:
         """Hidden channels of the kept chunks; the same index set serves both sides of the FFN."""

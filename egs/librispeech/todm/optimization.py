@@ -12,20 +12,28 @@ DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more 
 
 
 def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight decay."""
+    """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight decay, and learned scores in another."""
     groups: dict[bool, list] = {False: [], True: []}
+    scores = []
     for name, p in model.named_parameters():
-        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+        if name.startswith("selector."):
+            scores.append(p)
+        else:
+            groups[name.rpartition(".")[2] in DYNAMICS].append(p)
     t = config.train
     params = [
         {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},
         {"params": groups[True], "lr_scale": t.ssm_lr_scale, "weight_decay": 0.0},
     ]
+    if scores:
+        params.append({"params": scores, "lr_scale": config.learn.lr_scale, "weight_decay": 0.0})
     if config.method.optimizer == "adam":
         return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
     for group in params:
         del group["weight_decay"]
     params[1]["param_max_rms"] = math.inf  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
+    if scores:  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
+        params[2] |= {"param_min_rms": 1.0, "param_max_rms": math.inf}
     return ScaledAdam(params, lr=t.lr)
 
 

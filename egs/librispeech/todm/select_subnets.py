@@ -1,14 +1,16 @@
-"""Stage 5: chooses the subnets that are decoded and reported: a uniform ladder, or a search on dev under budgets."""
+"""Stage 5: chooses the subnets that are decoded and reported: a uniform ladder, a search on dev under budgets, or what training has learnt."""
 
 import logging
 from argparse import Namespace
 
 import torch
 
-from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.budget import UNITS
+from egs.librispeech.todm.config import LEARNED, Config
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.pictures import draw_front
 from egs.librispeech.todm.search_space import SearchSpace
+from egs.librispeech.todm.selection_report import draw_masks, draw_scores, selection_folder
 from egs.librispeech.todm.stages import stage_main
 from egs.librispeech.todm.subnet_search import SubnetSearch
 from egs.librispeech.todm.subnets_file import describe_subnet, write_subnets
@@ -22,6 +24,8 @@ def select(config: Config, arguments: Namespace) -> None:
     try:
         if config.select.method == "uniform":
             select_ladder(config)
+        elif config.select.method in LEARNED:
+            select_learned(config)
         else:
             select_by_search(config)
     except CheckpointError as error:
@@ -36,6 +40,28 @@ def select_ladder(config: Config) -> None:
     write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
     for entry in entries:
         logging.info("%s: %s", entry["name"], entry["architecture"])
+
+
+def select_learned(config: Config) -> None:
+    """The nets of the masks that training has frozen."""
+    experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
+    selector = experiment.model.selector
+    if selector is None or not selector.frozen:
+        raise StageError(f"{config.exp_dir} has no frozen masks: stage 4 with select.method={config.select.method} makes them: "
+                         "./run.sh --stage 4 --stop-stage 4")
+    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
+    how = f"{config.select.method} ({trained.learn.granularity}-wise)"
+    entries = []
+    for budget, subnet in selector.subnets().items():
+        entry = describe_subnet(trained, vocab_size, subnet, how)
+        entries.append(entry | {"budget": budget, "cost": selector.units.price(subnet), "limit": round(selector.budgets[budget], 4),
+                                "cost_unit": UNITS[trained.search.cost]})
+        logging.info("%s (%s, budget %s): %s", entry["name"], how, budget, entry["architecture"])
+    write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
+    folder = selection_folder(config.exp_dir)
+    draw_scores(config.exp_dir, selector.units, folder / "scores.png", f"{config.name}: {how}")
+    draw_masks({e["budget"]: e["architecture"] for e in entries}, folder / "masks.png", how)
+    logging.info("pictures: %s, %s", folder / "scores.png", folder / "masks.png")
 
 
 def select_by_search(config: Config) -> None:

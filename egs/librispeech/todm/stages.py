@@ -7,11 +7,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from egs.librispeech.todm.config import CONFS, Config, load
+from egs.librispeech.todm.config import CONFS, LEARNED, Config, load
+from utils import config as configuration
 from utils.config import ConfigError
 from utils.stages import Stage, StageError, StageRunner
 
 CORPUS_KEYS = ("data.corpus", "data.root", "data.train", "data.dev", "data.test")
+
+
+def learned_values(config: Config) -> dict:
+    """What stage 4 depends on beside its keys: learned selection trains with the supernet, other selection comes after it."""
+    if config.select.method not in LEARNED:
+        return {"select.learned": None}
+    return {"select.learned": config.select.method, **configuration.select(config, ("learn", "search.budgets", "search.cost"))}
+
 
 STAGES = {
     stage.number: stage
@@ -30,7 +39,8 @@ STAGES = {
               ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
                "data.musan", "data.musan_prob"), (3,),
               "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
-              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend")),
+              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend"),
+              more=learned_values),
         Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select", "search", "decode.weights", "decode.range", "decode.max_symbols"), (4,),
               "{exp}/checkpoints, {data}/cuts (dev)", "{exp}/subnets.json, {exp}/search (search.json, front.png)", "exp", ("subnets.json",)),
         Stage(6, "decode and score", "egs.librispeech.todm.decode", ("decode",), (5,),

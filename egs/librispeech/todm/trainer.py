@@ -16,8 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import Batch, eval_loader, statistics_path, train_loader
 from egs.librispeech.todm.experiment import checkpoint_folder, describe, rng_state, set_rng_state
+from egs.librispeech.todm.learned_selection import LearnedSampler, make_selector
 from egs.librispeech.todm.optimization import PRECISIONS, Window, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
+from egs.librispeech.todm.selection_report import append_scores
+from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
 from egs.librispeech.todm.transducer import Transducer
 from utils.checkpoint import RunningAverage, save_checkpoint
@@ -44,8 +47,9 @@ class Trainer:
             seed(t.seed)  # the same weights on every rank
         self.tokenizer = Tokenizer(config.lang_dir / "bpe.model")
         self.space = SearchSpace(config, self.tokenizer.vocab_size)
-        self.sampler = SubnetSampler(self.space, t.seed, rank)
-        self.model = Transducer(config, self.tokenizer.vocab_size)
+        self.selector = make_selector(config, self.tokenizer.vocab_size)
+        self.sampler = LearnedSampler(self.selector, t.seed, rank) if self.selector else SubnetSampler(self.space, t.seed, rank)
+        self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
         self.model.to(device)
         backend = choose_backend(config.loss.backend, device)
@@ -161,8 +165,9 @@ class Trainer:
         t = self.config.train
         subnets = self.sampler(self.update)
         weights = Weights.at(self.update, self.config.loss, self.config.distill)
+        nets = 1 + len(subnets) + int(self.selector is not None and self.selector.learns(self.update))
         while True:
-            totals, seconds, frames, good = [0.0] * (1 + len(subnets)), 0.0, 0, True
+            totals, seconds, frames, good = [0.0] * nets, 0.0, 0, True
             group = [next(batches) for _ in range(t.accumulate)]
             for i, batch in enumerate(group):
                 batch = batch.to(self.device)
@@ -171,7 +176,7 @@ class Trainer:
                 wait = self.world_size > 1 and i + 1 < t.accumulate
                 with self.step_module.no_sync() if wait else contextlib.nullcontext():
                     with torch.autocast(self.device.type, PRECISIONS[t.precision], enabled=t.precision != "fp32"):
-                        loss, losses = self.step_module(batch.features, targets, subnets, weights)
+                        loss, losses = self.step_module(batch.features, targets, subnets, weights, self.update)
                     if not self.all_finite(loss):
                         good = False
                         break
@@ -206,6 +211,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if finite:
             self.update += 1
+            if self.selector is not None and self.selector.after_update(self.update):
+                logging.info("update %d: the masks are frozen: %s", self.update,
+                             "; ".join(f"{text}: {net}" for text, net in self.selector.subnets().items()))
         return finite
 
     def skip_bad(self, group: list[Batch]) -> None:
@@ -223,13 +231,19 @@ class Trainer:
 
     # ---- around the loop
 
+    def watched(self) -> list[Subnet]:
+        """The largest, a middle and the smallest net: of the search space, or those that the learned scores would choose now."""
+        if self.selector is not None:
+            nets = self.selector.distinct_nets()
+            return [nets[0], nets[len(nets) // 2], nets[-1]]
+        return [self.space.largest, self.space.ladder(3)[1 if not self.space.fixed else 0], self.space.smallest]
+
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None) -> None:
         """Loss per frame on dev (transducer; CTC while it trains alone) of the largest, a middle and the smallest net, by rank 0."""
         if self.rank == 0:
             self.model.eval()
-            nets = {"largest": self.space.largest, "middle": self.space.ladder(3)[1 if not self.space.fixed else 0],
-                    "smallest": self.space.smallest}
+            nets = dict(zip(("largest", "middle", "smallest"), self.watched()))
             ctc_alone = Weights.at(self.update, self.config.loss, self.config.distill).ctc_alone
             weights, kind = (Weights(0.0, 0.0, 0.0), "CTC ") if ctc_alone else (Weights(1.0, 1.0, 0.0), "")
             sums, frames = [0.0] * 3, 0
@@ -262,6 +276,8 @@ class Trainer:
                   "epoch": self.epoch, "bad batches": self.bad_total}
         for name, value in values.items():
             writer.add_scalar(name, value, self.update)
+        if self.selector is not None and not self.selector.frozen:
+            append_scores(self.config.exp_dir, self.update, self.selector)
 
     def scan_largest_batches(self) -> None:
         """Forward and backward of the largest batch of every bucket, so that memory runs out now or never (GPU only)."""

@@ -70,10 +70,12 @@ class Transducer(nn.Module):
       config: the recipe's configuration.
       vocab_size: V.
       architecture: build only this subnet; default: ``config.model.architecture``, else the largest net.
-      training_heads: build what only the losses need.
+      training_heads: build what only the losses need (a CTC model keeps its CTC head).
+      selector: of learned selection: the scores that are trained with the supernet.
     """
 
-    def __init__(self, config: Config, vocab_size: int, architecture: Subnet | None = None, training_heads: bool = True):
+    def __init__(self, config: Config, vocab_size: int, architecture: Subnet | None = None, training_heads: bool = True,
+                 selector: nn.Module | None = None):
         super().__init__()
         m = config.model
         if architecture is None:
@@ -82,7 +84,9 @@ class Transducer(nn.Module):
         self.encoder = Encoder(m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive")
         self.predictor = Predictor(vocab_size, m.predictor_dim, m.context_size)
         self.joiner = Joiner(m.dim, m.predictor_dim, m.joiner_dim, vocab_size)
+        training_heads = training_heads or config.loss.objective == "ctc"
         self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, config.loss.ctc_weight > 0) if training_heads else None
+        self.selector = selector
 
     @property
     def full(self) -> Subnet:

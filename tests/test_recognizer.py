@@ -1,0 +1,639 @@
+import functools
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from egs.librispeech.todm.budget import within_budget
+from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.experiment import describe
+from egs.librispeech.todm.exported import BPE, CONF, FACTS, MODEL, TOKENS, load_model
+from egs.librispeech.todm.extract import extract
+from egs.librispeech.todm.features import OnlineFilterbank, filterbank
+from egs.librispeech.todm.recognizer import Recognizer, Transcript
+from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.transducer import Transducer
+from tests.helpers import tiny_config, tiny_model
+from tests.recognizers import RATE, SMALL, babble, lhotse_features, plain_search, plain_text, talkative, tokenizer, write_exported
+from utils.checkpoint import save_checkpoint
+from utils.stages import StageError
+
+LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
+SUBNETS = [LARGEST, SMALL, "h0f0 - h0-1f0-2", "- - -"]
+VARIANTS = [(), ("model.stack=2",), ("model.gating=false",)]
+CAUSAL = "model.direction=causal"
+SECONDS = [2.5, 0.8, 1.61, 0.07, 0.05, 0.0]  # the last three: a frame of the encoder, none, and nothing at all
+SILENCE = np.zeros(RATE, np.float32)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny matrices are computed sooner by one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def entries_of(*architectures: str) -> list[dict]:
+    return [{"name": f"net-{i}", "architecture": architecture} for i, architecture in enumerate(architectures)]
+
+
+@functools.cache
+def made(*overrides: str) -> tuple[Config, Transducer]:
+    """No test changes a model."""
+    config = tiny_config(*overrides)
+    return config, talkative(config)
+
+
+def make_recognizer(*overrides: str, beam: int = 0, chunk_frames: int = 16, entries: list[dict] | None = None) -> Recognizer:
+    config, model = made(*overrides)
+    return Recognizer(config, model, tokenizer(), entries or entries_of(*SUBNETS), beam, chunk_frames)
+
+
+def in_pieces(samples: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
+    bounds = list(itertools.accumulate(itertools.islice(itertools.cycle(sizes), len(samples)), initial=0))
+    return [samples[a:b] for a, b in zip(bounds, bounds[1:]) if a < len(samples)]
+
+
+def streamed(recognizer: Recognizer, samples: np.ndarray, sizes: tuple[int, ...] = (1, 7, 160, 401, 3333)) -> Transcript:
+    stream = recognizer.stream()
+    for piece in in_pieces(samples, sizes):
+        stream.accept(piece)
+    return stream.finish()
+
+
+# Features
+
+
+def rustle(samples: int) -> np.ndarray:
+    """Noise whose level changes every 50 ms: unlike pure tones it leaves no bin to rounding errors."""
+    rng = np.random.default_rng(samples)
+    return (rng.normal(size=samples) * np.repeat(rng.uniform(0.003, 0.3, samples // 800 + 1), 800)[:samples]).astype(np.float32)
+
+
+@pytest.mark.parametrize("seconds", [0.025, 0.05, 0.333, 1.0, 2.00007])
+@pytest.mark.parametrize("level", [1.0, 1e-3, 0.0])
+def test_the_filterbank_is_that_of_stage_2(seconds, level):
+    samples = np.float32(level) * rustle(round(seconds * RATE))
+    got, expected = filterbank(samples), lhotse_features(samples)
+    assert got.shape == expected.shape and got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("samples, frames", [(0, 0), (1, 0), (79, 0), (80, 1), (100, 1), (239, 1), (240, 2), (16000, 100)])
+def test_frames_are_centred_on_every_10_ms(samples, frames):
+    assert filterbank(rustle(samples)).shape == (frames, 80)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (7, 160, 401), (3999, 1, 0, 80), (10**6,)])
+@pytest.mark.parametrize("samples", [50, 100, 500, 4321])
+def test_features_of_audio_as_it_arrives_are_those_of_the_whole(samples, sizes):
+    audio, fbank, got = rustle(samples), OnlineFilterbank(), []
+    for piece in in_pieces(audio, sizes):
+        fbank.accept(piece)
+        got.append(fbank.take())
+    fbank.finish()
+    got.append(fbank.take())
+    assert fbank.take().shape == (0, 80)
+    got = torch.cat(got)
+    assert len(got) == (samples + 80) // 160
+    torch.testing.assert_close(got, filterbank(audio), atol=1e-5, rtol=0)
+    if samples > 400:
+        torch.testing.assert_close(got, lhotse_features(audio), atol=1e-3, rtol=0)
+
+
+def test_frames_come_as_soon_as_their_window_is_there():
+    """The window of frame 9 is centred on sample 1520 and ends 200 later."""
+    fbank, audio = OnlineFilterbank(), rustle(2000)
+    fbank.accept(audio[:1719])
+    assert len(fbank.take()) == 9
+    fbank.accept(audio[1719:1720])
+    assert len(fbank.take()) == 1
+
+
+# Whole utterances
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_a_batch_gets_what_the_model_itself_finds_in_every_utterance(direction, subnet, beam):
+    recognizer = make_recognizer(f"model.direction={direction}", beam=beam)
+    recognizer.use(Subnet.parse(subnet))
+    utterances = [babble(s, seed=i) for i, s in enumerate(SECONDS)]
+    transcripts = recognizer.transcribe_batch(utterances)
+    assert len(transcripts) == len(SECONDS) and len(transcripts[0].tokens) > 10 and len(set(transcripts[0].tokens)) > 4
+    for got, samples, seconds in zip(transcripts, utterances, SECONDS):
+        hypothesis = plain_search(recognizer.model, samples, subnet, beam) if seconds >= 0.07 else None
+        assert got.tokens == [tokenizer().symbols[t] for t in (hypothesis.tokens if hypothesis else [])]
+        assert got.timestamps == pytest.approx([0.04 * f for f in (hypothesis.frames if hypothesis else [])])
+        assert got.text == (plain_text(hypothesis) if hypothesis else "")
+        assert got.seconds == pytest.approx(seconds, abs=1e-3)
+        assert recognizer.transcribe_batch([samples]) == [got]
+
+
+def test_a_beam_finds_something_else_than_greedy_search():
+    """Or the parameter above would mean nothing."""
+    audio = [babble(3, seed=i) for i in range(5)]
+    greedy, beam = make_recognizer(CAUSAL).transcribe_batch(audio), make_recognizer(CAUSAL, beam=4).transcribe_batch(audio)
+    assert [t.tokens for t in greedy] != [t.tokens for t in beam]
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_nothing_and_next_to_nothing_give_an_empty_text(direction, beam):
+    recognizer = make_recognizer(f"model.direction={direction}", beam=beam)
+    assert recognizer.transcribe_batch([]) == []
+    for samples in (0, 1, 79, 80, 800):
+        assert recognizer.transcribe_batch([babble(1)[:samples]]) == [Transcript("", [], [], round(samples / RATE, 3))]
+        assert recognizer.transcribe([babble(1)[:samples]]).text == ""
+    assert recognizer.transcribe([]) == Transcript("", [], [], 0.0)
+    assert recognizer.transcribe([np.zeros(0, np.float32)] * 3) == Transcript("", [], [], 0.0)
+    (silent,) = recognizer.transcribe_batch([SILENCE])
+    assert silent.seconds == 1.0 and len(silent.tokens) == len(plain_search(recognizer.model, SILENCE, None, beam).tokens)
+
+
+def test_a_transcript_stays_as_it_is_when_more_is_recognised():
+    recognizer = make_recognizer(CAUSAL)
+    stream = recognizer.stream()
+    stream.accept(babble(1))
+    first = stream.transcript()
+    before = replace(first, tokens=list(first.tokens), timestamps=list(first.timestamps))
+    stream.accept(babble(2, seed=1))
+    assert first == before and 0 < len(first.tokens) < len(stream.finish().tokens)
+
+
+def test_words_by_hand():
+    tokens, times = ["\u2581HE", "LL", "O", "\u2581A", "\u2581", "WORLD", "S"], [0.04, 0.2, 0.28, 0.6, 1.0, 1.04, 1.2]
+    transcript = Transcript("HELLO A WORLDS", tokens, times, 2.0)
+    assert transcript.words() == [{"word": "HELLO", "start": 0.04}, {"word": "A", "start": 0.6}, {"word": "WORLDS", "start": 1.0}]
+    assert transcript.as_dict() == {"text": "HELLO A WORLDS", "tokens": tokens, "timestamps": times, "seconds": 2.0, "words": transcript.words()}
+    assert Transcript("", [], [], 0.0).words() == []
+
+
+def test_a_first_piece_that_goes_on_with_a_word_begins_one():
+    assert Transcript("ING IT", ["ING", "\u2581IT"], [0.0, 0.4], 1.0).words() == [{"word": "ING", "start": 0.0}, {"word": "IT", "start": 0.4}]
+
+
+def test_a_space_without_letters_is_no_word():
+    words = Transcript("A B", ["\u2581", "\u2581A", "\u2581", "\u2581B", "\u2581"], [0.0, 0.2, 0.4, 0.6, 0.8], 1.0).words()
+    assert [w["word"] for w in words] == ["A", "B"]
+
+
+def test_words_are_those_of_the_text():
+    transcripts = make_recognizer(CAUSAL).transcribe_batch([babble(3, seed=i) for i in range(8)])
+    assert sum(len(t.text.split()) for t in transcripts) > 30
+    for t in transcripts:
+        words = [w for w in t.words() if w["word"]]
+        assert [w["word"] for w in words] == t.text.split()
+        assert all(w["start"] in t.timestamps for w in words)
+
+
+# Long recordings
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_a_long_recording_is_cut_in_its_pause(direction, beam):
+    """5 s with a bound of 4: the first tenth of a second without sound begins at 2 s, so the cut is at 2.05 s."""
+    recognizer = make_recognizer(f"model.direction={direction}", "data.max_seconds=4", beam=beam)
+    recording = np.concatenate([babble(2, seed=1), SILENCE, babble(2, seed=2)])
+    got = recognizer.transcribe(in_pieces(recording, (8000,)))
+    cut = round(2.05 * RATE)
+    first, second = (plain_search(recognizer.model, part, None, beam) for part in (recording[:cut], recording[cut:]))
+    symbols = tokenizer().symbols
+    assert min(len(first.tokens), len(second.tokens)) > 10
+    assert got.tokens == [symbols[t] for t in first.tokens + second.tokens]
+    assert got.timestamps == pytest.approx([0.04 * f for f in first.frames] + [2.05 + 0.04 * f for f in second.frames], abs=0.0051)
+    assert got.timestamps == sorted(set(got.timestamps)) and 0 <= got.timestamps[0] and got.timestamps[-1] < 5
+    assert got.seconds == 5.0
+    assert got.text == tokenizer().decode(first.tokens + second.tokens).strip()
+
+
+def test_a_recording_of_many_stretches_keeps_its_times():
+    recognizer = make_recognizer("data.max_seconds=1.0", "data.min_seconds=0.1")
+    recording = babble(9.3)
+    got = recognizer.transcribe(in_pieces(recording, (777, 8000)))
+    assert got.seconds == pytest.approx(9.3) and len(got.tokens) > 50
+    assert all(a < b for a, b in zip(got.timestamps, got.timestamps[1:])) and got.timestamps[-1] < 9.3
+    assert all(any(a <= t < a + 1 for t in got.timestamps) for a in range(9))
+
+
+def test_a_recording_that_fits_is_one_utterance():
+    recognizer = make_recognizer("data.max_seconds=4")
+    recording = babble(4)
+    assert recognizer.transcribe(in_pieces(recording, (8000,))) == recognizer.transcribe_batch([recording])[0]
+
+
+# Streams
+
+
+@pytest.mark.parametrize("subnet", SUBNETS)
+@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+def test_the_encoder_step_by_step_is_the_encoder_of_the_whole(overrides, subnet, chunk):
+    """Over more than two of the 32-frame blocks in which the whole is computed."""
+    config = tiny_config(CAUSAL, *overrides)
+    encoder, subnet = talkative(config).encoder, Subnet.parse(subnet)
+    frames = 72 // chunk * chunk
+    features = torch.randn(2, 4 * frames + 3, 80, generator=torch.Generator().manual_seed(0)) * 3 - 8
+    with torch.no_grad():
+        expected, lengths = encoder(features, torch.tensor([4 * frames + 3] * 2), subnet)
+        states, got, operators = encoder.initial_states(2, subnet), [], encoder.operators(chunk)
+        for first in range(0, 4 * frames, 4 * chunk):
+            y, states = encoder.step(features[:, first : first + 4 * chunk + 3], states, subnet, operators)
+            got.append(y)
+    assert lengths.tolist() == [frames] * 2 and all(y.shape == (2, chunk, 16) for y in got)
+    torch.testing.assert_close(torch.cat(got, dim=1), expected, rtol=1e-5, atol=1e-5)
+    assert expected.std(dim=1).mean() > 0.1
+
+
+def test_a_step_leaves_the_states_it_was_given_as_they_were():
+    encoder = talkative(tiny_config(CAUSAL, "model.stack=2")).encoder
+    subnet, operators = Subnet.parse(SMALL), encoder.operators(4)
+    features = torch.randn(1, 19, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, states = encoder.step(features, encoder.initial_states(1, subnet), subnet, operators)
+        before = [[s.clone() for s in of_block] for of_block in states]
+        first, _ = encoder.step(features, states, subnet, operators)
+        second, _ = encoder.step(features, states, subnet, operators)
+        afresh, _ = encoder.step(features, encoder.initial_states(1, subnet), subnet, operators)
+    assert all(torch.equal(a, b) for x, y in zip(states, before) for a, b in zip(x, y))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not torch.allclose(first, afresh, atol=1e-3)  # what was heard before matters
+
+
+def test_a_bidirectional_model_has_no_states():
+    with pytest.raises(ValueError, match="model.direction=causal"):
+        tiny_model(tiny_config()).encoder.initial_states(1)
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("chunk_frames", [4, 16, 32])
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_a_stream_gives_what_the_whole_utterance_gives(overrides, chunk_frames, beam):
+    recognizer = make_recognizer(CAUSAL, *overrides, beam=beam, chunk_frames=chunk_frames)
+    for subnet in (LARGEST, SMALL):
+        recognizer.use(subnet)
+        utterances = [babble(seconds, seed=i) for i, seconds in enumerate([1.7, 0.81, 0.33, 0.07, 0.05, 0.003])]
+        expected = recognizer.transcribe_batch(utterances)
+        assert [streamed(recognizer, samples) for samples in utterances] == expected
+        assert len({token for t in expected for token in t.tokens}) > 6
+
+
+@pytest.mark.parametrize("chunk_frames", [4, 16, 32])
+def test_every_length_around_a_chunk_is_decoded_to_its_end(chunk_frames):
+    recognizer = make_recognizer(CAUSAL, chunk_frames=chunk_frames)
+    audio = babble(1, seed=8)
+    transcripts = []
+    for frames in range(5, 45):
+        samples = audio[: 160 * frames]
+        transcripts.append(streamed(recognizer, samples, (1600,)))
+        assert [transcripts[-1]] == recognizer.transcribe_batch([samples])
+    assert len({len(t.tokens) for t in transcripts}) >= 4
+
+
+@pytest.mark.parametrize("sizes", [(1,), (159, 161), (100_000,), (5120, 0, 0)])
+def test_the_sizes_of_the_pieces_do_not_matter(sizes):
+    recognizer = make_recognizer(CAUSAL)
+    samples = babble(0.9, seed=3)
+    assert [streamed(recognizer, samples, sizes)] == recognizer.transcribe_batch([samples])
+
+
+def test_a_stream_of_silence_and_of_nothing():
+    recognizer = make_recognizer(CAUSAL)
+    assert [streamed(recognizer, SILENCE)] == recognizer.transcribe_batch([SILENCE])
+    assert recognizer.stream().finish() == recognizer.stream().transcript() == Transcript("", [], [], 0.0)
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+def test_a_stream_is_decoded_as_it_arrives(beam):
+    """After every chunk the text so far is that of the frames so far: a chunk of 16 and a window of 7 + 4 n frames."""
+    recognizer = make_recognizer(CAUSAL, beam=beam)
+    stream, audio, partial = recognizer.stream(), babble(2, seed=4), []
+    for end in range(1600, len(audio) + 1, 1600):
+        stream.accept(audio[end - 1600 : end])
+        frames = (end - 120) // 160  # windows of 25 ms, the first centred on sample 80, that lie before the end
+        known = max((frames - 3) // 16 * 4, 0)
+        (so_far,) = recognizer.transcribe_batch([audio[:end]])
+        partial.append(stream.transcript())
+        if beam == 0:
+            assert partial[-1].timestamps == [t for t in so_far.timestamps if t < 0.04 * known - 1e-6]
+            assert partial[-1].tokens == so_far.tokens[: len(partial[-1].tokens)]
+        assert all(t < 0.04 * known - 1e-6 for t in partial[-1].timestamps)
+        assert partial[-1].seconds == pytest.approx(end / RATE)
+    assert len({len(p.tokens) for p in partial}) > 5
+
+
+def test_a_long_stream_is_not_held():
+    """Neither its audio nor its features: what waits is less than a chunk and what the frontend looks ahead."""
+    recognizer = make_recognizer(CAUSAL)
+    stream = recognizer.stream()
+    for i in range(20):
+        stream.accept(babble(0.5, seed=i))
+        assert len(stream.waiting) < 16 + 3
+    held = [v for v in vars(stream).values() if isinstance(v, (torch.Tensor, np.ndarray))]
+    assert held and all(v.nbytes if isinstance(v, np.ndarray) else v.untyped_storage().nbytes() < 10 * 80 * 4 * 35 for v in held)
+
+
+def test_two_streams_side_by_side_do_not_mix():
+    recognizer = make_recognizer(CAUSAL)
+    audio = [babble(1.5, seed=i) for i in range(2)]
+    streams = [recognizer.stream() for _ in audio]
+    for start in range(0, len(audio[0]), 1000):
+        for stream, samples in zip(streams, audio):
+            stream.accept(samples[start : start + 1000])
+    got = [stream.finish() for stream in streams]
+    assert got == recognizer.transcribe_batch(audio) and got[0].tokens != got[1].tokens
+
+
+def test_a_bidirectional_model_does_not_stream():
+    recognizer = make_recognizer()
+    assert not recognizer.can_stream and make_recognizer(CAUSAL).can_stream
+    with pytest.raises(StageError, match="model.direction=causal"):
+        recognizer.stream()
+
+
+# Choosing a subnet
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("subnet", SUBNETS)
+def test_a_subnet_in_use_is_the_extracted_model(subnet, direction):
+    recognizer = make_recognizer(f"model.direction={direction}", entries=entries_of(LARGEST, subnet))
+    audio = [babble(2, seed=i) for i in range(3)]
+    alone = extract(recognizer.model, recognizer.config, Subnet.parse(subnet))
+    expected = [plain_text(plain_search(alone, samples)) for samples in audio]
+    largest = [t.text for t in recognizer.transcribe_batch(audio)]
+    assert largest == [plain_text(plain_search(recognizer.model, samples)) for samples in audio]
+    assert (largest == expected) == (subnet == LARGEST)
+    for way in ("net-1", subnet, Subnet.parse(subnet)):
+        recognizer.use("net-0")
+        recognizer.use(way)
+        assert [t.text for t in recognizer.transcribe_batch(audio)] == expected
+        assert recognizer.subnet == Subnet.parse(subnet)
+
+
+def test_using_a_subnet_copies_nothing():
+    recognizer = make_recognizer()
+    before = {name: (p.data_ptr(), p.clone()) for name, p in recognizer.model.named_parameters()}
+    for subnet in SUBNETS:
+        recognizer.use(subnet)
+        recognizer.transcribe_batch([babble(0.5)])
+    assert all(p.data_ptr() == before[name][0] and torch.equal(p, before[name][1]) for name, p in recognizer.model.named_parameters())
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ("net-9", "no subnet 'net-9'; there are: net-0, net-1"), ("", "no subnet ''"), ("h2-0 - -", "no subnet"), ("h0f0", "does not fit"),
+    ("h3f0 - -", "does not fit the model: " + LARGEST), ("f4 - -", "does not fit"), ("-", "does not fit"), (Subnet.parse("h0-9 - -"), "h0-9 - - does not fit"),
+])
+def test_a_wrong_subnet_is_refused_and_the_earlier_stays_in_use(wrong, message):
+    recognizer = make_recognizer()
+    audio = [babble(2)]
+    recognizer.use("net-1")
+    before = recognizer.transcribe_batch(audio)
+    with pytest.raises(StageError, match=message):
+        recognizer.use(wrong)
+    assert recognizer.subnet == Subnet.parse(SMALL) and recognizer.transcribe_batch(audio) == before
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+def test_a_stream_goes_on_with_its_own_subnet(beam):
+    recognizer = make_recognizer(CAUSAL, beam=beam)
+    samples = babble(2, seed=5)
+    recognizer.use(SMALL)
+    (small,) = recognizer.transcribe_batch([samples])
+    begun = recognizer.stream()
+    begun.accept(samples[:15000])
+    recognizer.use(LARGEST)
+    (large,) = recognizer.transcribe_batch([samples])
+    later = recognizer.stream()
+    later.accept(samples)
+    begun.accept(samples[15000:])
+    assert begun.finish() == small and later.finish() == large and small.tokens != large.tokens
+
+
+def priced(name: str, params: int, score: float | None, **more) -> dict:
+    return {"name": name, "encoder_params": params, "total_params": params + 500, "macs_per_second": 1000 * params, "dev_score": score, **more}
+
+
+KNOWN = [priced("large", 4000, 12.0), priced("middle", 2500, 10.0), priced("small", 1000, 15.0)]
+
+
+@pytest.mark.parametrize("budget, cost, name", [
+    ("1", "encoder_params", "middle"), ("100%", "encoder_params", "middle"), ("1M", "encoder_params", "middle"), ("2.5k", "encoder_params", "middle"),
+    ("2499", "encoder_params", "small"), ("0.5", "encoder_params", "small"), ("1000", "encoder_params", "small"), ("0.25", "encoder_params", "small"),
+    ("3k", "total_params", "middle"), ("2.9k", "total_params", "small"), ("2.5M", "macs", "middle"), ("2.4M", "macs", "small"),
+])
+def test_the_best_on_dev_within_a_budget(budget, cost, name):
+    for entries in (KNOWN, KNOWN[::-1]):
+        assert within_budget(budget, cost, entries, "--budget")["name"] == name
+
+
+def test_the_largest_within_a_budget_where_scores_are_not_known():
+    for scores in ((None, None, None), (12.0, None, 15.0), (None, 10.0, 15.0)):
+        entries = [{**entry, "dev_score": score} for entry, score in zip(KNOWN, scores)]
+        for order in itertools.permutations(entries):
+            assert within_budget("1", "encoder_params", list(order), "--budget")["name"] == "large"
+    unknown = [{k: v for k, v in entry.items() if k != "dev_score"} for entry in KNOWN]
+    assert within_budget("3k", "encoder_params", unknown, "--budget")["name"] == "middle"
+
+
+def test_only_what_fits_needs_a_score():
+    entries = [priced("large", 4000, None), priced("middle", 2500, 16.0), priced("small", 1000, 15.0)]
+    assert within_budget("3k", "encoder_params", entries, "--budget")["name"] == "small"
+
+
+def test_a_score_of_nought_is_a_score_and_of_equals_the_largest_wins():
+    entries = [priced("large", 4000, 1.0), priced("middle", 2500, 0.0), priced("lesser", 2000, 0.0), priced("small", 1000, 3.0)]
+    for order in itertools.permutations(entries):
+        assert within_budget("1", "encoder_params", list(order), "--budget")["name"] == "middle"
+
+
+@pytest.mark.parametrize("budget, message", [
+    ("999", r"--budget: no subnet fits 999 \(999 encoder parameters\); feasible: 1000 to 4000 encoder parameters, that is 0.25 to 1"),
+    ("0.2", r"--budget: no subnet fits 0.2 \(800 encoder parameters\)"), ("some", "--budget: 'some' is not a budget"),
+])
+def test_a_budget_that_none_meets_names_the_feasible_range(budget, message):
+    with pytest.raises(StageError, match=message):
+        within_budget(budget, "encoder_params", KNOWN, "--budget")
+
+
+def test_a_budget_of_latency_needs_subnets_chosen_by_latency():
+    with pytest.raises(StageError, match="--budget: the latency of these subnets is not known; use search.cost=encoder_params"):
+        within_budget("2.5ms", "latency", KNOWN, "--budget")
+    by_size = [{**e, "cost": e["encoder_params"], "cost_unit": "encoder parameters"} for e in KNOWN]
+    with pytest.raises(StageError, match="is not known"):
+        within_budget("2.5ms", "latency", by_size, "--budget")
+    timed = [{**e, "cost": c, "cost_unit": "ms per second of audio"} for e, c in zip(KNOWN, (2.6, 3.0, 1.0))]
+    assert within_budget("2.6ms", "latency", timed, "--budget")["name"] == "large"
+
+
+def test_a_recogniser_uses_what_fits_its_budget():
+    config = tiny_config()
+    built = {text: Transducer(config, tokenizer().vocab_size, Subnet.parse(text).packed()).encoder for text in (LARGEST, SMALL, "h0f0 - -")}
+    params = {text: sum(p.numel() for p in encoder.parameters()) for text, encoder in built.items()}
+    scores = {LARGEST: 20.0, SMALL: 10.0, "h0f0 - -": 30.0}
+    recognizer = make_recognizer(entries=[priced(f"net-{i}", params[text], scores[text], architecture=text) for i, text in enumerate(params)])
+    audio = [babble(2)]
+    assert recognizer.use_budget("1")["name"] == "net-1" and recognizer.subnet == Subnet.parse(SMALL)
+    assert recognizer.transcribe_batch(audio)[0].text == plain_text(plain_search(recognizer.model, audio[0], SMALL))
+    assert recognizer.use_budget(str(params[SMALL] - 1))["name"] == "net-2" and recognizer.subnet == Subnet.parse("h0f0 - -")
+    with pytest.raises(StageError, match="--budget"):
+        recognizer.use_budget(str(params["h0f0 - -"] - 1))
+    assert recognizer.subnet == Subnet.parse("h0f0 - -")
+    recognizer.config = tiny_config("search.cost=macs")
+    assert recognizer.use_budget(f"{params[SMALL] * 1000}")["name"] == "net-1"
+
+
+# Folders
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> tuple[Config, Transducer, Path]:
+    """A causal supernet, and the folder of its subnet SMALL. Tests must not change it."""
+    config = tiny_config(CAUSAL, "model.stack=2")
+    model = talkative(config)
+    return config, model, write_exported(tmp_path_factory.mktemp("exported") / "small", config, model, SMALL)
+
+
+@pytest.fixture
+def copied(exported, tmp_path) -> Path:
+    """The exported folder, to change."""
+    for path in exported[2].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@torch.no_grad()
+def test_an_exported_model_computes_what_the_supernet_does(exported):
+    _, supernet, folder = exported
+    config, model, read_tokenizer, facts = load_model(folder, CPU)
+    features, lengths = torch.randn(2, 200, 80, generator=torch.Generator().manual_seed(0)), torch.tensor([200, 90])
+    tokens = torch.tensor([[3, 4, 5], [6, 7, 8]])
+
+    def outputs(net: Transducer, subnet: Subnet | None) -> torch.Tensor:
+        encoded, _ = net.encoder(features, lengths, subnet)
+        predicted = net.predictor.teacher_forced(tokens)
+        return net.joiner(net.joiner.encoder_proj(encoded)[:, :, None], net.joiner.predictor_proj(predicted)[:, None])
+
+    torch.testing.assert_close(outputs(model, None), outputs(supernet, Subnet.parse(SMALL)), rtol=1e-5, atol=1e-4)
+    assert not model.training and model.heads is None
+    assert str(model.full) == "h0-1f0-1 f0 h0" and config.model.architecture == "h0-1f0-1 f0 h0" and config.export.chunk_frames == 16
+    assert read_tokenizer.proto == tokenizer().proto and read_tokenizer.symbols == tokenizer().symbols
+    assert (facts["name"], facts["architecture"], facts["dev_score"]) == ("small", SMALL, 12.5)
+
+
+def test_the_files_of_an_exported_folder(exported):
+    _, supernet, folder = exported
+    assert {p.name for p in folder.iterdir()} == {MODEL, CONF, BPE, TOKENS, FACTS}
+    assert (folder / TOKENS).read_text().splitlines() == [f"{s} {i}" for i, s in enumerate(tokenizer().symbols)]
+    alone = extract(supernet, exported[0], Subnet.parse(SMALL))
+    state = load_file(folder / MODEL)
+    assert state.keys() == alone.state_dict().keys() and all(torch.equal(v, state[k]) for k, v in alone.state_dict().items())
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+def test_a_recogniser_of_an_exported_folder(exported, beam):
+    _, supernet, folder = exported
+    recognizer = Recognizer.load(str(folder), beam)
+    samples = babble(2)
+    expected = plain_text(plain_search(supernet, samples, SMALL, beam))
+    assert len(expected) > 10 and recognizer.transcribe_batch([samples])[0].text == expected == streamed(recognizer, samples).text
+    assert recognizer.chunk_frames == 16 and [e["name"] for e in recognizer.entries] == ["small"]
+    recognizer.use("h0f0 - -")  # of its own, smaller still
+    assert recognizer.transcribe_batch([samples])[0].text == plain_text(plain_search(supernet, samples, "h0f1 - -", beam))
+    recognizer.use("small")
+    assert recognizer.transcribe_batch([samples])[0].text == expected
+    assert recognizer.use_budget("1")["name"] == "small"
+
+
+@pytest.mark.parametrize("name", [MODEL, CONF, BPE, FACTS])
+def test_a_missing_file_is_named(copied, name):
+    (copied / name).unlink()
+    for load in (lambda: load_model(copied, CPU), lambda: Recognizer.load(copied)):
+        with pytest.raises(StageError, match=name) as raised:
+            load()
+        assert str(copied) in str(raised.value)
+
+
+def test_a_folder_of_something_else_and_no_folder(tmp_path):
+    with pytest.raises(StageError, match=MODEL):
+        Recognizer.load(tmp_path)
+    with pytest.raises(StageError, match="no such folder"):
+        Recognizer.load(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StageError, match="no such folder"):
+        Recognizer.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"\xff" * 1000, lambda b: b"x" + b[1:]])
+def test_damaged_weights_are_refused(copied, damage):
+    (copied / MODEL).write_bytes(damage((copied / MODEL).read_bytes()))
+    with pytest.raises(StageError, match=MODEL):
+        load_model(copied, CPU)
+
+
+@pytest.mark.parametrize("name", [CONF, BPE, FACTS])
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"\xff\xfe[{: nonsense"], ids=["empty", "half", "nonsense"])
+def test_any_other_damaged_file_is_refused_too(copied, name, damage):
+    (copied / name).write_bytes(damage((copied / name).read_bytes()))
+    with pytest.raises(StageError, match=name):
+        Recognizer.load(copied)
+
+
+@pytest.mark.parametrize("overrides, architecture", [
+    ((CAUSAL, "model.stack=2"), "h0-2f0-1 f0 h0"), ((CAUSAL, "model.stack=2"), "h0-1f0-1 f0 -"), ((CAUSAL,), SMALL), (("model.stack=2",), SMALL),
+    ((CAUSAL, "model.stack=2", "model.dim=20"), SMALL), ((CAUSAL, "model.stack=2", "model.gating=false"), SMALL),
+])
+def test_weights_of_another_architecture_are_refused(copied, overrides, architecture):
+    config = tiny_config(*overrides)
+    other = write_exported(copied / "other", config, talkative(config), architecture)
+    (other / MODEL).replace(copied / MODEL)
+    with pytest.raises(StageError, match=f"{MODEL} does not hold the model of .*{CONF}"):
+        load_model(copied, CPU)
+
+
+def write_experiment(exp: Path, config: Config, subnets: list[dict] | None) -> Transducer:
+    """What of an experiment's folder recognition reads."""
+    model = talkative(config)
+    save_checkpoint(exp / "checkpoints", 7, describe(config, tokenizer()) | {"model": model.state_dict(), "hours": 0.0, "seconds": 0.0}, 1)
+    if subnets is not None:
+        (exp / "subnets.json").write_text(json.dumps({"method": "uniform", "subnets": subnets, "baselines": []}))
+    return model
+
+
+def test_a_recogniser_of_an_experiment(tmp_path):
+    config = tiny_config(CAUSAL, "export.chunk_frames=8", "loss.ctc_weight=0.3")
+    model = write_experiment(tmp_path, config, [priced("a", 3000, 5.0, architecture=SMALL), priced("b", 2000, 4.0, architecture="h0f0 - -")])
+    recognizer = Recognizer.load(tmp_path, beam=4)
+    samples = babble(2)
+    assert recognizer.transcribe_batch([samples])[0].text == plain_text(plain_search(model, samples, SMALL, 4))
+    assert recognizer.use_budget("1")["name"] == "b" and recognizer.chunk_frames == 8
+    assert streamed(recognizer, samples).text == plain_text(plain_search(model, samples, "h0f0 - -", 4))
+
+
+def test_an_experiment_whose_subnets_are_not_chosen_yet_is_its_largest_net(tmp_path):
+    model = write_experiment(tmp_path, tiny_config(), None)
+    recognizer = Recognizer.load(tmp_path)
+    assert recognizer.transcribe_batch([babble(2)])[0].text == plain_text(plain_search(model, babble(2)))
+    params = sum(p.numel() for p in model.encoder.parameters())
+    assert str(recognizer.subnet) == LARGEST and recognizer.use_budget(str(params))["architecture"] == LARGEST
+
+
+def test_an_experiment_without_a_usable_checkpoint_is_refused(tmp_path):
+    write_experiment(tmp_path, tiny_config(), None)
+    path = tmp_path / "checkpoints/update-7.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(StageError, match="update-7.pt is damaged"):
+        Recognizer.load(tmp_path)
+    path.unlink()
+    with pytest.raises(StageError, match="no checkpoint in .*stage 4"):
+        Recognizer.load(tmp_path)
