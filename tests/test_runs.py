@@ -126,7 +126,7 @@ def test_every_run_of_the_conf_resolves_to_what_it_should_be():
     supernet, alone = supernet_variant(CONFIG, entries[:1]), individual_variants(CONFIG, entries)
     assert supernet.nets == (nets[2], nets[0], nets[1]) and [v.name for v in alone] == ["individual 0.3", "individual 0.6", "individual 1.0"]
     runs = [run for v in (supernet, *alone, *ablation_variants(CONFIG)) for run in v.runs(CONFIG, v.grid[-1])]
-    assert len(runs) == 2 + 3 * (4 + 2) + 5 * 2 + (2 + 1)
+    assert len(runs) == 2 + 3 * (4 + 2) + 5 * 2 + (2 + 1) + (3 + 1)  # the last two: weaker alpha-divergence, Adam
     assert len({run.name for run in runs}) == len({run.exp(CONFIG) for run in runs}) == len(runs)
     for run in runs:
         config = load(CONF, run.all_overrides(CONFIG))

@@ -254,6 +254,7 @@ class TablesConfig:
     individual_grid: list[str] = field(default_factory=list)  # settings tuned on dev for every size; the conf's own are
     #                                                           always trained as well
     ablations: list[VariantConfig] = field(default_factory=list)
+    selections: list[VariantConfig] = field(default_factory=list)  # of table (d): learned selections, each scored at its own nets
     workers: int = 1            # runs at a time on this machine
     processes: int = 0          # of every run, as --world-size; 0: as stage 4 does by default
     launcher: Literal["local", "slurm", "submitit-local"] = "local"  # slurm: through submitit, where it is installed
@@ -363,9 +364,9 @@ def check(config: Config) -> None:
     need(e.benchmark_rounds >= 1 and e.benchmark_seconds > 0, "export.benchmark_rounds and export.benchmark_seconds must be positive")
     need(not (e.subnets and e.budget), "export.subnets and export.budget are both set; one of them says what is exported")
     t = config.tables
-    names = [file_name(variant.name) for variant in t.ablations]
+    names = [file_name(variant.name) for variant in t.ablations + t.selections]
     need(all(names) and len(set(names)) == len(names) and not any(n.startswith(("supernet", "individual")) for n in names),
-         f"tables.ablations need distinct names that do not begin like supernet or individual; as file names they are {names}")
+         f"tables.ablations and tables.selections need distinct names that do not begin like supernet or individual; as file names they are {names}")
     need(not t.records or bool(t.seeds) and len(set(t.seeds)) == len(t.seeds), f"tables.seeds must be distinct and at least one, not {t.seeds}")
     need(not t.records or t.seeds[0] == config.train.seed or config.train.seed in t.seeds,
          f"train.seed {config.train.seed} is not among tables.seeds {t.seeds}")

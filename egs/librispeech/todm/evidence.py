@@ -11,7 +11,11 @@ from utils.statistics import Difference, Rate, paired_difference, wer_interval
 
 @dataclass(frozen=True)
 class System:
-    """One net of one variant with one setting: what a cell of a table is about."""
+    """One net of one variant with one setting: what a cell of a table is about.
+
+    Attributes:
+      net: its architecture; of a learned selection, whose nets differ by seed, the budget it was selected for.
+    """
 
     variant: str
     setting: str
@@ -37,7 +41,7 @@ class Evidence:
         for record in self.records:
             for row in record["results"]:
                 if row["method"] == record["results"][0]["method"]:
-                    system = System(record["variant"], record["setting"], row["architecture"])
+                    system = System(record["variant"], record["setting"], row.get("budget", row["architecture"]))
                     self.rows[system, row["split"], record["seed"]] = row
 
     def variants(self) -> list[str]:

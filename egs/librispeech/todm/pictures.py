@@ -95,14 +95,14 @@ def draw_families(evidence, path: Path, title: str) -> None:
             one.set_ylim(bottom=0)
 
 
-def draw_curves(evidence, path: Path) -> None:
+def draw_curves(evidence, variants: list[str], path: Path) -> None:
     """Loss on dev over the updates, of the largest and of the smallest net, a line per variant (mean over seeds)."""
     import numpy as np
 
     tags = {"largest": "dev loss per frame/largest", "smallest": "dev loss per frame/smallest"}
     with picture(path, columns=2) as axes:
         for one, (net, tag) in zip(axes, tags.items()):
-            for variant in evidence.variants():
+            for variant in variants:
                 found = [r["curves"][tag] for r in evidence.of(variant, evidence.tuned_setting(variant)) if tag in r["curves"]]
                 if found:
                     x = [int(u) for u in found[0]["updates"].split()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.decode import decode_subnets
 from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.selection_report import draw_scores
 from egs.librispeech.todm.stages import setup_logging
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet
@@ -31,7 +32,13 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     if experiment.update != config.train.updates:
         raise StageError(f"{config.exp_dir} is at update {experiment.update} of {config.train.updates}: its training has not finished")
-    entries = [describe_subnet(experiment.config, experiment.tokenizer.vocab_size, Subnet.parse(net), "") for net in nets]
+    selector = experiment.model.selector
+    if nets or selector is None:
+        chosen = [({}, Subnet.parse(net)) for net in nets]
+    else:
+        chosen = [({"budget": budget}, net) for budget, net in selector.subnets().items()]
+        draw_scores(config.exp_dir, selector.units, path.parent.parent / f"{path.stem}-scores.png", path.stem)
+    entries = [describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, "") | more for more, net in chosen]
     results = decode_subnets(config, experiment, entries, device)
     write_json_atomic(path, facts | results | {"curves": curves(config.exp_dir / "tensorboard")})
     logging.info("record: %s", path)

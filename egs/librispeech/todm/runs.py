@@ -26,7 +26,7 @@ class Run:
     Attributes:
       variant: what is compared: ``supernet``, ``individual BUDGET`` or the name of an ablation.
       setting: of the variant's grid; empty: the conf's own values.
-      nets: architectures that are decoded.
+      nets: architectures that are decoded; none: those that the run itself has selected.
     """
 
     variant: str
@@ -92,6 +92,11 @@ def individual_variants(config: Config, subnets: list[dict]) -> list[Variant]:
 
 def ablation_variants(config: Config) -> list[Variant]:
     return [Variant(a.name, tuple(a.overrides), tuple(a.grid) or (SAME,), three_nets(config)) for a in config.tables.ablations]
+
+
+def selection_variants(config: Config) -> list[Variant]:
+    """Learned selections (table d); what is decoded is what they select."""
+    return [Variant(s.name, tuple(s.overrides), tuple(s.grid) or (SAME,), ()) for s in config.tables.selections]
 
 
 def three_nets(config: Config) -> tuple[str, ...]:

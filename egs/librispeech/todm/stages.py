@@ -49,7 +49,7 @@ STAGES = {
         Stage(7, "individually trained models", "egs.librispeech.todm.train_individual", (), (3,),
               "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
               always=True),
-        Stage(8, "ablations", "egs.librispeech.todm.run_ablations", (), (3,),
+        Stage(8, "ablations and learned selections", "egs.librispeech.todm.run_ablations", (), (3,),
               "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
               always=True),
         Stage(9, "report", "egs.librispeech.todm.report", (), (6,),

@@ -13,12 +13,13 @@ from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.evidence import Evidence, System
 from egs.librispeech.todm.pictures import draw_curves, draw_families, draw_front
 from egs.librispeech.todm.runs import ALONE, INDIVIDUAL, SAME, SUPERNET, Records
+from egs.librispeech.todm.selection_report import draw_masks
 from egs.librispeech.todm.stages import parse_arguments, setup_logging
 from utils.config import ConfigError
 from utils.files import read_json, write_text_atomic
 from utils.stages import StageError
 from utils.statistics import Difference
-from utils.text import markdown_table
+from utils.text import file_name, markdown_table
 
 CSV_FIELDS = ("run", "variant", "setting", "seed", "split", "net", "architecture", "encoder_params", "total_params", "macs_per_second",
               "method", "wer", "substitutions", "insertions", "deletions", "words", "updates", "audio_hours_trained",
@@ -45,7 +46,7 @@ def write_tables(config: Config) -> Path:
     write_text_atomic(folder / "tables.md", make_tables(config, evidence, search))
     if evidence.budgets():
         draw_families(evidence, folder / "wer-against-size.png", config.name)
-    draw_curves(evidence, folder / "curves.png")
+    draw_curves(evidence, [SUPERNET, *ablations(config, evidence)], folder / "curves.png")
     if search:
         draw_front(search, folder / "front.png")
     return folder / "tables.md"
@@ -54,8 +55,8 @@ def write_tables(config: Config) -> Path:
 def mixed_values(records: list[dict], config: Config) -> dict[str, str]:
     """Conf values that differ between records although no variant or grid of the conf sets them."""
     t = config.tables
-    texts = [*ALONE, *(" ".join(a.overrides + a.grid) for a in t.ablations), *t.individual_grid]
-    meant = {item.partition("=")[0] for text in texts for item in text.split()} | {"train.seed", "model.architecture", "nets"}
+    texts = [*ALONE, *(" ".join(a.overrides + a.grid) for a in t.ablations + t.selections), *t.individual_grid]
+    meant = {item.partition("=")[0] for text in texts for item in text.split()} | {"train.seed", "model.architecture", "nets", "select.learned"}
     found: dict[str, set] = {}
     for record in records:
         for key, value in record["conf"].items():
@@ -69,8 +70,10 @@ def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
     parts = [f"# {config.name}: the tables of the paper", header(evidence)]
     if evidence.budgets():
         parts += ["## (a) Size against WER: subnets of one supernet, and models trained alone", table_a(evidence)]
-    parts += ["## (b) Ablations", table_b(evidence)]
+    parts += ["## (b) Ablations", table_b(evidence, ablations(config, evidence))]
     parts += ["## (c) Cost", table_c(evidence, search)]
+    if selected := [s.name for s in config.tables.selections if s.name in evidence.variants()]:
+        parts += ["## (d) Ways of selecting subnets", table_d(config, evidence, search, selected)]
     if search:
         parts += ["## Search", table_search(evidence, search)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -129,16 +132,21 @@ def table_a(evidence: Evidence) -> str:
             f"WER differs from the tuned models' by, relative: {ours or 'not run'}.\n\n![WER against size](wer-against-size.png)")
 
 
-def table_b(evidence: Evidence) -> str:
+def ablations(config: Config, evidence: Evidence) -> list[str]:
+    """The variants of table (b) that have run."""
+    others = {SUPERNET, *(s.name for s in config.tables.selections)}
+    return [v for v in evidence.variants() if v not in others and not v.startswith(INDIVIDUAL)]
+
+
+def table_b(evidence: Evidence, names: list[str]) -> str:
     """Rows: variants. Columns: largest, middle, smallest net on every split, with the difference to the full method."""
-    ablations = [v for v in evidence.variants() if v != SUPERNET and not v.startswith(INDIVIDUAL)]
-    if not ablations:
+    if not names:
         return ""
-    nets = sorted({row["architecture"] for v in ablations for r in evidence.of(v) for row in r["results"]},
+    nets = sorted({row["architecture"] for v in names for r in evidence.of(v) for row in r["results"]},
                   key=lambda net: -evidence.size(net))
     rows = []
     for split, _ in evidence.splits:
-        for variant in [SUPERNET, *ablations]:
+        for variant in [SUPERNET, *names]:
             setting = evidence.tuned_setting(variant)
             for net in nets:
                 system, full = System(variant, setting, net), evidence.supernet(net)
@@ -176,6 +184,42 @@ def table_c(evidence: Evidence, search: dict | None) -> str:
     return (f"{markdown_table(titles, rows)}\n\nSeed {seed}; measured while {evidence.records[0]['processes']} process(es) of a run and the other workers "
             f"shared the machine. A training alone took {mean:.2f} process hours on average, so one supernet costs as much as {even:.1f} sizes "
             "trained alone without any tuning; every further size is free.")
+
+
+def table_d(config: Config, evidence: Evidence, search: dict | None, selected: list[str]) -> str:
+    """Rows: budgets and ways of selecting. Columns: size, WER on every split, and against evolution on test; then what each costs."""
+    folder = Path(config.tables.records)
+    pinned = read_json(folder / "subnets.json")
+    searched: dict[str, dict[str, str]] = {}
+    for entry in [*pinned["subnets"], *pinned.get("baselines", [])]:
+        searched.setdefault(entry["how"], {})[entry["budget"]] = entry["architecture"]
+    rows, masks = [], {}
+    budgets = [b for b in config.search.budgets if any(evidence.seeds(System(name, SAME, b), evidence.splits[0][0]) for name in selected)]
+    for budget in budgets:
+        systems = {how: evidence.supernet(nets[budget]) for how, nets in searched.items() if budget in nets}
+        first = next(iter(systems.values()), None)
+        systems |= {name: System(name, evidence.tuned_setting(name), budget) for name in selected}
+        for name, system in systems.items():
+            sizes = [row["encoder_params"] / 1e6 for (other, _, _), row in evidence.rows.items() if other == system]
+            if not sizes:
+                continue
+            tests = [split for split, role in evidence.splits if role == "test"]
+            rows.append([budget, name, "/".join(f"{size:.2f}M" for size in sorted(set(sizes))), *(cell(evidence, system, s) for s, _ in evidence.splits),
+                         *("" if system == first else difference_cell(evidence.difference(system, first, s)) for s in tests)])
+    titles = ["budget", "selected by", "encoder, by seed", *(s for s, _ in evidence.splits), *(f"{s}: minus evolution" for s in tests)]
+    costs = []
+    for name in [SUPERNET, *selected]:
+        of = evidence.of(name, evidence.tuned_setting(name) if name != SUPERNET else SAME)
+        seconds = sum(r["training_seconds"] for r in of) / max(len(of), 1)
+        after = f"{sum(s for how, s in search['seconds'].items() if how != 'random'):.0f}" if search and name == SUPERNET else "0"
+        costs.append([name if name != SUPERNET else "supernet, then evolution", str(len(of)), f"{seconds:.0f}", after])
+    for name in selected:
+        record = evidence.of(name, evidence.tuned_setting(name))[0]
+        masks[name] = {r["budget"]: r["architecture"] for r in record["results"]}
+        draw_masks(masks[name], folder / f"masks-{file_name(name)}.png", name)
+    pictures = "\n".join(f"![{name}: what every size keeps](masks-{file_name(name)}.png)" for name in selected)
+    return (f"{markdown_table(titles, rows, left=3)}\n\n{markdown_table(['selected by', 'trainings', 'seconds of training, mean', 'seconds of selection'], costs)}"
+            f"\n\nLearned selections train and select at once, with the same updates; evolution and its baselines look at the first seed's supernet.\n\n{pictures}")
 
 
 def table_search(evidence: Evidence, search: dict) -> str:
