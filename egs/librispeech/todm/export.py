@@ -32,6 +32,8 @@ def export(config: Config, arguments: Namespace) -> None:
         experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
     except CheckpointError as error:
         raise StageError(str(error)) from error
+    if experiment.config.loss.objective == "ctc":
+        raise StageError("stage 10 exports transducers; this experiment is a CTC model (loss.objective=ctc)")
     entries = chosen_entries(config, experiment)
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)

@@ -70,6 +70,8 @@ class Recognizer:
     def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32):
         self.config, self.model, self.tokenizer, self.entries = config, model, tokenizer, entries
         self.beam, self.chunk_frames = beam, chunk_frames
+        if config.loss.objective == "ctc":
+            raise StageError("recognition outside of experiments is for transducers; this is a CTC model (loss.objective=ctc)")
         self.device = next(model.parameters()).device
         self._operators: dict[int, Operators] = {}
         self.use(entries[0]["name"])
