@@ -94,14 +94,12 @@ def transcribe(recognizer: Recognizer, source: str, arguments: argparse.Namespac
     pieces = pieces_of(source, arguments)
     if not arguments.streaming:
         return recognizer.transcribe(pieces)
-    stream, shown = recognizer.stream(), ""
+    stream, watched = recognizer.stream(), sys.stderr.isatty()
     for piece in pieces:
         stream.accept(piece)
-        text = stream.transcript().text
-        if text != shown and sys.stderr.isatty():
-            print(f"\r{text[-100:]}\033[K", end="", file=sys.stderr, flush=True)
-            shown = text
-    if shown:
+        if watched:
+            print(f"\r{stream.transcript().text[-100:]}\033[K", end="", file=sys.stderr, flush=True)
+    if watched:
         print("\r\033[K", end="", file=sys.stderr)
     return stream.finish()
 
