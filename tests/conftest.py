@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+torch.set_num_threads(1)  # the tests' nets are tiny: threads would mostly wait for each other, the more so beside other programs
 ROOT = Path(__file__).resolve().parent.parent
 
 # The recipe, as small as it can be: about a minute of synthetic speech, a model of a few thousand weights.

@@ -28,6 +28,7 @@ from utils.stages import StageError
 
 
 def export(config: Config, arguments: Namespace) -> None:
+    torch.set_num_threads(1)  # small nets and short chunks: threads would mostly wait for each other
     try:
         experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
     except CheckpointError as error:
