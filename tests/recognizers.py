@@ -80,8 +80,8 @@ def plain_search(model: Transducer, samples: np.ndarray, subnet: str | None = No
 
 
 def plain_text(hypothesis: Hypothesis) -> str:
-    """By SentencePiece."""
-    return tokenizer().decode(hypothesis.tokens).strip()
+    """By SentencePiece, without double spaces."""
+    return " ".join(tokenizer().decode(hypothesis.tokens).split())
 
 
 def write_exported(folder: Path, config: Config, model: Transducer, subnet: str, chunk_frames: int = 16) -> Path:

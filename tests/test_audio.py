@@ -321,3 +321,9 @@ def test_the_quietest_tenth_of_a_second_against_a_loop(length, seed):
 def test_silence_after_something_loud_is_found_exactly():
     samples = np.concatenate([np.full(20000, 0.9, np.float32), np.zeros(1600, np.float32), np.full(20000, 1e-3, np.float32)])
     assert quietest(samples) == 20000 + 800
+
+
+def test_the_quietest_is_found_after_ten_loud_seconds():
+    """In single precision the sum of so much energy would hide it."""
+    samples = np.repeat(np.array([0.9, 1e-3, 1e-4, 1e-3], np.float32), [160000, 4800, 1600, 4800])
+    assert quietest(samples) == 164800 + 800

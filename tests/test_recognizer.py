@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import kaldi_native_fbank
 import numpy as np
 import pytest
 import torch
@@ -30,15 +31,6 @@ CAUSAL = "model.direction=causal"
 SECONDS = [2.5, 0.8, 1.61, 0.07, 0.05, 0.0]  # the last three: a frame of the encoder, none, and nothing at all
 SILENCE = np.zeros(RATE, np.float32)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny matrices are computed sooner by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def entries_of(*architectures: str) -> list[dict]:
@@ -116,6 +108,29 @@ def test_frames_come_as_soon_as_their_window_is_there():
     assert len(fbank.take()) == 9
     fbank.accept(audio[1719:1720])
     assert len(fbank.take()) == 1
+
+
+def test_features_that_were_taken_are_forgotten(monkeypatch):
+    popped = []
+
+    class Watched:
+        def __init__(self, options: kaldi_native_fbank.FbankOptions):
+            self.fbank = online(options)
+
+        def __getattr__(self, name: str):
+            return getattr(self.fbank, name)
+
+        def pop(self, count: int) -> None:
+            popped.append(count)
+            self.fbank.pop(count)
+
+    online = kaldi_native_fbank.OnlineFbank
+    monkeypatch.setattr(kaldi_native_fbank, "OnlineFbank", Watched)
+    fbank = OnlineFilterbank()
+    for _ in range(10):
+        fbank.accept(rustle(1600))
+        fbank.take()
+    assert sum(popped) == (16000 - 120) // 160
 
 
 # Whole utterances
@@ -239,10 +254,9 @@ def test_a_recording_that_fits_is_one_utterance():
 @pytest.mark.parametrize("overrides", VARIANTS)
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 def test_the_encoder_step_by_step_is_the_encoder_of_the_whole(overrides, subnet, chunk):
-    """Over more than two of the 32-frame blocks in which the whole is computed."""
-    config = tiny_config(CAUSAL, *overrides)
-    encoder, subnet = talkative(config).encoder, Subnet.parse(subnet)
-    frames = 72 // chunk * chunk
+    """Over more than one of the 32-frame blocks in which the whole is computed."""
+    encoder, subnet = made(CAUSAL, *overrides)[1].encoder, Subnet.parse(subnet)
+    frames = 40 // chunk * chunk
     features = torch.randn(2, 4 * frames + 3, 80, generator=torch.Generator().manual_seed(0)) * 3 - 8
     with torch.no_grad():
         expected, lengths = encoder(features, torch.tensor([4 * frames + 3] * 2), subnet)
@@ -256,7 +270,7 @@ def test_the_encoder_step_by_step_is_the_encoder_of_the_whole(overrides, subnet,
 
 
 def test_a_step_leaves_the_states_it_was_given_as_they_were():
-    encoder = talkative(tiny_config(CAUSAL, "model.stack=2")).encoder
+    encoder = made(CAUSAL, "model.stack=2")[1].encoder
     subnet, operators = Subnet.parse(SMALL), encoder.operators(4)
     features = torch.randn(1, 19, 80, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -293,11 +307,11 @@ def test_every_length_around_a_chunk_is_decoded_to_its_end(chunk_frames):
     recognizer = make_recognizer(CAUSAL, chunk_frames=chunk_frames)
     audio = babble(1, seed=8)
     transcripts = []
-    for frames in range(5, 45):
+    for frames in range(5, 45, 3):
         samples = audio[: 160 * frames]
         transcripts.append(streamed(recognizer, samples, (1600,)))
         assert [transcripts[-1]] == recognizer.transcribe_batch([samples])
-    assert len({len(t.tokens) for t in transcripts}) >= 4
+    assert len({len(t.tokens) for t in transcripts}) >= 3
 
 
 @pytest.mark.parametrize("sizes", [(1,), (159, 161), (100_000,), (5120, 0, 0)])
@@ -391,7 +405,8 @@ def test_using_a_subnet_copies_nothing():
 
 @pytest.mark.parametrize("wrong, message", [
     ("net-9", "no subnet 'net-9'; there are: net-0, net-1"), ("", "no subnet ''"), ("h2-0 - -", "no subnet"), ("h0f0", "does not fit"),
-    ("h3f0 - -", "does not fit the model: " + LARGEST), ("f4 - -", "does not fit"), ("-", "does not fit"), (Subnet.parse("h0-9 - -"), "h0-9 - - does not fit"),
+    ("h3f0 - -", "does not fit the model: " + LARGEST), ("f4 - -", "does not fit"), ("-", "does not fit"),
+    (Subnet.parse("h0-9 - -"), "h0-9 - - does not fit"),
 ])
 def test_a_wrong_subnet_is_refused_and_the_earlier_stays_in_use(wrong, message):
     recognizer = make_recognizer()
@@ -558,9 +573,8 @@ def test_a_recogniser_of_an_exported_folder(exported, beam):
 def test_a_missing_file_is_named(copied, name):
     (copied / name).unlink()
     for load in (lambda: load_model(copied, CPU), lambda: Recognizer.load(copied)):
-        with pytest.raises(StageError, match=name) as raised:
+        with pytest.raises(StageError, match=f"{copied} lacks {name}; stage 10"):
             load()
-        assert str(copied) in str(raised.value)
 
 
 def test_a_folder_of_something_else_and_no_folder(tmp_path):
@@ -580,10 +594,13 @@ def test_damaged_weights_are_refused(copied, damage):
         load_model(copied, CPU)
 
 
-@pytest.mark.parametrize("name", [CONF, BPE, FACTS])
-@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"\xff\xfe[{: nonsense"], ids=["empty", "half", "nonsense"])
-def test_any_other_damaged_file_is_refused_too(copied, name, damage):
-    (copied / name).write_bytes(damage((copied / name).read_bytes()))
+@pytest.mark.parametrize("name, left", [
+    (CONF, b"model: [nonsense"), (CONF, b"modell:\n  dim: 16\n"), (CONF, b"\xff\xfe"), (BPE, b""), (BPE, b"\xff\xfe nonsense"), (BPE, 300),
+    (FACTS, b""), (FACTS, b"\xff\xfe nonsense"), (FACTS, 30),
+])
+def test_any_other_damaged_file_is_refused_too(copied, name, left):
+    """Some other content, or the first bytes of its own."""
+    (copied / name).write_bytes((copied / name).read_bytes()[:left] if isinstance(left, int) else left)
     with pytest.raises(StageError, match=name):
         Recognizer.load(copied)
 
@@ -625,6 +642,14 @@ def test_an_experiment_whose_subnets_are_not_chosen_yet_is_its_largest_net(tmp_p
     assert recognizer.transcribe_batch([babble(2)])[0].text == plain_text(plain_search(model, babble(2)))
     params = sum(p.numel() for p in model.encoder.parameters())
     assert str(recognizer.subnet) == LARGEST and recognizer.use_budget(str(params))["architecture"] == LARGEST
+
+
+def test_a_ctc_model_is_refused(tmp_path):
+    config = tiny_config("loss.objective=ctc", "loss.ctc_weight=1")
+    state = {"model": tiny_model(config, tokenizer().vocab_size).state_dict(), "hours": 0.0, "seconds": 0.0}
+    save_checkpoint(tmp_path / "checkpoints", 7, describe(config, tokenizer()) | state, 1)
+    with pytest.raises(StageError, match="loss.objective=ctc"):
+        Recognizer.load(tmp_path)
 
 
 def test_an_experiment_without_a_usable_checkpoint_is_refused(tmp_path):

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from egs.librispeech.todm import recognizer, transcribe
 from egs.librispeech.todm.config import Config
@@ -28,15 +27,6 @@ from utils.stages import StageError
 
 TINIEST = "h0f0 - -"
 KEYS = {"source", "subnet", "text", "tokens", "timestamps", "seconds", "words", "computing_seconds"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny matrices are computed sooner by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Workplace:
@@ -323,13 +313,14 @@ def test_a_missing_model_folder(causal, capsys, monkeypatch):
     with pytest.raises(SystemExit) as left:
         transcribe.main()
     captured = capsys.readouterr()
-    assert left.value.code == 2 and captured.out == "" and captured.err.startswith("ERROR: /nowhere: no such folder") and captured.err.count("\n") == 1
+    assert left.value.code == 2 and captured.out == ""
+    assert captured.err.startswith("ERROR: /nowhere: no such folder") and captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["conf.yaml", "bpe.model", "model.safetensors", "export.json"])
 def test_a_damaged_model_is_one_line_and_status_2(causal, capsys, monkeypatch, tmp_path, name):
     for path in causal.model.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes()[: 100 if path.name == name else None])
+        (tmp_path / path.name).write_bytes(b"[{ nonsense" if path.name == name else path.read_bytes())
     monkeypatch.setattr(sys, "argv", ["transcribe.sh", str(tmp_path), str(causal.record("one.wav", 1.5))])
     with pytest.raises(SystemExit) as left:
         transcribe.main()
@@ -350,8 +341,9 @@ def test_the_status_of_main(causal, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [
-    "MODEL a.wav - folder --json --beam 4 --subnet 1M", "--json --beam 4 --subnet 1M MODEL a.wav - folder", "MODEL --json a.wav --beam 4 - --subnet 1M folder",
-    "--beam=4 MODEL a.wav --json - folder --subnet=1M", "--json MODEL --subnet 1M a.wav - --beam 4 folder",
+    "MODEL a.wav - folder --json --beam 4 --subnet 1M", "--json --beam 4 --subnet 1M MODEL a.wav - folder",
+    "MODEL --json a.wav --beam 4 - --subnet 1M folder", "--beam=4 MODEL a.wav --json - folder --subnet=1M",
+    "--json MODEL --subnet 1M a.wav - --beam 4 folder",
 ])
 def test_options_may_stand_anywhere(arguments):
     parsed = parse_arguments(arguments.split())
@@ -368,7 +360,8 @@ def test_options_between_files_do_not_change_what_is_printed(causal, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     ("", "model"), ("MODEL", "give audio files"), ("MODEL --json", "give audio files"), ("MODEL a.wav --budget 1 --subnet x", "give one"),
-    ("MODEL a.wav --beam -1", "--beam"), ("MODEL - --rate 0", "--rate"), ("MODEL a.wav --nothing", "--nothing"), ("MODEL a.wav --beam two", "--beam"),
+    ("MODEL a.wav --beam -1", "--beam"), ("MODEL - --rate 0", "--rate"), ("MODEL a.wav --threads 0", "--threads"),
+    ("MODEL a.wav --nothing", "--nothing"), ("MODEL a.wav --beam two", "--beam"),
 ])
 def test_wrong_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit) as left:

@@ -1,5 +1,6 @@
 """Speech from files, raw streams and microphones, as mono float32 pieces at 16 kHz, in bounded memory."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +12,7 @@ import soxr
 SAMPLE_RATE = 16000
 PIECE_SECONDS = 0.5   # of what is read at a time
 PAUSE_SECONDS = 0.1   # length of the quietest stretch that a long recording is cut in
+OPEN_LENGTH = 0x7FFFF000  # bytes: what a WAV that is written to a pipe promises, or more
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
@@ -24,18 +26,25 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
     Raises:
       AudioError: missing, empty, not audio, or damaged.
     """
-    if not path.is_file():
+    try:
+        found, size = path.is_file(), path.stat().st_size
+    except OSError:
+        found = False
+    if not found:
         raise AudioError(f"{path}: no such file")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise AudioError(f"{path} is empty")
     try:
         with soundfile.SoundFile(path) as audio:
             rate, missing = audio.samplerate, audio.frames
-            pieces = audio.blocks(round(rate * PIECE_SECONDS), dtype="float32", always_2d=True)
+            audio.seekable = lambda: False  # soundfile seeks after every read, which fails where the header has no length
+            promised = re.search(r"^data : (\d+) \(should be (\d+)\)", audio.extra_info, re.MULTILINE)
+            if promised and int(promised[1]) < OPEN_LENGTH:
+                raise AudioError(f"{path} is truncated: {int(promised[1]) - int(promised[2])} bytes of what its header promises are missing")
 
             def counted() -> Iterator[np.ndarray]:
                 nonlocal missing
-                for piece in pieces:
+                while len(piece := audio.read(round(rate * PIECE_SECONDS), dtype="float32", always_2d=True)):
                     missing -= len(piece)
                     yield piece.mean(axis=1)
 

@@ -55,12 +55,12 @@ class Client:
             stream.accept_waveform(SAMPLE_RATE, with_tail(samples) if self.streaming else samples)
         if not self.streaming:
             self.recognizer.decode_streams(streams)
-            return [Recognized(s.result.text.strip(), list(s.result.timestamps)) for s in streams]
+            return [Recognized(" ".join(s.result.text.split()), list(s.result.timestamps)) for s in streams]
         for stream in streams:
             stream.input_finished()
         while ready := [s for s in streams if self.recognizer.is_ready(s)]:
             self.recognizer.decode_streams(ready)
-        return [Recognized(self.recognizer.get_result(s).strip(), list(self.recognizer.timestamps(s))) for s in streams]
+        return [Recognized(" ".join(self.recognizer.get_result(s).split()), list(self.recognizer.timestamps(s))) for s in streams]
 
     def partial(self, samples: np.ndarray, piece: int) -> Iterator[tuple[int, str]]:
         """Streams one utterance in pieces of ``piece`` samples: after each, how many samples were heard and the text so far."""

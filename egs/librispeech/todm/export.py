@@ -38,9 +38,10 @@ def export(config: Config, arguments: Namespace) -> None:
     entries = chosen_entries(config, experiment)
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
-    for entry in progress(entries, desc="export", unit="subnet"):
-        write_subnet(root / entry["name"], config, experiment, entry)
     proof = Proof(config, experiment, entries, root)
+    for entry in progress(entries, desc="export", unit="subnet"):
+        if arguments.force or proof.finished(entry) is None:
+            write_subnet(root / entry["name"], config, experiment, entry)
     proof.run()
     measured = benchmark_client.run(config, root, proof.variants())
     facts = describe_run(config, experiment) | {"torch_results": torch_results(config), **proof.as_dict(), "benchmark": measured}

@@ -46,7 +46,14 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
     """
     require(folder, [MODEL, CONF, BPE, FACTS])
     config = load_conf(folder)
-    tokenizer = Tokenizer(folder / BPE)
+    try:
+        tokenizer = Tokenizer(folder / BPE)
+    except (RuntimeError, ValueError) as error:
+        raise StageError(f"{folder / BPE} is damaged: {first_line(error)}; export it again") from error
+    try:
+        facts = read_json(folder / FACTS)
+    except ValueError as error:
+        raise StageError(f"{folder / FACTS} is damaged: {first_line(error)}; export it again") from error
     model = Transducer(config, tokenizer.vocab_size, training_heads=False)
     try:
         model.load_state_dict(load_file(folder / MODEL))
@@ -54,12 +61,15 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
         raise StageError(f"{folder / MODEL} is damaged: {first_line(error)}; export it again") from error
     except RuntimeError as error:
         raise StageError(f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}") from error
-    return config, model.to(device).eval(), tokenizer, read_json(folder / FACTS)
+    return config, model.to(device).eval(), tokenizer, facts
 
 
 def load_conf(folder: Path) -> Config:
     """The conf of an exported model."""
-    return configuration.load(Config, folder / CONF)
+    try:
+        return configuration.load(Config, folder / CONF)
+    except configuration.ConfigError as error:
+        raise StageError(f"{error}; export it again") from error
 
 
 def require(folder: Path, names: list[str]) -> None:

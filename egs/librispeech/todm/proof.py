@@ -18,10 +18,12 @@ from egs.librispeech.todm.frontend import LOG_EPSILON, NUM_MEL_BINS
 from egs.librispeech.todm.onnx_export import LOOK_AHEAD
 from egs.librispeech.todm.quantize import quantizable, quantize_within, session
 from egs.librispeech.todm.recognizer import Recognizer
+from utils.files import read_json, write_json_atomic
 from utils.progress import progress
 from utils.scoring import Errors, score
 
 CHECKED_SECONDS = (0.3, 1.0, 5.0, 13.0, 40.0)  # of audio that graphs are held to torch on, in one padded batch
+FINDINGS = "checked.json"  # in an exported folder: all of this module's findings
 TOLERANCE = 1e-4  # of an encoder's outputs
 Utterances = list[tuple[str, np.ndarray, str]]  # id, samples, transcript
 
@@ -56,34 +58,60 @@ class Proof:
     def __init__(self, config: Config, experiment: Experiment, entries: list[dict], root: Path):
         self.config, self.experiment, self.entries, self.root = config, experiment, entries, root
         self.modes = ["offline", "streaming"] if experiment.config.model.direction == "causal" else ["offline"]
-        self.rows: list[dict] = []
-        self.differences: list[dict] = []
-        self.graphs: dict[str, dict[str, float]] = {}
-        self.fp32_layers: dict[str, list] = {}
+        self.found: dict[str, dict] = {}  # by subnet: rows, differences, graph_errors, int8_kept_in_fp32
         self._recognizers: dict[int, Recognizer] = {}
 
     def variants(self) -> list[tuple[str, str, str]]:
         """(subnet, mode, precision) of everything that was exported."""
         return [(entry["name"], mode, precision) for entry in self.entries for mode in self.modes for precision in ("fp32", "int8")]
 
+    def key(self, entry: dict) -> dict:
+        """What a subnet's files and findings depend on: with the same key they are not made again."""
+        e, c = self.experiment, self.config
+        return {"architecture": entry["architecture"], "update": e.update, "weights": e.weights, "beam": c.decode.beam, "dev": c.data.dev, "test": c.data.test,
+                "chunk_frames": c.export.chunk_frames, "methods": c.export.methods, "int8_tolerance": c.export.int8_tolerance}
+
+    def finished(self, entry: dict) -> dict | None:
+        """What an earlier run of stage 10 found of this subnet, if it went through all of it."""
+        path = self.root / entry["name"] / FINDINGS
+        found = read_json(path) if path.is_file() else {}
+        return found if found.get("key") == self.key(entry) else None
+
     def run(self) -> None:
-        """Check graphs, make the int8 encoders, decode."""
-        jobs = [(entry, mode) for entry in self.entries for mode in self.modes]
-        for entry, mode in progress(jobs, desc="check in sherpa-onnx", unit="model"):
-            self.check_graph(entry, mode)
-            dev = self.config.data.dev[0]
-            method = self.config.export.methods[0]
-            fp32 = self.decode(entry, mode, "fp32", method, dev, "dev")
-            self.quantize(entry, mode, dev, method, fp32.wer)
-            for role, splits in (("dev", self.config.data.dev), ("test", self.config.data.test)):
-                for split in splits:
-                    for each in self.config.export.methods if role == "dev" else [method]:
-                        if (split, each) != (dev, method):
-                            self.decode(entry, mode, "fp32", each, split, role)
-                    self.decode(entry, mode, "int8", method, split, role)
+        """Check graphs, make the int8 encoders, decode; subnet by subnet, each kept in a file as soon as it is done."""
+        todo = [entry for entry in self.entries if self.finished(entry) is None]
+        with progress(total=len(todo) * len(self.modes), desc="check in sherpa-onnx", unit="model") as bar:
+            for entry in self.entries:
+                found = self.finished(entry)
+                if found is None:
+                    found = {"key": self.key(entry), "rows": [], "differences": [], "graph_errors": {}, "int8_kept_in_fp32": {}}
+                    for mode in self.modes:
+                        self.check(entry, mode, found)
+                        bar.update()
+                    write_json_atomic(self.root / entry["name"] / FINDINGS, found)
+                self.found[entry["name"]] = found
+
+    def check(self, entry: dict, mode: str, found: dict) -> None:
+        """One subnet, offline or streaming."""
+        found["graph_errors"][mode] = self.check_graph(entry, mode)
+        dev, method = self.config.data.dev[0], self.config.export.methods[0]
+        fp32 = self.decode(entry, mode, "fp32", method, dev, "dev", found)
+        found["int8_kept_in_fp32"][mode] = self.quantize(entry, mode, dev, method, fp32.wer)
+        for role, splits in (("dev", self.config.data.dev), ("test", self.config.data.test)):
+            for split in splits:
+                for each in self.config.export.methods if role == "dev" else [method]:
+                    if (split, each) != (dev, method):
+                        self.decode(entry, mode, "fp32", each, split, role, found)
+                self.decode(entry, mode, "int8", method, split, role, found)
 
     def as_dict(self) -> dict:
-        return {"rows": self.rows, "differences": self.differences, "graph_errors": self.graphs, "int8_kept_in_fp32": self.fp32_layers}
+        """The findings of all subnets together."""
+        return {
+            "rows": [row for found in self.found.values() for row in found["rows"]],
+            "differences": [d for found in self.found.values() for d in found["differences"]],
+            "graph_errors": {name: found["graph_errors"] for name, found in self.found.items()},
+            "int8_kept_in_fp32": {name: found["int8_kept_in_fp32"] for name, found in self.found.items()},
+        }
 
     def recognizer(self, entry: dict, method: str) -> Recognizer:
         """The torch decoder on the supernet, with this subnet in use."""
@@ -102,7 +130,7 @@ class Proof:
         return [filterbank(samples[: round(seconds * 16000)]) for seconds in CHECKED_SECONDS]
 
     @torch.inference_mode()
-    def check_graph(self, entry: dict, mode: str) -> None:
+    def check_graph(self, entry: dict, mode: str) -> float:
         """The largest difference between an encoder's graph and torch, over real frames."""
         recognizer, folder = self.recognizer(entry, "greedy"), self.root / entry["name"]
         model, features = recognizer.model, self.checked_features
@@ -115,12 +143,12 @@ class Proof:
         else:
             got = run_streaming_graph(folder / graph("streaming-encoder", "fp32"), x.numpy(), self.config.export.chunk_frames)
         worst = max(float(np.abs(got[i, :n] - expected[i, :n]).max()) for i, n in enumerate(out_lengths.tolist()))
-        self.graphs.setdefault(entry["name"], {})[mode] = worst
         if worst > TOLERANCE:
             logging.warning("%s, %s: the graph's outputs differ from torch's by up to %.1e", entry["name"], mode, worst)
+        return worst
 
-    def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> None:
-        """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev."""
+    def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> list[list]:
+        """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the layers that stay in fp32, with their errors."""
         folder = self.root / entry["name"]
         part = "streaming-encoder" if mode == "streaming" else "encoder"
         x = self.checked_features[-2][None].numpy()
@@ -137,10 +165,10 @@ class Proof:
 
         source, target = (folder / graph(part, precision) for precision in ("fp32", "int8"))
         kept = quantize_within(source, target, inputs, good)
-        self.fp32_layers.setdefault(entry["name"], {})[mode] = [[node, round(error, 5)] for node, error in kept]
         if kept:
             logging.info("%s, %s: int8 cost more than %.0f %% of WER on dev; %d of %d layers stay in fp32: %s", entry["name"], mode,
                          100 * self.config.export.int8_tolerance, len(kept), len(quantizable(source)), ", ".join(node for node, _ in kept))
+        return [[node, round(error, 5)] for node, error in kept]
 
     def client_errors(self, entry: dict, mode: str, precision: str, method: str, split: str) -> tuple[Errors, dict[str, str], dict[str, str]]:
         """Errors, references and hypotheses of the client over a split."""
@@ -167,8 +195,8 @@ class Proof:
             hypotheses |= {name: t.text for (name, _, _), t in zip(batch, found)}
         return hypotheses
 
-    def decode(self, entry: dict, mode: str, precision: str, method: str, split: str, role: str) -> Errors:
-        """One row: WER of the client; in fp32 also how many hypotheses are torch's."""
+    def decode(self, entry: dict, mode: str, precision: str, method: str, split: str, role: str, found: dict) -> Errors:
+        """One row of what was found: WER of the client; in fp32 also how many hypotheses are torch's."""
         errors, references, hypotheses = self.client_errors(entry, mode, precision, method, split)
         row = {"name": entry["name"], "mode": mode, "precision": precision, "method": method, "split": split, "role": role,
                **errors.counts(), "utterances": len(references)}
@@ -177,9 +205,9 @@ class Proof:
             different = [name for name in references if hypotheses[name] != expected[name]]
             row |= {"equal": len(references) - len(different), "torch_wer": round(score(references, expected).wer, 3)}
             facts = {key: row[key] for key in ("name", "mode", "method", "split")}
-            self.differences += [facts | {"id": name, "reference": references[name], "torch": expected[name], "client": hypotheses[name]}
+            found["differences"] += [facts | {"id": name, "reference": references[name], "torch": expected[name], "client": hypotheses[name]}
                                  for name in different]
-        self.rows.append(row)
+        found["rows"].append(row)
         return errors
 
 

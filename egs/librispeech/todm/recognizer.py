@@ -52,7 +52,7 @@ class Transcript:
                 words.append({"word": token.removeprefix(WORD_START), "start": time})
             else:
                 words[-1]["word"] += token
-        return words
+        return [w for w in words if w["word"]]
 
     def as_dict(self) -> dict:
         return asdict(self) | {"words": self.words()}
@@ -166,7 +166,7 @@ class Recognizer:
             tokens += part.tokens
             times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
             end = (start + len(samples)) / SAMPLE_RATE
-        return Transcript(join(tokens), tokens, times, end)
+        return Transcript(join(tokens), tokens, times, round(end, 3))
 
     def stream(self) -> "Stream":
         """A stream of one utterance or more, decoded as it arrives.
@@ -243,4 +243,4 @@ class Stream:
 
 def join(tokens: list[str]) -> str:
     """Pieces as text."""
-    return "".join(tokens).replace(WORD_START, " ").strip()
+    return " ".join("".join(tokens).replace(WORD_START, " ").split())

@@ -97,10 +97,14 @@ def transcribe(recognizer: Recognizer, source: str, arguments: argparse.Namespac
     if not arguments.streaming:
         return recognizer.transcribe(pieces)
     stream, watched = recognizer.stream(), sys.stderr.isatty()
-    for piece in pieces:
-        stream.accept(piece)
-        if watched:
-            print(f"\r{stream.transcript().text[-100:]}\033[K", end="", file=sys.stderr, flush=True)
+    try:
+        for piece in pieces:
+            stream.accept(piece)
+            if watched:
+                print(f"\r{stream.transcript().text[-100:]}\033[K", end="", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        if source != "microphone":
+            raise
     if watched:
         print("\r\033[K", end="", file=sys.stderr)
     return stream.finish()
