@@ -21,9 +21,8 @@ import numpy as np
 
 from egs.librispeech.todm.client import Client, graph
 from egs.librispeech.todm.exported import TOKENS
-from egs.librispeech.todm.frontend import RECEPTIVE_FIELD, SUBSAMPLING
+from egs.librispeech.todm.frontend import LOOK_AHEAD
 from utils.audio import SAMPLE_RATE, read_pieces
-from utils.files import read_json
 from utils.stages import StageError
 
 LONG_SECONDS = 30.0  # of the utterance that memory is measured on
@@ -32,7 +31,7 @@ WINDOW_MS = 25
 
 def algorithmic_latency_ms(chunk_frames: int) -> float:
     """From a frame of the input to its output, at most, without computing: the chunk, the frontend's look-ahead, half a window."""
-    return 10.0 * (chunk_frames + RECEPTIVE_FIELD - SUBSAMPLING) + WINDOW_MS / 2
+    return 10.0 * (chunk_frames + LOOK_AHEAD) + WINDOW_MS / 2
 
 
 def memory_mib() -> float:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 NUM_MEL_BINS = 80
 SUBSAMPLING = 4
 RECEPTIVE_FIELD = 7           # input frames that one encoder frame sees
+LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING  # those of them that belong to the next one: a chunk needs as many beyond its end
 LOG_EPSILON = -23.025850929940457  # log(1e-10): what features are padded with
 
 

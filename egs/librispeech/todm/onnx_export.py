@@ -14,13 +14,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from egs.librispeech.todm.frontend import LOG_EPSILON, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
 from egs.librispeech.todm.encoder import States
+from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
 from egs.librispeech.todm.transducer import Transducer
 from utils.files import atomic_path
 
 OPSET = 17
-LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING  # filterbank frames that a chunk sees beyond those it advances
 
 
 class OfflineEncoder(nn.Module):

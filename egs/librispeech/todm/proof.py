@@ -14,8 +14,7 @@ from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import load_cuts
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.features import filterbank
-from egs.librispeech.todm.frontend import LOG_EPSILON, NUM_MEL_BINS
-from egs.librispeech.todm.onnx_export import LOOK_AHEAD
+from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS
 from egs.librispeech.todm.quantize import quantizable, quantize_within, session
 from egs.librispeech.todm.recognizer import Recognizer
 from utils.files import read_json, write_json_atomic
@@ -38,7 +37,7 @@ def audio_batches(config: Config, split: str, longest: float | None = None) -> I
                 kept.append(cut)
                 total += cut.duration
         cuts = kept
-    batch, frames = [], 0.0
+    batch: Utterances = []
     for cut in sorted(cuts, key=lambda cut: (cut.duration, cut.id)):
         if batch and (len(batch) + 1) * cut.duration > config.decode.max_duration:
             yield batch

@@ -16,7 +16,7 @@ from egs.librispeech.todm.encoder import Operators
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import FACTS, load_model
 from egs.librispeech.todm.features import OnlineFilterbank, filterbank
-from egs.librispeech.todm.frontend import LOG_EPSILON, RECEPTIVE_FIELD, SUBSAMPLING, subsampled_length
+from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, SUBSAMPLING, subsampled_length
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
 from egs.librispeech.todm.transducer import Transducer
@@ -26,7 +26,6 @@ from utils.stages import StageError
 from utils.tokens import Tokenizer
 
 FRAME_SECONDS = 0.04
-LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING
 WORD_START = "\u2581"
 
 

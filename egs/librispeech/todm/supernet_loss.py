@@ -84,7 +84,7 @@ class SupernetLoss(nn.Module):
           The loss summed over the batch, and every net's transducer loss (largest first; the gated net of learned
           selection last), detached; its CTC loss where CTC trains alone.
         """
-        model, config = self.model, self.config
+        model = self.model
         x, operators = model.encoder.frontend(features), model.encoder.operators()
         gates, penalty = self._learned_gates(update)
         total = penalty * int(targets.frames.sum()) + self._untrained(weights)
