@@ -1,11 +1,13 @@
 """sherpa-onnx on exported folders, against torch on the same samples."""
 
+import copy
 import difflib
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ import soundfile
 import soxr
 import torch
 
+from egs.librispeech.todm.benchmark_client import measure
 from egs.librispeech.todm.client import Client, Recognized, with_tail
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.export import write_subnet
 from egs.librispeech.todm.features import filterbank
+from egs.librispeech.todm.onnx_export import export_joiner
 from egs.librispeech.todm.quantize import quantize
-from egs.librispeech.todm.recognizer import Recognizer, Transcript
+from egs.librispeech.todm.recognizer import WORD_START, Recognizer, Transcript
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet
 from local.espeak import speak
@@ -27,6 +31,7 @@ from tests.conftest import ROOT
 from tests.helpers import tiny_config
 from tests.recognizers import RATE, SMALL, babble, talkative, tokenizer
 from utils.stages import StageError
+from utils.tokens import BLANK
 
 CHUNK = 32
 
@@ -70,7 +75,7 @@ def utterances() -> list[np.ndarray]:
     time = np.arange(2 * RATE) / RATE
     tone = (0.3 * np.sin(2 * np.pi * (200 + 1500 * time) * time)).astype(np.float32)
     noise = np.random.default_rng(0).normal(0, 0.1, round(1.37 * RATE)).astype(np.float32)
-    return [spoken[0], spoken[1], spoken[0][5000:], babble(3.21), babble(9.5, seed=5), noise, tone, np.concatenate([spoken[1], noise, spoken[0]])]
+    return [spoken[0], spoken[1], spoken[0][5000:], babble(3.21), babble(5.5, seed=5), noise, tone, np.concatenate([spoken[1], noise, spoken[0]])]
 
 
 def assert_same(found: list[Recognized], expected: list[Transcript]) -> None:
@@ -98,20 +103,20 @@ def test_whole_utterances_are_recognised_as_in_torch(models, utterances, directi
     assert_same(client.decode(utterances[::-1]), expected[::-1])
 
 
-def frames_of_whole_chunks(frames: int) -> int:
+def frames_of_whole_chunks(frames: int, chunk: int = CHUNK) -> int:
     """Encoder frames that the client decodes of so many filterbank frames: it waits for more than a chunk and its look-ahead of 3."""
     chunks = 0
-    while chunks * CHUNK + CHUNK + 3 < frames:
+    while chunks * chunk + chunk + 3 < frames:
         chunks += 1
-    return chunks * CHUNK // 4
+    return chunks * chunk // 4
 
 
 @torch.no_grad()
-def streamed_in_torch(model: Exported, method: str, samples: np.ndarray, frames: int | None = None) -> Transcript:
-    """The whole utterance through the encoder at once, and the search over as much of it as the client decodes."""
+def streamed_in_torch(model: Exported, method: str, samples: np.ndarray, count: int | None = None) -> Transcript:
+    """The whole utterance through the encoder at once, and the search over ``count`` frames: as many as the client decodes."""
     recognizer, features = model.recognizer(method), filterbank(samples)
     encoded, _ = recognizer.model.encoder(features[None], torch.tensor([len(features)]), Subnet.parse(SMALL))
-    count = frames_of_whole_chunks(len(features) if frames is None else frames)
+    count = frames_of_whole_chunks(len(features)) if count is None else count
     search = recognizer.search(1)
     search.accept(encoded[:, :count], torch.tensor([count]))
     return recognizer.transcript(search.hypotheses()[0], len(samples) / RATE)
@@ -120,32 +125,35 @@ def streamed_in_torch(model: Exported, method: str, samples: np.ndarray, frames:
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_streams_are_recognised_as_whole_utterances_in_torch(models, utterances, method):
     model = models["causal"]
-    expected = [streamed_in_torch(model, method, np.concatenate([samples, np.zeros(RATE, np.float32)])) for samples in utterances]
+    expected = [streamed_in_torch(model, method, with_tail(samples, CHUNK)) for samples in utterances]
     assert_telling(expected)
     client = Client(model.folder, method=method, streaming=True)
     assert_same(client.decode(utterances), expected)
     assert_same([client.decode([samples])[0] for samples in utterances], expected)
 
 
-def test_the_tail_is_long_enough_for_the_last_words(models, utterances):
-    """Every frame of the utterance itself is decoded."""
-    for samples in utterances:
-        assert frames_of_whole_chunks(len(filterbank(with_tail(samples)))) * 4 >= len(filterbank(samples))
-        np.testing.assert_array_equal(with_tail(samples)[: len(samples)], samples)
-        assert with_tail(samples).dtype == np.float32 and not with_tail(samples)[len(samples) :].any()
+@pytest.mark.parametrize("chunk", [4, 32, 100])
+def test_the_tail_is_silence_after_which_nothing_is_left(utterances, chunk):
+    """Every frame is decoded, so that a torch stream, which decodes an unfinished chunk too, decodes no more than the client."""
+    for samples in [*utterances, utterances[0][:0], *(utterances[0][: 9000 + 37 * i] for i in range(40))]:
+        tailed = with_tail(samples, chunk)
+        np.testing.assert_array_equal(tailed[: len(samples)], samples)
+        assert tailed.dtype == np.float32 and not tailed[len(samples) :].any()
+        assert RATE - 160 <= len(tailed) - len(samples) <= RATE + 160 * (chunk + 5)
+        frames = round(len(tailed) / 160)
+        assert frames_of_whole_chunks(frames, chunk) == (frames - 3) // 4
 
 
 @pytest.mark.parametrize("piece", [160, 1777])
 def test_partial_texts_are_what_was_heard_so_far(models, utterances, piece):
     """A frame is ready 280 samples after its beginning: half a shift and half a window."""
     model, samples = models["causal"], utterances[0]
-    whole = with_tail(samples)
+    whole = with_tail(samples, CHUNK)
     heard, texts = zip(*Client(model.folder, streaming=True).partial(samples, piece))
     assert heard == (*range(piece, len(whole), piece), len(whole))
-    for count, text in list(zip(heard, texts))[:: 1 if piece > 1000 else 10]:
-        ready = (count - 280) // 160 + 1 if count >= 280 else 0
-        assert text.strip() == streamed_in_torch(model, "greedy", whole, ready).text
-    assert len(set(texts)) > 4
+    ready = [frames_of_whole_chunks((count - 280) // 160 + 1 if count >= 280 else 0) for count in heard]
+    expected = {count: streamed_in_torch(model, "greedy", whole, count).text for count in set(ready)}
+    assert [" ".join(text.split()) for text in texts] == [expected[count] for count in ready] and len(set(texts)) > 4
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])
@@ -184,48 +192,53 @@ import numpy as np
 from pathlib import Path
 from egs.librispeech.todm.client import Client
 
-audio = np.load(sys.argv[1])
-batches = [list(audio.files), *([name] for name in audio.files)] if sys.argv[2] == "edges" else [[]]
-found = []
-for folder, streaming in ((sys.argv[3], False), (sys.argv[4], False), (sys.argv[4], True)):
-    for precision in ("fp32", "int8"):
-        for method in ("greedy", "beam"):
-            client = Client(Path(folder), precision, method, streaming)
-            for names in batches:
-                results = client.decode([audio[name] for name in names])
-                found.append([Path(folder).name, streaming, precision, method, {n: [r.text, r.timestamps] for n, r in zip(names, results, strict=True)}])
+audio, found = np.load(sys.argv[1]), []
+for folder, *how in json.loads(sys.argv[2]):
+    client = Client(Path(folder), *how)
+    for names in [list(audio.files), *([name] for name in audio.files)]:
+        results = client.decode([audio[name] for name in names])
+        found.append({name: [r.text, r.timestamps] for name, r in zip(names, results, strict=True)})
 print(json.dumps(found))
 """
 
 
-def in_a_process(models: dict[str, Exported], what: str, path: Path, **audio: np.ndarray) -> list:
-    """sherpa-onnx ends the process when something goes wrong: not this one."""
+def in_a_process(clients: list[tuple], path: Path, audio: dict[str, np.ndarray]) -> list[dict[str, tuple[str, list[float]]]]:
+    """sherpa-onnx ends the process when something goes wrong: not this one.
+
+    Args:
+      clients: arguments of Client. audio: by name; every client decodes all of it as one batch, then each utterance alone.
+    Returns:
+      Text and time stamps by name, batch by batch.
+    """
     np.savez(path, **audio)
-    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS, path, what, models["bidirectional"].folder, models["causal"].folder], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS, path, json.dumps(clients)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
     return json.loads(done.stdout)
 
 
 def test_silence_and_next_to_nothing_give_text(models, tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.1, 12000).astype(np.float32)
-    audio = {"nothing": noise[:0], "one": noise[:1], "short": noise[:800], "a frame": noise[:1120], "silence": np.zeros(RATE, np.float32), "noise": noise}
-    found = in_a_process(models, "edges", tmp_path / "audio.npz", **audio)
-    assert len(found) == 3 * 2 * 2 * 7
+    audio = {"nothing": noise[:0], "one": noise[:1], "short": noise[:800], "a frame": noise[:1120], "silence": np.zeros(RATE, np.float32),
+             "noise": noise}
+    kinds = [(d, precision, method, streaming) for d, streaming in [("bidirectional", False), ("causal", False), ("causal", True)]
+             for precision in ("fp32", "int8") for method in ("greedy", "beam")]
+    found = in_a_process([(str(models[d].folder), *how) for d, *how in kinds], tmp_path / "audio.npz", audio)
     expected = {(d, m): dict(zip(audio, models[d].recognizer(m).transcribe_batch(list(audio.values())))) for d in models for m in ("greedy", "beam")}
-    assert any(t.text for by_name in expected.values() for t in by_name.values())
-    for folder, streaming, precision, method, by_name in found:
-        direction = next(d for d in models if folder == models[d].folder.name)
+    for (direction, precision, method, streaming), by_name in zip([kind for kind in kinds for _ in range(1 + len(audio))], found, strict=True):
         for name, (text, timestamps) in by_name.items():
-            if not streaming and (precision == "fp32" or name in ("nothing", "one", "short")):
-                right = expected[direction, method][name]
-                assert text == right.text and timestamps == pytest.approx(right.timestamps, abs=1e-3)
-            assert isinstance(text, str) and bool(timestamps) >= bool(text)
-    assert not any(expected[key][name].text for key in expected for name in ("nothing", "one", "short"))
+            assert isinstance(text, str) and len(timestamps) >= bool(text)
+            if not streaming and precision == "fp32":
+                assert text == expected[direction, method][name].text
+                assert timestamps == pytest.approx(expected[direction, method][name].timestamps, abs=1e-3)
+            elif not streaming and name in ("nothing", "one", "short"):
+                assert (text, timestamps) == ("", [])
+    assert not any(by_name[name].text for by_name in expected.values() for name in ("nothing", "one", "short"))
+    assert all(by_name["noise"].text for by_name in expected.values())
 
 
 def test_no_utterances_give_no_texts(models, tmp_path):
-    assert all(by_name == {} for *_, by_name in in_a_process(models, "none", tmp_path / "audio.npz"))
+    clients = [(str(models["causal"].folder), "fp32", "greedy", streaming) for streaming in (True, False)]
+    assert in_a_process(clients, tmp_path / "audio.npz", {}) == [{}, {}]
 
 
 def test_the_folders_own_torch_model_says_the_same(models, utterances):
@@ -234,20 +247,55 @@ def test_the_folders_own_torch_model_says_the_same(models, utterances):
         assert_same(Client(model.folder).decode(utterances), Recognizer.load(model.folder).transcribe_batch(utterances))
 
 
-@pytest.mark.parametrize("mode", ["offline", "streaming"])
-def test_the_benchmark_by_hand(models, utterances, tmp_path, mode):
-    """The first token is shown when its chunk is complete: 37 pieces of 10 ms (36 frames) after it began, so at least 370 - 280 ms after it."""
-    soundfile.write(tmp_path / "speech.wav", utterances[0], RATE)
-    command = [sys.executable, "-m", "egs.librispeech.todm.benchmark_client", models["causal"].folder, tmp_path / "speech.wav", "--mode", mode]
-    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True)
+def taciturn(model: Exported, folder: Path, bias: float) -> Exported:
+    """A copy of the folder whose joiner prefers blank."""
+    changed = copy.deepcopy(model.experiment.model)
+    with torch.no_grad():
+        changed.joiner.output.bias[BLANK] += bias
+    shutil.copytree(model.folder, folder)
+    export_joiner(changed, folder / "joiner.onnx")
+    return Exported(folder, replace(model.experiment, model=changed), model.entry)
+
+
+def with_a_beginning(model: Exported, utterances: list[np.ndarray], folder: Path,
+                     wanted: Callable[[Transcript], bool]) -> tuple[Exported, np.ndarray, Transcript]:
+    """A copy that prefers blank as much as it takes for the transcript of an utterance to begin as wanted."""
+    for bias in range(1, 12):
+        changed = taciturn(model, folder / str(bias), bias)
+        for samples in utterances:
+            transcript = streamed_in_torch(changed, "greedy", with_tail(samples, CHUNK))
+            if len(transcript.tokens) > 1 and wanted(transcript):
+                return changed, samples, transcript
+    pytest.fail("no utterance begins so")
+
+
+def test_the_benchmark_by_hand(models, utterances, tmp_path):
+    """A chunk is decoded when 36 frames from its beginning are there, 367.5 ms after it: with pieces of 10 ms it is shown after 370 ms."""
+    model, samples, transcript = with_a_beginning(models["causal"], utterances, tmp_path,
+                                                  lambda t: t.tokens[0] != WORD_START and t.timestamps[0] > 0.4)
+    soundfile.write(tmp_path / "speech.wav", samples, RATE, subtype="FLOAT")
+    command = [sys.executable, "-m", "egs.librispeech.todm.benchmark_client", model.folder, tmp_path / "speech.wav", "--mode", "streaming", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     assert 0 < figures["real_time_factor"] < 5 and figures["load_seconds"] > 0 and 0 < figures["model_mib"] <= figures["peak_mib"] < 1000
-    if mode == "streaming":
-        assert figures["latency_ms"] == pytest.approx(figures["real_time_factor"] * 10 * CHUNK)
-        (result,) = Client(models["causal"].folder, streaming=True).decode([utterances[0]])
-        chunk = int(result.timestamps[0] / 0.04) // 8
-        shown = 320 * chunk + 370
-        assert shown <= figures["first_token_ms"] + 1000 * result.timestamps[0] < shown + 500
-    else:
-        assert figures["latency_ms"] == pytest.approx(1000 * figures["real_time_factor"] * len(utterances[0]) / RATE, rel=1e-3)
-        assert "first_token_ms" not in figures
+    assert figures["latency_ms"] == pytest.approx(figures["real_time_factor"] * 10 * CHUNK)
+    begin = round(1000 * transcript.timestamps[0])
+    computing = figures["first_token_ms"] - (begin // 320 * 320 + 370 - begin)
+    assert -0.01 < computing < 400 < begin
+
+
+def test_a_first_token_that_is_a_space_is_not_late(models, utterances, tmp_path):
+    """It has a time stamp but nothing to show. What is shown is shown with its chunk, 90 to 370 ms after its time stamp, and computing."""
+    model, samples, transcript = with_a_beginning(models["causal"], utterances, tmp_path,
+                                                  lambda t: t.tokens[0] != t.tokens[1] and t.timestamps[1] - t.timestamps[0] > 0.8)
+    exchanged = {transcript.tokens[0]: WORD_START, WORD_START: transcript.tokens[0]}
+    lines = [line.split() for line in (model.folder / "tokens.txt").read_text().splitlines()]
+    (model.folder / "tokens.txt").write_text("".join(f"{exchanged.get(symbol, symbol)} {i}\n" for symbol, i in lines))
+    assert 90 < measure(model.folder, "fp32", True, [samples], 160 * CHUNK)["first_token_ms"] < 370 + 400
+
+
+def test_of_a_model_that_says_nothing_the_benchmark_is_json_too(models, utterances, tmp_path):
+    model = taciturn(models["causal"], tmp_path / "copy", 1000.0)
+    figures = measure(model.folder, "fp32", True, utterances[:1], 160 * CHUNK)
+    assert Client(model.folder, streaming=True).decode(utterances[:1]) == [Recognized("", [])] and figures["real_time_factor"] > 0
+    json.dumps(figures, allow_nan=False)  # NaN is no JSON

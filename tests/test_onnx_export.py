@@ -186,8 +186,8 @@ def test_memory_is_linear_in_the_length(mini):
         command = [sys.executable, "-c", MEASURE, str(mini[1]), str(100 * seconds)]
         return float(subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout)
 
-    assert megabytes(30) < 300
-    assert 10 < megabytes(120) < 3 * megabytes(60)
+    of = {seconds: megabytes(seconds) for seconds in (30, 60, 120, 240)}
+    assert of[30] < 300 and 10 < of[120] < 3 * of[60] and of[240] < 2.5 * of[120]
 
 
 def numbers(*modules: nn.Module) -> int:
@@ -337,7 +337,8 @@ def test_the_decoder_is_torch_and_a_negative_id_embeds_as_zero(tmp_path, context
     np.testing.assert_allclose(got[0], weights["joiner.predictor_proj.bias"], rtol=0, atol=1e-6)
     with torch.no_grad():
         np.testing.assert_allclose(got, model.joiner.predictor_proj(model.predictor(torch.from_numpy(y)))[:, 0].numpy(), rtol=0, atol=1e-5)
-    assert {k: run.get_modelmeta().custom_metadata_map[k] for k in ("vocab_size", "context_size")} == {"vocab_size": str(VOCAB), "context_size": str(context)}
+    metadata = run.get_modelmeta().custom_metadata_map
+    assert metadata["vocab_size"] == str(VOCAB) and metadata["context_size"] == str(context)
     assert [i.shape for i in run.get_inputs()] == [["N", context]] and run.get_inputs()[0].type == "tensor(int64)"
 
 

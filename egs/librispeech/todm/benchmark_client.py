@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from egs.librispeech.todm.client import Client, graph
+from egs.librispeech.todm.client import ENCODERS, Client, graph
 from egs.librispeech.todm.exported import TOKENS
 from egs.librispeech.todm.frontend import LOOK_AHEAD
 from utils.audio import SAMPLE_RATE, read_pieces
@@ -75,21 +75,20 @@ def _stream(client: Client, utterances: list[np.ndarray], chunk_samples: int) ->
         begin = last = time.perf_counter()
         for heard, text in client.partial(samples, piece):
             now = time.perf_counter()
-            if text and shown is None:
+            if text.strip() and shown is None:
                 shown = heard / SAMPLE_RATE + now - last
             last = now
         computing += last - begin
         audio += heard / SAMPLE_RATE
         if shown is not None:
-            (result,) = client.decode([samples])
-            first.append(1000 * (shown - result.timestamps[0]))
-    return {"real_time_factor": computing / audio, "first_token_ms": statistics.median(first) if first else float("nan"),
+            first.append(1000 * (shown - client.first_seen))
+    return {"real_time_factor": computing / audio, "first_token_ms": statistics.median(first) if first else None,
             "latency_ms": 1000 * computing / audio * chunk_samples / SAMPLE_RATE}
 
 
 def size_bytes(folder: Path, mode: str, precision: str) -> int:
     """What has to be copied to a device."""
-    parts = ["streaming-encoder" if mode == "streaming" else "encoder", "decoder", "joiner"]
+    parts = [ENCODERS[mode], "decoder", "joiner"]
     return sum((folder / name).stat().st_size for name in [*(graph(part, precision) for part in parts), TOKENS])
 
 
@@ -108,12 +107,18 @@ def run(config, root: Path, variants: list[tuple[str, str, str]]) -> list[dict]:
             taken[variant].append(_in_a_process(root / variant[0], variant[1], variant[2], audio, 160 * e.chunk_frames))
     rows = []
     for (name, mode, precision), figures in taken.items():
-        medians = {key: round(statistics.median(f[key] for f in figures), 5) for key in figures[0]}
+        medians = {key: median([f[key] for f in figures]) for key in figures[0]}
         row = {"name": name, "mode": mode, "precision": precision, "bytes": size_bytes(root / name, mode, precision), **medians,
                "spread": [round(min(f["real_time_factor"] for f in figures), 5), round(max(f["real_time_factor"] for f in figures), 5)],
                "rounds": e.benchmark_rounds, "audio_seconds": round(sum(map(len, utterances)) / SAMPLE_RATE, 1)}
         rows.append(row | ({"algorithmic_ms": algorithmic_latency_ms(e.chunk_frames)} if mode == "streaming" else {}))
     return rows
+
+
+def median(values: list[float | None]) -> float | None:
+    """Of what was measured; None: nothing was (a first token where nothing is recognised)."""
+    measured = [value for value in values if value is not None]
+    return round(statistics.median(measured), 5) if measured else None
 
 
 def _in_a_process(folder: Path, mode: str, precision: str, audio: Path, chunk_samples: int) -> dict:
@@ -143,7 +148,7 @@ def main() -> None:
         else:
             utterances.append(np.concatenate(list(read_pieces(path))))
     figures = measure(arguments.folder, arguments.precision, arguments.mode == "streaming", utterances, arguments.chunk_samples)
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{key:18s} {value:10.4f}" for key, value in figures.items()))
+    print(json.dumps(figures) if arguments.json else "\n".join(f"{key:18s} {value:10.4f}" for key, value in figures.items() if value is not None))
 
 
 if __name__ == "__main__":

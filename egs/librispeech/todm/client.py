@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import sherpa_onnx
 
 from egs.librispeech.todm.exported import TOKENS, require
+from egs.librispeech.todm.frontend import LOOK_AHEAD
 from utils.audio import SAMPLE_RATE
 
+ENCODERS = {"offline": "encoder", "streaming": "streaming-encoder"}  # by mode
 METHODS = {"greedy": "greedy_search", "beam": "modified_beam_search"}
-TAIL_SECONDS = 1.0  # of silence after a streamed utterance: more than a chunk, so that its last words are decoded
+TAIL_SECONDS = 1.0  # of silence after a streamed utterance, and a little more: see with_tail
+SHIFT = SAMPLE_RATE // 100  # samples from one filterbank frame to the next
 
 
 def graph(part: str, precision: str) -> str:
@@ -37,10 +41,12 @@ class Client:
     """
 
     def __init__(self, folder: Path, precision: str = "fp32", method: str = "greedy", streaming: bool = False, beam: int = 4, threads: int = 1):
-        parts = ["streaming-encoder" if streaming else "encoder", "decoder", "joiner"]
+        parts = [ENCODERS["streaming" if streaming else "offline"], "decoder", "joiner"]
         names = [graph(part, precision) for part in parts]
         require(folder, [*names, TOKENS])
         self.streaming = streaming
+        self.first_seen: float | None = None
+        self.chunk_frames = decode_chunk_length(folder / names[0]) if streaming else 0
         kind = sherpa_onnx.OnlineRecognizer if streaming else sherpa_onnx.OfflineRecognizer
         encoder, decoder, joiner = (str(folder / name) for name in names)
         self.recognizer = kind.from_transducer(
@@ -50,9 +56,11 @@ class Client:
 
     def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:
         """A batch of utterances, float samples at 16 kHz; streamed ones side by side, chunk by chunk."""
+        if not utterances:
+            return []  # sherpa-onnx would crash
         streams = [self.recognizer.create_stream() for _ in utterances]
         for stream, samples in zip(streams, utterances):
-            stream.accept_waveform(SAMPLE_RATE, with_tail(samples) if self.streaming else samples)
+            stream.accept_waveform(SAMPLE_RATE, with_tail(samples, self.chunk_frames) if self.streaming else samples)
         if not self.streaming:
             self.recognizer.decode_streams(streams)
             return [Recognized(" ".join(s.result.text.split()), list(s.result.timestamps)) for s in streams]
@@ -63,16 +71,33 @@ class Client:
         return [Recognized(" ".join(self.recognizer.get_result(s).split()), list(self.recognizer.timestamps(s))) for s in streams]
 
     def partial(self, samples: np.ndarray, piece: int) -> Iterator[tuple[int, str]]:
-        """Streams one utterance in pieces of ``piece`` samples: after each, how many samples were heard and the text so far."""
+        """Streams one utterance in pieces of ``piece`` samples: after each, how many samples were heard and the text so far.
+
+        :attr:`first_seen` is then the time stamp of the first token that shows (a space alone does not), or None.
+        """
+        self.first_seen = None
         stream = self.recognizer.create_stream()
-        samples = with_tail(samples)
+        samples = with_tail(samples, self.chunk_frames)
         for start in range(0, len(samples), piece):
             stream.accept_waveform(SAMPLE_RATE, samples[start : start + piece])
             while self.recognizer.is_ready(stream):
                 self.recognizer.decode_stream(stream)
-            yield min(start + piece, len(samples)), self.recognizer.get_result(stream)
+            text = self.recognizer.get_result(stream)
+            if self.first_seen is None and text.strip():
+                visible = (bool(token.strip(" \u2581")) for token in self.recognizer.tokens(stream))
+                self.first_seen = next(time for time, shows in zip(self.recognizer.timestamps(stream), visible) if shows)
+            yield min(start + piece, len(samples)), text
 
 
-def with_tail(samples: np.ndarray) -> np.ndarray:
-    """The utterance with silence after it."""
-    return np.concatenate([samples, np.zeros(round(TAIL_SECONDS * SAMPLE_RATE), np.float32)])
+def with_tail(samples: np.ndarray, chunk_frames: int) -> np.ndarray:
+    """The utterance with silence after it, so long that the last chunk is full and a frame more: the client drops a chunk
+    beyond which there is none."""
+    frames = round((len(samples) + TAIL_SECONDS * SAMPLE_RATE) / SHIFT)
+    chunks = -(-(frames - LOOK_AHEAD) // chunk_frames)
+    silence = (chunks * chunk_frames + LOOK_AHEAD + 1) * SHIFT - len(samples)
+    return np.concatenate([samples, np.zeros(silence, np.float32)])
+
+
+def decode_chunk_length(path: Path) -> int:
+    """The filterbank frames that a streaming encoder advances at a time, from its metadata."""
+    return int({p.key: p.value for p in onnx.load(path).metadata_props}["decode_chunk_len"])

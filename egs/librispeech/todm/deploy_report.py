@@ -42,7 +42,7 @@ def report(facts: dict, splits: list[tuple[str, str]]) -> str:
         in_torch = [facts["torch_results"].get(f"{b['name']}/{split}/{find(facts['rows'], **keys, split=split)['method']}") for split, _ in splits]
         rows.append([b["name"], b["mode"], b["precision"], *(f"{w:.2f}" if w is not None else "" for w in in_torch),
                      *(f"{find(facts['rows'], **keys, split=split)['wer']:.2f}" for split, _ in splits), f"{b['real_time_factor']:.4f}",
-                     f"{b['latency_ms']:.1f}", f"{b['first_token_ms']:.0f}" if b["mode"] == "streaming" else "", f"{b['peak_mib']:.0f}", f"{b['bytes'] / 1e6:.2f}"])
+                     f"{b['latency_ms']:.1f}", first_token(b), f"{b['peak_mib']:.0f}", f"{b['bytes'] / 1e6:.2f}"])
     titles = ["subnet", "mode", "weights", *(f"torch WER % {s}" for s, _ in splits), *(f"WER % {s}" for s, _ in splits), "RTF", "ms", "first token ms",
               "MiB", "MB on disk"]
     lines = [f"# {facts['name']}: exported subnets in sherpa-onnx", "", markdown_table(titles, rows, left=3), "",
@@ -57,6 +57,12 @@ def report(facts: dict, splits: list[tuple[str, str]]) -> str:
               f"- benchmark: {b['rounds']} processes each, in turns, over {b['audio_seconds']} s of dev; medians",
               f"- machine: {facts['machine']}; commit {facts['commit']}", f"- command: `{facts['command']}`"]
     return "\n".join(lines) + "\n"
+
+
+def first_token(row: dict) -> str:
+    """Its latency in ms; nothing for offline models, and where nothing is recognised."""
+    value = row.get("first_token_ms")
+    return "" if value is None else f"{value:.0f}"
 
 
 def agreement(facts: dict) -> list[str]:
@@ -86,7 +92,7 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
         rows.append([f"WER % {split}, in torch", *(["" if in_torch is None else f"{in_torch:.2f}"] * len(facts["benchmark"]))])
     rows += [["real-time factor, one thread", *(f"{b['real_time_factor']:.4f}" for b in facts["benchmark"])],
              ["ms for an utterance" + (", for a chunk" if causal else ""), *(f"{b['latency_ms']:.1f}" for b in facts["benchmark"])],
-             *([["first token after, ms", *(f"{b['first_token_ms']:.0f}" if b["mode"] == "streaming" else "" for b in facts["benchmark"])]] if causal else []),
+             *([["first token after, ms", *(first_token(b) for b in facts["benchmark"])]] if causal else []),
              ["memory for 30 s of audio, MiB", *(f"{b['peak_mib']:.0f}" for b in facts["benchmark"])]]
     table = markdown_table(["", *(f"{b['mode']}, {b['precision']}" for b in facts["benchmark"])], rows)
     offline = ("sherpa-onnx-offline --tokens=tokens.txt --encoder=encoder.int8.onnx \\\n"

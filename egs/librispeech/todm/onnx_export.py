@@ -50,14 +50,19 @@ class StreamingEncoder(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """S."""
+        """S; 1 where a net has no SSM at all, because a slot can not be empty."""
+        return max(1, self.remembered)
+
+    @property
+    def remembered(self) -> int:
+        """Complex numbers in the states of all SSMs."""
         return sum(s[:, 0].numel() // 2 for of_block in self.encoder.initial_states(1) for s in of_block)
 
     def unflatten(self, real: Tensor, imag: Tensor) -> States:
         """Two of (1, N, S) -> the encoder's states, (C, N, 2 modes) each."""
         shapes = [[s.shape for s in of_block] for of_block in self.encoder.initial_states(1)]
         sizes = [c * double // 2 for of_block in shapes for c, _, double in of_block]
-        parts = iter(zip(real[0].split(sizes, dim=-1), imag[0].split(sizes, dim=-1)))
+        parts = iter(zip(real[0].split(sizes, dim=-1), imag[0].split(sizes, dim=-1)) if sizes else ())
         return [
             [torch.cat([x.unflatten(-1, (c, -1)).transpose(0, 1) for x in next(parts)], dim=-1) for c, _, _ in of_block]
             for of_block in shapes
@@ -72,7 +77,7 @@ class StreamingEncoder(nn.Module):
     def forward(self, x: Tensor, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         operators = self.encoder.operators(self.chunk_frames // SUBSAMPLING)
         encoded, states = self.encoder.step(x, self.unflatten(state0, state1), self.encoder.full, operators)
-        return self.project(encoded), *self.flatten(states)
+        return self.project(encoded), *(self.flatten(states) if self.remembered else (1 * state0, 1 * state1))
 
 
 class Decoder(nn.Module):

@@ -1,5 +1,6 @@
 """Stage 10's checks: graphs against torch, and dev and test decoded from audio by the client beside torch."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from egs.librispeech.todm.client import Client, graph, with_tail
+from egs.librispeech.todm.client import ENCODERS, Client, graph, with_tail
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import load_cuts
 from egs.librispeech.todm.experiment import Experiment
+from egs.librispeech.todm.exported import BPE, CONF, MODEL, TOKENS
 from egs.librispeech.todm.features import filterbank
 from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS
 from egs.librispeech.todm.quantize import quantizable, quantize_within, session
@@ -67,14 +69,26 @@ class Proof:
     def key(self, entry: dict) -> dict:
         """What a subnet's files and findings depend on: with the same key they are not made again."""
         e, c = self.experiment, self.config
-        return {"architecture": entry["architecture"], "update": e.update, "weights": e.weights, "beam": c.decode.beam, "dev": c.data.dev, "test": c.data.test,
+        return {"architecture": entry["architecture"], "model": self.digest, "update": e.update, "weights": e.weights, "beam": c.decode.beam, "dev": c.data.dev, "test": c.data.test,
                 "chunk_frames": c.export.chunk_frames, "methods": c.export.methods, "int8_tolerance": c.export.int8_tolerance}
 
     def finished(self, entry: dict) -> dict | None:
-        """What an earlier run of stage 10 found of this subnet, if it went through all of it."""
-        path = self.root / entry["name"] / FINDINGS
-        found = read_json(path) if path.is_file() else {}
-        return found if found.get("key") == self.key(entry) else None
+        """What an earlier run of stage 10 found of this subnet, if it went through all of it and its files are there."""
+        folder = self.root / entry["name"]
+        parts = ["decoder", "joiner", *(ENCODERS[mode] for mode in self.modes)]
+        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, *(graph(part, precision) for part in parts for precision in ("fp32", "int8"))]
+        if not all((folder / name).is_file() for name in needed):
+            return None
+        found = read_json(folder / FINDINGS)
+        return found if found["key"] == self.key(entry) else None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the supernet's weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.experiment.model.state_dict().items()):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def run(self) -> None:
         """Check graphs, make the int8 encoders, decode; subnet by subnet, each kept in a file as soon as it is done."""
@@ -149,7 +163,7 @@ class Proof:
     def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> list[list]:
         """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the layers that stay in fp32, with their errors."""
         folder = self.root / entry["name"]
-        part = "streaming-encoder" if mode == "streaming" else "encoder"
+        part = ENCODERS[mode]
         x = self.checked_features[-2][None].numpy()
         inputs = {"x": x, "x_lens": np.array([x.shape[1]])}
         if mode == "streaming":
@@ -187,7 +201,7 @@ class Proof:
             if mode == "offline":
                 found = recognizer.transcribe_batch([samples for _, samples, _ in batch])
             else:
-                streams = [(recognizer.stream(), with_tail(samples)) for _, samples, _ in batch]
+                streams = [(recognizer.stream(), with_tail(samples, recognizer.chunk_frames)) for _, samples, _ in batch]
                 for stream, samples in streams:
                     stream.accept(samples)
                 found = [stream.finish() for stream, _ in streams]
