@@ -31,6 +31,7 @@ class ScaledAdam(Optimizer):
     Args:
       clipping_scale: gradients are clipped to this times the median of recent norms (0: never); a norm weighs every
         tensor by its rms.  Non-finite norms zero the gradients.
+      scaled (a key of a group, default True): False: steps do not scale with the tensor's rms, as in Adam.
       clipping_period: number of norms the median is taken from; also how often it is refreshed.
     """
 
@@ -38,7 +39,7 @@ class ScaledAdam(Optimizer):
                  scalar_lr_scale: float = 0.1, param_min_rms: float = 1e-5, param_max_rms: float = 3.0, scalar_max: float = 10.0,
                  size_update_period: int = 4, clipping_scale: float = 2.0, clipping_period: int = 100):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, scalar_lr_scale=scalar_lr_scale, param_min_rms=param_min_rms,
-                                      param_max_rms=param_max_rms, scalar_max=scalar_max, size_update_period=size_update_period))
+                                      param_max_rms=param_max_rms, scalar_max=scalar_max, size_update_period=size_update_period, scaled=True))
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
 
     @torch.no_grad()
@@ -75,7 +76,7 @@ class ScaledAdam(Optimizer):
         correction = 1 - beta2 ** (t + 1)
         v_hat = v / correction if correction < 0.99 else v
         delta = -lr * (group["scalar_lr_scale"] if scalar else 1.0) * grad / (v_hat.sqrt() + eps)
-        if not scalar:
+        if not scalar and group.get("scaled", True):
             period = group["size_update_period"]
             size_grad = (p * grad).sum(dim=tuple(range(1, p.ndim)), keepdim=True)
             state["size_grads"] = torch.cat([state["size_grads"], size_grad[None]])

@@ -85,7 +85,8 @@ class StageRunner:
         stamp = self.stamp(stage)
         if stamp is None:
             return ["it has not finished yet"]
-        before = stage.values(type(self.config)()) | stamp["conf"]  # a key that is newer than the stamp had its default then
+        defaults = type(self.config)()  # a key that is newer than the stamp had its default then
+        before = configuration.flatten(configuration.to_dict(defaults)) | stage.values(defaults) | stamp["conf"]
         reasons = [f"{key} was {before.get(key)!r}, is {value!r}" for key, value in stage.values(self.config).items() if before.get(key) != value]
         for number in stage.after:
             before = self.stamp(self.stages[number])

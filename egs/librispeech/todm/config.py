@@ -338,7 +338,7 @@ def check(config: Config) -> None:
     need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
     need(config.loss.objective == "transducer" or config.loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")
     if config.select.method in LEARNED:
-        learn, last = config.learn, config.learn.share * config.train.updates
+        learn, last = config.learn, round(config.learn.share * config.train.updates)
         need(0 < learn.share < 1, f"learn.share {learn.share} is not between 0 and 1")
         need(config.method.subnets_from < last, f"step 1 ends at update {last:.0f} (learn.share), before it begins (method.subnets_from)")
         need(config.search.cost != "latency", f"select.method={config.select.method} counts parameters or MACs, not latency: search.cost=macs")

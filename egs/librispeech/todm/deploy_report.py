@@ -46,8 +46,8 @@ def report(facts: dict, splits: list[tuple[str, str]]) -> str:
     titles = ["subnet", "mode", "weights", *(f"torch WER % {s}" for s, _ in splits), *(f"WER % {s}" for s, _ in splits), "RTF", "ms", "first token ms",
               "MiB", "MB on disk"]
     lines = [f"# {facts['name']}: exported subnets in sherpa-onnx", "", markdown_table(titles, rows, left=3), "",
-             "WER: of the client from audio files, greedy; torch WER: of stage 6, whose stored features are compressed, so that it may differ a little. RTF: computing over audio, one thread. ms: computing for an utterance",
-             "(median), streaming: for a chunk. First token: from its time stamp until it is shown (median). MiB: most memory with 30 s of audio in one piece, above",
+             f"WER: of the client from audio files, {facts['rows'][0]['method']} search; torch WER: of stage 6, whose stored features are compressed, so",
+             "that it may differ a little. RTF: computing over audio, one thread. ms: computing for an utterance (median), streaming: for a chunk. First token: from its time stamp until it is shown (median). MiB: most memory with 30 s of audio in one piece, above",
              "the process without a model.", "", *agreement(facts), ""]
     if kept := {f"{name}, {mode}": layers for name, modes in facts["int8_kept_in_fp32"].items() for mode, layers in modes.items() if layers}:
         lines += ["Layers that stay in fp32 in the int8 files, because int8 cost too much WER on dev:", "",

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from egs.librispeech.todm.config import ModelConfig
 from egs.librispeech.todm.feed_forward import FeedForward
 from egs.librispeech.todm.frontend import Frontend, subsampled_length
-from egs.librispeech.todm.gates import Gates
+from egs.librispeech.todm.gates import Gate, Gates
 from egs.librispeech.todm.mhssm import MultiHeadSSM
 from egs.librispeech.todm.ssm import BLOCK, BlockwiseOperators, make_operators
 from egs.librispeech.todm.subnet import BlockChoice, Subnet
@@ -40,7 +40,7 @@ class Block(nn.Module):
             self.ffn = FeedForward(config.dim, chunk_dim, chunks, config.dropout, adaptive)
 
     def forward(self, x: Tensor, mask: Tensor, choice: BlockChoice, operators: list[BlockwiseOperators],
-                states: list[Tensor] | None = None, gates: tuple[Tensor, Tensor] | None = None) -> Tensor:
+                states: list[Tensor] | None = None, gates: tuple[Gate, Gate] | None = None) -> Tensor:
         heads, chunks = gates or (None, None)
         if choice.heads:
             x = x + self.ssm(x, mask, choice.heads, operators, states, heads)
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
             raise ValueError(f"the subnet does not fit this model.\n  subnet: {subnet}\n  model:  {self.full}")
         mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         for i, (block, choice, ops) in enumerate(zip(self.blocks, subnet.blocks, operators)):
-            x = block(x, mask, choice, ops, gates=None if gates is None else (gates.heads[i], gates.ffn[i]))
+            x = block(x, mask, choice, ops, gates=None if gates is None else gates.of_block(i))
         return self.norm(x)
 
     def forward(self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,13 @@ from egs.librispeech.todm import benchmark_client, deploy_report
 from egs.librispeech.todm.budget import within_budget
 from egs.librispeech.todm.client import graph
 from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.data import load_cuts
 from egs.librispeech.todm.decode import describe_run
 from egs.librispeech.todm.experiment import Experiment, load_experiment
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.onnx_export import export_decoder, export_joiner, export_offline_encoder, export_streaming_encoder
-from egs.librispeech.todm.proof import Proof
+from egs.librispeech.todm.proof import Proof, require_audio
 from egs.librispeech.todm.quantize import quantize
 from egs.librispeech.todm.stages import stage_main
 from egs.librispeech.todm.subnet import Subnet
@@ -39,6 +40,8 @@ def export(config: Config, arguments: Namespace) -> None:
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
     proof = Proof(config, experiment, entries, root)
+    for split in [*config.data.dev, *config.data.test]:
+        require_audio(split, load_cuts(config, [split]))
     for entry in progress(entries, desc="export", unit="subnet"):
         if arguments.force or proof.finished(entry) is None:
             write_subnet(root / entry["name"], config, experiment, entry)
@@ -61,7 +64,7 @@ def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
     if config.export.budget:
         chosen = [within_budget(config.export.budget, config.search.cost, known, "export.budget")]
     elif config.export.subnets:
-        chosen = [named_entry(name, known, experiment) for name in config.export.subnets]
+        chosen = distinct_names([named_entry(name, known, experiment) for name in config.export.subnets], known)
     else:
         chosen = known
     for entry in chosen:
@@ -82,6 +85,19 @@ def named_entry(name: str, known: list[dict], experiment: Experiment) -> dict:
     if not subnet.within(experiment.model.full):
         raise StageError(f"export.subnets: {name} does not fit the model: {experiment.model.full}")
     return describe_subnet(experiment.config, experiment.tokenizer.vocab_size, subnet, "export.subnets")
+
+
+def distinct_names(chosen: list[dict], known: list[dict]) -> list[dict]:
+    """Each architecture once, under a name that is no other's, here or in subnets.json: names are folders."""
+    architecture = {entry["name"]: entry["architecture"] for entry in known}
+    distinct = {}
+    for entry in chosen:
+        name, count = entry["name"], 1
+        while architecture.setdefault(name, entry["architecture"]) != entry["architecture"]:
+            count += 1
+            name = f"{entry['name']}-{count}"
+        distinct[entry["architecture"]] = entry | {"name": name}
+    return list(distinct.values())
 
 
 def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: dict) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from egs.librispeech.todm.gates import any_of
+from egs.librispeech.todm.gates import Gate
 from egs.librispeech.todm.subnet import is_leading
 from utils.dropout import dropout
 
@@ -24,8 +24,8 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(dim, chunk_dim * chunks)
         self.down = nn.Linear(chunk_dim * chunks, dim)
 
-    def forward(self, x: Tensor, kept: tuple[int, ...], gate: Tensor | None = None) -> Tensor:
-        """``gate``: (chunks,), what every chunk's part of the output is multiplied by (learned selection); all chunks are kept then."""
+    def forward(self, x: Tensor, kept: tuple[int, ...], gate: Gate | None = None) -> Tensor:
+        """``gate``: what every chunk's part of the output is multiplied by (learned selection); all chunks are kept then."""
         up, bias, down = self.up.weight, self.up.bias, self.down.weight
         if len(kept) < self.chunks:
             index = self.hidden_index(kept, x.device)
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
         hidden = dropout(hidden, p, self.training)
         if gate is None:
             return nn.functional.linear(hidden, down, self.down.bias)
-        return nn.functional.linear(hidden * gate.repeat_interleave(self.chunk_dim).to(hidden.dtype), down) + any_of(gate) * self.down.bias
+        return nn.functional.linear(hidden * gate.parts.repeat_interleave(self.chunk_dim).to(hidden.dtype), down) + gate.shared * self.down.bias
 
     def hidden_index(self, kept: tuple[int, ...], device: torch.device) -> slice | Tensor:
         """Hidden channels of the kept chunks; the same index set serves both sides of the FFN."""

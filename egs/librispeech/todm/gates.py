@@ -6,11 +6,29 @@ import torch
 from torch import Tensor
 
 
+class Gate(NamedTuple):
+    """Of one module. Attributes: parts: (parts,), of each part's output. shared: (), of what all parts share, the bias."""
+
+    parts: Tensor
+    shared: Tensor
+
+
 class Gates(NamedTuple):
-    """Attributes: heads: (blocks, head groups) of the MH-SSMs. ffn: (blocks, chunks) of the FFNs."""
+    """Of all blocks.
+
+    Attributes:
+      heads: (blocks, head groups) of the MH-SSMs. ffn: (blocks, chunks) of the FFNs.
+      heads_shared, ffn_shared: (blocks,): the module's own gate, or where parts have gates of their own whether any is open.
+    """
 
     heads: Tensor
     ffn: Tensor
+    heads_shared: Tensor
+    ffn_shared: Tensor
+
+    def of_block(self, i: int) -> tuple[Gate, Gate]:
+        """The gates of the SSM and of the FFN."""
+        return Gate(self.heads[i], self.heads_shared[i]), Gate(self.ffn[i], self.ffn_shared[i])
 
 
 def any_of(gate: Tensor) -> Tensor:

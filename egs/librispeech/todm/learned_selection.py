@@ -84,7 +84,9 @@ class Selector(nn.Module):
     def distinct_nets(self) -> list[Subnet]:
         """The largest net and those of the budgets, each once, largest first."""
         if self._nets is None or not self.frozen:
-            self._nets = list(dict.fromkeys([self.units.full, *self.subnets().values()]))
+            nets = list(dict.fromkeys([self.units.full, *self.subnets().values()]))
+            self._nets = nets if self.frozen else None
+            return nets
         return self._nets
 
     def shares(self) -> list[float]:
@@ -141,8 +143,8 @@ class IterativeZeroOut(Selector):
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:
-        """At the end of an iteration, close all but what its share allows."""
-        if self.learns(update - 1) and (update >= self.last or self.iteration(update) > self.iteration(update - 1)):
+        """At the end of an iteration, close all but what its share allows; at the end of the last the order is what counts."""
+        if self.learns(update - 1) and update < self.last and self.iteration(update) > self.iteration(update - 1):
             budget = self.shares()[self.iteration(update - 1)] * self.units.full_price
             order = self.ranking()
             kept = len(self.units.prefix_within(order, budget))
@@ -206,7 +208,10 @@ class LearnedSampler:
         if not self.selector.frozen:
             return []
         method = self.selector.config.method
-        _, *middle, smallest = self.selector.distinct_nets()
+        _, *others = self.selector.distinct_nets()
+        if not others:
+            return []
+        *middle, smallest = others
         rng = random.Random(f"{self.seed}/{update}/{self.rank}")
         chosen = [rng.choice(middle) for _ in range(method.subnets_per_step)] if middle else []
         return chosen + ([smallest] if method.smallest else [])
@@ -240,7 +245,7 @@ def straight_through(soft: Tensor, count: int) -> Tensor:
     """Forward: 1 for the ``count`` largest, 0 for the others. Backward: as if it were ``soft``."""
     hard = torch.zeros_like(soft)
     hard[soft.detach().topk(count).indices] = 1.0
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())
 
 
 def orthogonality_penalty(rows: Tensor) -> Tensor:

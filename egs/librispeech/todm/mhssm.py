@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from egs.librispeech.todm.gates import any_of
+from egs.librispeech.todm.gates import Gate
 from egs.librispeech.todm.ssm import BlockwiseOperators, DiagonalSSM, blockwise, step_block
 from egs.librispeech.todm.subnet import is_leading
 from utils.dropout import dropout
@@ -63,12 +63,12 @@ class MultiHeadSSM(nn.Module):
         return torch.cat([one + d * self.groups * width for d in range(self.directions)])
 
     def forward(self, x: Tensor, mask: Tensor, kept: tuple[int, ...], operators: list[BlockwiseOperators],
-                states: list[Tensor] | None = None, gate: Tensor | None = None) -> Tensor:
+                states: list[Tensor] | None = None, gate: Gate | None = None) -> Tensor:
         """Args:
           x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of :attr:`ssms`, by make_operators.
           states: streaming: what the SSMs remember, (C, B, 2N) each, replaced by what they remember after ``x``, which is
             one block of the operators; None: ``x`` is the whole utterance.
-          gate: (groups,), what every head group's part of the output is multiplied by (learned selection); all are kept then.
+          gate: what every head group's part of the output is multiplied by (learned selection); all are kept then.
         """
         weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
@@ -85,7 +85,7 @@ class MultiHeadSSM(nn.Module):
         y = dropout(y.to(u.dtype), p, self.training)
         if gate is None:
             return nn.functional.linear(y, out, self.project_out.bias)
-        return nn.functional.linear(y * gate.repeat_interleave(self.head_dim).to(y.dtype), out) + any_of(gate) * self.project_out.bias
+        return nn.functional.linear(y * gate.parts.repeat_interleave(self.head_dim).to(y.dtype), out) + gate.shared * self.project_out.bias
 
     def heads(self, u: Tensor, mask: Tensor, mixes: list[tuple[Tensor, Tensor]], operators: list[BlockwiseOperators],
               states: list[Tensor] | None) -> Tensor:

@@ -33,7 +33,7 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
         del group["weight_decay"]
     params[1]["param_max_rms"] = math.inf  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
     if scores:  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
-        params[2] |= {"param_min_rms": 1.0, "param_max_rms": math.inf}
+        params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
 
 

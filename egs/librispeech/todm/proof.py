@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lhotse import CutSet
 from torch.nn.utils.rnn import pad_sequence
 
 from egs.librispeech.todm.client import ENCODERS, Client, graph, with_tail
@@ -22,6 +23,7 @@ from egs.librispeech.todm.recognizer import Recognizer
 from utils.files import read_json, write_json_atomic
 from utils.progress import progress
 from utils.scoring import Errors, score
+from utils.stages import StageError
 
 CHECKED_SECONDS = (0.3, 1.0, 5.0, 13.0, 40.0)  # of audio that graphs are held to torch on, in one padded batch
 FINDINGS = "checked.json"  # in an exported folder: all of this module's findings
@@ -32,6 +34,7 @@ Utterances = list[tuple[str, np.ndarray, str]]  # id, samples, transcript
 def audio_batches(config: Config, split: str, longest: float | None = None) -> Iterator[Utterances]:
     """Utterances of a split from their audio files, similar lengths together; ``longest``: seconds in all, from the first on."""
     cuts = load_cuts(config, [split])
+    require_audio(split, cuts)
     if longest is not None:
         kept, total = [], 0.0
         for cut in cuts:
@@ -47,6 +50,13 @@ def audio_batches(config: Config, split: str, longest: float | None = None) -> I
         batch.append((cut.id, cut.load_audio()[0].astype(np.float32), cut.supervisions[0].text))
     if batch:
         yield batch
+
+
+def require_audio(split: str, cuts: CutSet) -> None:
+    """Raise StageError where an audio file of a split is gone: features were kept, but the client decodes audio."""
+    gone = [source for cut in cuts for source in (s.source for s in cut.recording.sources) if not Path(source).is_file()]
+    if gone:
+        raise StageError(f"{len(gone)} audio files of {split} are gone, for example {gone[0]}; stage 10 decodes them in the client")
 
 
 class Proof:

@@ -128,9 +128,12 @@ def causal_toeplitz(kernel: Tensor) -> Tensor:
     """(C, Q) -> (C, Q, Q) with [c, j, i] = kernel[c, i - j], 0 where i < j.
 
     Rows of [kernel, zeros] of length 2Q, read again with a row length of 2Q - 1, shift by one each; this has a
-    cheap gradient, which indexing would not.
+    cheap gradient, which indexing would not.  An exported graph indexes: its runtime would keep every step in between.
     """
     size = kernel.shape[1]
+    if torch.onnx.is_in_onnx_export():
+        lag = torch.arange(size) - torch.arange(size)[:, None]
+        return nn.functional.pad(kernel, (0, 1))[:, torch.where(lag < 0, size, lag)]
     rows = nn.functional.pad(kernel, (0, size))[:, None].expand(-1, size, -1).flatten(1)
     return rows[:, : size * (2 * size - 1)].unflatten(1, (size, 2 * size - 1))[..., :size]
 

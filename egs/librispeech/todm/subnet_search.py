@@ -10,7 +10,7 @@ import torch
 
 from egs.librispeech.todm.budget import UNITS, cost_function, parse_budget
 from egs.librispeech.todm.candidate_scores import CandidateScores, ScoreCache
-from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.config import LEARNED, Config
 from egs.librispeech.todm.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.latency import latency_table
@@ -167,7 +167,7 @@ def check_budgets(config: Config, space: SearchSpace) -> None:
     Raises:
       StageError: no subnet fits one of them. Latencies are not known yet and are checked by the search.
     """
-    if config.select.method == "uniform" or config.search.cost == "latency" or space.fixed:
+    if config.select.method in ("uniform", *LEARNED) or config.search.cost == "latency" or space.fixed:
         return
     price: Callable[[Subnet], float] = cost_function(config.search.cost, config, space.vocab_size, None)
     parse_budgets(config, price(space.smallest), price(space.largest))

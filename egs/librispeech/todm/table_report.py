@@ -193,8 +193,8 @@ def table_d(config: Config, evidence: Evidence, search: dict | None, selected: l
     searched: dict[str, dict[str, str]] = {}
     for entry in [*pinned["subnets"], *pinned.get("baselines", [])]:
         searched.setdefault(entry["how"], {})[entry["budget"]] = entry["architecture"]
-    rows, masks = [], {}
-    budgets = [b for b in config.search.budgets if any(evidence.seeds(System(name, SAME, b), evidence.splits[0][0]) for name in selected)]
+    rows, masks, tests = [], {}, [split for split, role in evidence.splits if role == "test"]
+    budgets = [b for b in config.search.budgets if any(evidence.seeds(System(name, evidence.tuned_setting(name), b), evidence.splits[0][0]) for name in selected)]
     for budget in budgets:
         systems = {how: evidence.supernet(nets[budget]) for how, nets in searched.items() if budget in nets}
         first = next(iter(systems.values()), None)
@@ -203,7 +203,6 @@ def table_d(config: Config, evidence: Evidence, search: dict | None, selected: l
             sizes = [row["encoder_params"] / 1e6 for (other, _, _), row in evidence.rows.items() if other == system]
             if not sizes:
                 continue
-            tests = [split for split, role in evidence.splits if role == "test"]
             rows.append([budget, name, "/".join(f"{size:.2f}M" for size in sorted(set(sizes))), *(cell(evidence, system, s) for s, _ in evidence.splits),
                          *("" if system == first else difference_cell(evidence.difference(system, first, s)) for s in tests)])
     titles = ["budget", "selected by", "encoder, by seed", *(s for s, _ in evidence.splits), *(f"{s}: minus evolution" for s in tests)]

@@ -30,7 +30,7 @@ def changed_values(config: Config, saved: dict) -> list[str]:
     stage = STAGES[4]
     now = stage.values(config)
     then = stage.values(configuration.from_dict(Config, saved))
-    return [f"{k} was {then[k]!r}, is {v!r}" for k, v in now.items() if v != then[k] and k not in CONTINUABLE]
+    return [f"{k} was {then.get(k)!r}, is {v!r}" for k, v in now.items() if v != then.get(k) and k not in CONTINUABLE]
 
 
 def archive(config: Config, reason: str) -> None:

@@ -39,6 +39,7 @@ class Units:
         self.full = full_architecture(config.model, config.supernet.ffn_chunks)
         self.vocab_size, self.config = vocab_size, config
         self.field = {"macs": "macs_per_second"}.get(cost_name, cost_name)
+        self.modules = granularity == "module"
         self.items: list[Unit] = []
         for i, block in enumerate(self.full.blocks):
             for kind in KINDS:
@@ -86,13 +87,17 @@ class Units:
 
     def gates(self, values: Tensor) -> Gates:
         """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit share its number."""
-        return Gates(*(values[..., self.unit_of[kind].to(values.device)] for kind in KINDS))
+        gates = [values[..., self.unit_of[kind].to(values.device)] for kind in KINDS]
+        # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its parts share.
+        shared = (gate[..., 0] if self.modules else any_of(gate) * gate.detach().amax(-1).clamp(min=1) for gate in gates)
+        return Gates(*gates, *shared)
 
     def expected_cost(self, values: Tensor) -> Tensor:
         """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net they say: (...)."""
         gates = self.gates(values)
         return self.fixed + sum(
-            self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * any_of(gate).sum(-1) for kind, gate in zip(KINDS, gates)
+            self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
+            for kind, gate, shared in zip(KINDS, gates[:2], gates[2:])
         )
 
     def prefix_within(self, order: list[int], budget: float) -> list[int]:
