@@ -70,7 +70,8 @@ def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
     parts = [f"# {config.name}: the tables of the paper", header(evidence)]
     if evidence.budgets():
         parts += ["## (a) Size against WER: subnets of one supernet, and models trained alone", table_a(evidence)]
-    parts += ["## (b) Ablations", table_b(evidence, ablations(config, evidence))]
+    if names := ablations(config, evidence):
+        parts += ["## (b) Ablations", table_b(evidence, names)]
     parts += ["## (c) Cost", table_c(evidence, search)]
     if selected := [s.name for s in config.tables.selections if s.name in evidence.variants()]:
         parts += ["## (d) Ways of selecting subnets", table_d(config, evidence, search, selected)]
@@ -140,8 +141,6 @@ def ablations(config: Config, evidence: Evidence) -> list[str]:
 
 def table_b(evidence: Evidence, names: list[str]) -> str:
     """Rows: variants. Columns: largest, middle, smallest net on every split, with the difference to the full method."""
-    if not names:
-        return ""
     nets = sorted({row["architecture"] for v in names for r in evidence.of(v) for row in r["results"]},
                   key=lambda net: -evidence.size(net))
     rows = []
