@@ -30,6 +30,11 @@ def _library() -> tuple[ctypes.CDLL, int]:
     return library, rate
 
 
+def used() -> bool:
+    """Whether this process has spoken: espeak-ng keeps state from one utterance to the next."""
+    return _library.cache_info().currsize > 0
+
+
 def variants() -> list[str]:
     """Names of the voice variants in the wheel, sorted."""
     import espeakng_loader

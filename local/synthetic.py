@@ -13,7 +13,7 @@ import torch
 from torchaudio.functional import resample
 
 from egs.librispeech.todm.config import SyntheticConfig
-from local.espeak import speak
+from local.espeak import speak, used
 from local.sentences import distinct_sentences
 from utils.progress import progress
 
@@ -95,7 +95,7 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
     names = {name: split for split, name in splits.items()}
     # espeak-ng keeps state from one utterance to the next: a fresh process for every voice makes the corpus depend on
     # the seed alone, not on which process speaks which voice.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" and not used() else "spawn")
     with context.Pool(jobs, maxtasksperchild=1) as pool, progress(total=sum(len(t[2]) for t in tasks), unit="utt", desc="espeak-ng") as bar:
         for task, seconds in zip(tasks, pool.imap(_write_speaker, tasks)):
             hours[names[task[3].parent.parent.name]] += seconds / 3600

@@ -75,5 +75,5 @@ def test_macs_by_hand():
 
 
 def test_latency_is_the_tables():
-    table = LatencyTable("a phone", 0.5, {(2, 3): 0.25, (3, 1): 2.0})
+    table = LatencyTable("a phone", "sherpa-onnx", 0.5, {(2, 3): 0.25, (3, 1): 2.0})
     assert cost_function("latency", tiny_config(), VOCAB, table)(MIDDLE) == 2.75
