@@ -253,3 +253,37 @@ def test_scores_are_a_group_of_their_own_without_weight_decay():
         assert groups[2]["lr_scale"] == 3 and groups[2].get("weight_decay", 0.0) == 0.0
         assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
     assert len(make_optimizer(cached_config(), tiny_model(cached_config())).param_groups) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["scaled_adam", "adam"])
+def test_the_first_step_of_scores_is_no_longer_than_the_learning_rate(optimizer):
+    """Adam's means begin when the scores do: 200 updates of the largest net alone must not make the first ones seven times as long."""
+    config = learned("orthosoftmax", f"method.optimizer={optimizer}", "train.lr=0.02")
+    model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
+    made, scores = make_optimizer(config, model), model.selector.scores
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    scores.grad, before = None, scores.detach().clone()
+    for update in range(100):
+        made.step()
+    assert torch.equal(scores, before)
+    scores.grad = torch.randn(21, 21, generator=torch.Generator().manual_seed(15))
+    made.step()
+    first = 0.02 * (0.1 if optimizer == "scaled_adam" else 1.0)  # ScaledAdam's momentum is not corrected for its start
+    torch.testing.assert_close((scores - before).detach(), -first * scores.grad.sign(), rtol=1e-3, atol=1e-5)
+
+
+def test_large_gradients_of_scores_do_not_clip_the_model():
+    """A penalty that closes all gates at once is not a reason for the net to learn less."""
+    weights = []
+    for size in (1e-3, 1e4):
+        config = learned("orthosoftmax", "train.lr=0.02")
+        torch.manual_seed(0)
+        model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
+        made, rng = make_optimizer(config, model), torch.Generator().manual_seed(16)
+        for update in range(45):
+            for p in model.parameters():
+                p.grad = torch.randn(p.shape, generator=rng) * (size if p is model.selector.scores and update == 42 else 1)
+            made.step()
+        weights.append({name: p.detach().clone() for name, p in model.named_parameters() if not name.startswith("selector.")})
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -31,7 +31,8 @@ class ScaledAdam(Optimizer):
     Args:
       clipping_scale: gradients are clipped to this times the median of recent norms (0: never); a norm weighs every
         tensor by its rms.  Non-finite norms zero the gradients.
-      scaled (a key of a group, default True): False: steps do not scale with the tensor's rms, as in Adam.
+      scaled (a key of a group, default True): False: plain Adam for tensors whose size is no scale to learn by: steps do not
+        scale with the rms, a tensor without gradient waits, and gradients neither count in the norm nor are clipped.
       clipping_period: number of norms the median is taken from; also how often it is refreshed.
     """
 
@@ -47,10 +48,10 @@ class ScaledAdam(Optimizer):
         """One update of every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")
-        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _by_shape(group["params"])]
+        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _by_shape(_trained(group))]
         clip = self._clip_factor([(group, params, grad) for group, params, _, grad in stacks])
         for group, params, p, grad in stacks:
-            update = self._update(group, self._state(params, p), p, grad * clip)
+            update = self._update(group, self._state(params, p), p, grad * clip if group["scaled"] else grad)
             for target, new in zip(params, update.unbind()):
                 target.copy_(new)
 
@@ -76,7 +77,7 @@ class ScaledAdam(Optimizer):
         correction = 1 - beta2 ** (t + 1)
         v_hat = v / correction if correction < 0.99 else v
         delta = -lr * (group["scalar_lr_scale"] if scalar else 1.0) * grad / (v_hat.sqrt() + eps)
-        if not scalar and group.get("scaled", True):
+        if not scalar and group["scaled"]:
             period = group["size_update_period"]
             size_grad = (p * grad).sum(dim=tuple(range(1, p.ndim)), keepdim=True)
             state["size_grads"] = torch.cat([state["size_grads"], size_grad[None]])
@@ -102,9 +103,11 @@ class ScaledAdam(Optimizer):
     def _clip_factor(self, stacks: list[tuple[dict, list[Tensor], Tensor]]) -> float:
         """What this step's gradients are multiplied by; keeps the history of norms."""
         history = self.state.setdefault("clipping", {"step": 0, "norms": [], "threshold": math.inf})
-        total = sum((grad * self._weight(group, params)).square().sum() for group, params, grad in stacks)
-        norm = float(total) ** 0.5
-        if not math.isfinite(norm):
+        def squares(scaled: bool) -> float:
+            return float(sum((grad * self._weight(group, params)).square().sum() for group, params, grad in stacks if group["scaled"] == scaled))
+
+        norm = squares(True) ** 0.5
+        if not math.isfinite(norm + squares(False)):
             for _, _, grad in stacks:
                 grad.zero_()
             return 0.0
@@ -137,6 +140,11 @@ class ScaledAdam(Optimizer):
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
         if history is not None:
             self.state["clipping"] = dict(history, norms=list(history["norms"]))
+
+
+def _trained(group: dict) -> list[Tensor]:
+    """A group's tensors; of an unscaled group those that have a gradient, so that Adam's means begin with the first one."""
+    return group["params"] if group["scaled"] else [p for p in group["params"] if p.grad is not None]
 
 
 def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:

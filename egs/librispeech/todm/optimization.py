@@ -1,6 +1,7 @@
 """What the training loop optimises with, and what it shows of its progress."""
 
 import math
+import time
 
 import torch
 
@@ -35,6 +36,18 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
     if scores:  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
         params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
+
+
+def slower_than_fp32(precision: str) -> float:
+    """How many times longer a matrix product takes in a precision than in fp32 on this CPU: above 1 where it has no such instructions."""
+    seconds = {}
+    for dtype in (torch.float32, PRECISIONS[precision]):
+        a, b = torch.ones(256, 144, dtype=dtype), torch.ones(144, 576, dtype=dtype)
+        a @ b  # the first one sets things up
+        begin = time.perf_counter()
+        a @ b
+        seconds[dtype] = time.perf_counter() - begin
+    return seconds[PRECISIONS[precision]] / seconds[torch.float32]
 
 
 class Window:

@@ -13,6 +13,7 @@ import torch
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.cost import cost
 from egs.librispeech.todm.experiment import checkpoint_folder
+from egs.librispeech.todm.optimization import slower_than_fp32
 from egs.librispeech.todm.stages import STAGES, setup_logging, stage_main
 from egs.librispeech.todm.subnet_search import check_budgets
 from egs.librispeech.todm.trainer import Trainer
@@ -76,6 +77,7 @@ def train(config: Config, arguments: Namespace) -> None:
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
         logging.info("%s net: %s", name, json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
+    warn_of_slow_precision(config.train.precision, device)
     if state is not None:
         trainer.load(state)
         logging.info("going on from update %d (epoch %d, batch %d)", trainer.update, trainer.epoch, trainer.batch_in_epoch)
@@ -85,6 +87,12 @@ def train(config: Config, arguments: Namespace) -> None:
         raise StageError(str(error)) from error
     finally:
         distributed.cleanup()
+
+
+def warn_of_slow_precision(precision: str, device: torch.device) -> None:
+    """Many CPUs take far longer in bf16 than in fp32; a training would look stuck."""
+    if device.type == "cpu" and precision != "fp32" and (ratio := slower_than_fp32(precision)) > 1.5:
+        logging.warning("train.precision=%s: this CPU multiplies matrices %.0f times slower in it than in fp32; use train.precision=fp32", precision, ratio)
 
 
 if __name__ == "__main__":

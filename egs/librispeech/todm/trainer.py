@@ -199,6 +199,9 @@ class Trainer:
         """Clip-free check of the gradients, learning rate, step. False: a gradient is not finite, nothing was changed."""
         t = self.config.train
         self.scaler.unscale_(self.optimizer)
+        if self.selector is not None and not self.selector.learns(self.update):
+            for scores in self.selector.parameters():
+                scores.grad = None  # what stands there is the zero that DDP wants
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
         finite = bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():  # fp16: the scaler itself skips the step and lowers its scale
