@@ -136,3 +136,12 @@ def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer)
     trainer.run()
     assert seen == [False] * 3 + [True] * 5 + [False] * 4
     assert int(trainer.optimizer.state[scores]["step"]) == 5
+
+
+def test_a_seed_gives_the_same_net_under_every_selection(tiny_run, tmp_path):
+    """Runs of a table are then compared from one start."""
+    plain, *learned = (Trainer(tiny_config(tiny_run, tmp_path, "train.updates=30", f"select.method={method}"), CPU)
+                       for method in ("uniform", "simple-topk", "orthosoftmax"))
+    for other in learned:
+        state = other.model.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())

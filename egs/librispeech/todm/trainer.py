@@ -47,7 +47,8 @@ class Trainer:
             seed(t.seed)  # the same weights on every rank
         self.tokenizer = Tokenizer(config.lang_dir / "bpe.model")
         self.space = SearchSpace(config, self.tokenizer.vocab_size)
-        self.selector = make_selector(config, self.tokenizer.vocab_size)
+        with torch.random.fork_rng(devices=[]):  # a seed gives the net the same weights, whatever scores are drawn beside it
+            self.selector = make_selector(config, self.tokenizer.vocab_size)
         self.sampler = LearnedSampler(self.selector, t.seed, rank) if self.selector else SubnetSampler(self.space, t.seed, rank)
         self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
