@@ -10,13 +10,14 @@ from lhotse import Fbank, FbankConfig
 
 from egs.librispeech.todm.beam_search import Hypothesis, greedy_search, modified_beam_search
 from egs.librispeech.todm.config import BpeConfig, Config
+from egs.librispeech.todm.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
 from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.transducer import Transducer
 from local.train_bpe import train_bpe
 from tests.helpers import tiny_model
-from utils.tokens import BLANK, SOS_EOS, Tokenizer
+from utils.tokens import BLANK, SOS_EOS, UNK, Tokenizer
 
 RATE = 16000
 SMALL = "h0,2f1,3 f2 h1"  # a subnet of the tiny model, none of whose blocks is a leading slice
@@ -72,10 +73,27 @@ def talkative(config: Config, seed: int = 2) -> Transducer:
 
 
 @torch.no_grad()
+def talkative_ctc(config: Config, seed: int = 2) -> Transducer:
+    """A random CTC model: blank wins at about half of the frames, <unk> and <sos/eos> at some, and the others about equally often."""
+    model = tiny_model(config, tokenizer().vocab_size, seed).eval()
+    features = some_features()
+    model.encoder.frontend.set_statistics(features.mean(0).tolist(), features.std(0).tolist())
+    encoded = torch.cat([model.encoder(features[None], torch.tensor([len(features)]), subnet)[0][0] for subnet in (None, Subnet.parse(SMALL))])
+    head = model.heads.ctc
+    head.weight.mul_(4)
+    head.bias.sub_(head(encoded).mean(0))
+    head.bias[[BLANK, SOS_EOS, UNK]] += torch.tensor([4.0, 2.0, 2.0])
+    return model
+
+
+@torch.no_grad()
 def plain_search(model: Transducer, samples: np.ndarray, subnet: str | None = None, beam: int = 0) -> Hypothesis:
     """One whole utterance with the model itself, from lhotse's features."""
     features = lhotse_features(samples)
     encoded, lengths = model.encoder(features[None], torch.tensor([len(features)]), Subnet.parse(subnet) if subnet else None)
+    if model.is_ctc:
+        log_probs = model.heads.ctc(encoded).log_softmax(-1)
+        return (ctc_prefix_beam_search(log_probs, lengths, beam) if beam else ctc_greedy_search(log_probs, lengths))[0]
     return (modified_beam_search(model, encoded, lengths, beam) if beam else greedy_search(model, encoded, lengths))[0]
 
 

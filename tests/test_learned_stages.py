@@ -1,16 +1,22 @@
 """Learned selection through run.sh: a transducer with components, which is stopped in step 2 and goes on, and a CTC model with modules."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from egs.librispeech.todm.config import load
 from egs.librispeech.todm.cost import cost
+from egs.librispeech.todm.exported import load_model
 from egs.librispeech.todm.record_run import record
 from egs.librispeech.todm.stages import STAGES, runner
 from egs.librispeech.todm.subnet import Subnet
-from tests.conftest import run_sh, tiny_arguments
+from tests.conftest import ROOT, run_sh, tiny_arguments
 from utils.checkpoint import list_checkpoints, load_checkpoint
 
 FULL = "h0-1f0-3 h0-1f0-3 h0-1f0-3"
@@ -121,6 +127,37 @@ def test_a_ctc_model_with_modules(tiny_run, ctc):
     assert all(len(b.heads) in (0, 2) and len(b.ffn) in (0, 4) for net in nets for b in net.blocks)
     check_outputs(folder, [4, 8, 12, 16], 6)
     assert "update 18: the masks are frozen" in printed[0] and "dev CTC loss per frame" in printed[0]
+
+
+def test_a_ctc_model_is_exported_like_any_other(tiny_run, ctc, tmp_path):
+    """Stage 10 through run.sh: its modules' nets in sherpa-onnx say what torch says; transcribe.sh takes the exported folder."""
+    folder, _ = ctc
+    exp = shutil.copytree(folder / "exp", tmp_path / "exp")
+    made = [*arguments(tiny_run, tmp_path, *CTC), "export.benchmark_rounds=1", "export.benchmark_seconds=3"]
+    printed = run_sh(*stages(10, 10), *made).stdout
+    entries = json.loads((exp / "subnets.json").read_text())["subnets"]
+    assert len(entries) == 3 and all(f"- offline, greedy, {split}: 12 of 12 (100.00 %)" in printed for split in ("dev", "test")) and "beam" not in printed
+    for entry in entries:
+        made = {p.name for p in (exp / "export" / entry["name"]).iterdir()}
+        assert {"model.onnx", "model.int8.onnx", "tokens.txt", "README.md"} <= made and not made & {"encoder.onnx", "decoder.onnx", "joiner.onnx"}
+    spoken = next((tiny_run[0] / "data").rglob("*.flac"))
+    told = subprocess.run([ROOT / "transcribe.sh", exp / "export" / entries[0]["name"], spoken, "--json"], capture_output=True, text=True, check=True,
+                          env=os.environ | {"TODM_VENV": str(Path(sys.prefix))})
+    assert json.loads(told.stdout)["seconds"] > 0
+    assert "finished already, skipped" in run_sh(*stages(10, 10), *arguments(tiny_run, tmp_path, *CTC), "export.benchmark_rounds=1").stdout
+
+
+def test_components_of_any_number_are_exported(tiny_run, transducer, tmp_path):
+    """A transducer's smallest net, whose chunks are not the leading ones: sherpa-onnx says what torch says."""
+    exp = shutil.copytree(transducer[0] / "exp", tmp_path / "exp")
+    smallest = json.loads((exp / "subnets.json").read_text())["subnets"][-1]
+    assert Subnet.parse(smallest["architecture"]) != Subnet.parse(smallest["architecture"]).packed()
+    printed = run_sh(*stages(10, 10), *arguments(tiny_run, tmp_path, *TRANSDUCER), "export.benchmark_rounds=1", "export.benchmark_seconds=3",
+                     "export.budget=0.6", "export.methods=[greedy]").stdout
+    assert all(f"- offline, greedy, {split}: 4 of 4 (100.00 %)" in printed for split in ("dev", "test"))
+    assert {p.name for p in (exp / "export").iterdir() if p.is_dir()} == {smallest["name"]}
+    config, model, _, _ = load_model(exp / "export" / smallest["name"], torch.device("cpu"))
+    assert model.full == Subnet.parse(smallest["architecture"]).packed() and config.select.method == "uniform"
 
 
 def test_the_record_of_a_run_has_its_own_nets(tiny_run, ctc, tmp_path):

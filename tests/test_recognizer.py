@@ -644,14 +644,6 @@ def test_an_experiment_whose_subnets_are_not_chosen_yet_is_its_largest_net(tmp_p
     assert str(recognizer.subnet) == LARGEST and recognizer.use_budget(str(params))["architecture"] == LARGEST
 
 
-def test_a_ctc_model_is_refused(tmp_path):
-    config = tiny_config("loss.objective=ctc", "loss.ctc_weight=1")
-    state = {"model": tiny_model(config, tokenizer().vocab_size).state_dict(), "hours": 0.0, "seconds": 0.0}
-    save_checkpoint(tmp_path / "checkpoints", 7, describe(config, tokenizer()) | state, 1)
-    with pytest.raises(StageError, match="loss.objective=ctc"):
-        Recognizer.load(tmp_path)
-
-
 def test_an_experiment_without_a_usable_checkpoint_is_refused(tmp_path):
     write_experiment(tmp_path, tiny_config(), None)
     path = tmp_path / "checkpoints/update-7.pt"

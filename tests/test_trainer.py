@@ -100,3 +100,48 @@ def test_weights_last_running_and_range(tiny_run):
     }.items():
         model = load_experiment(folder, weights, 2, CPU).model
         torch.testing.assert_close(model.state_dict()[name], expected)
+
+
+@pytest.mark.parametrize("overrides, nets", [
+    (["method.subnets_from=100"], [3]),
+    (["method.subnets_per_step=2", "method.smallest=false"], [3]),
+    (["method.subnets_per_step=0", "method.smallest=false"], [1]),
+    (["select.method=orthosoftmax", "train.updates=30"], [3, 2]),
+    (["select.method=simple-topk", "train.updates=30", "loss.objective=ctc", "method.subnets_per_step=2"], [4, 2]),
+])
+def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overrides, nets):
+    """On a GPU, of the largest batches; here that all nets of a step run, also those that join later, and leave nothing behind."""
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    trainer.batches.start(0, 0)
+    assert trainer.try_largest_steps(next(iter(trainer.loader))) == nets
+    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["scaled_adam", "adam"])
+def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer):
+    """Before: 3 updates without them. Then updates 3 to 7 move them, each by an optimiser that starts with them."""
+    overrides = ["select.method=simple-topk", "train.updates=12", "learn.share=0.67", "method.subnets_from=3", f"method.optimizer={optimizer}"]
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    seen, scores = [], trainer.selector.scores
+    step = trainer.optimizer_step
+
+    def watched() -> bool:
+        before = scores.detach().clone()
+        done = step()
+        seen.append(not torch.equal(scores, before))
+        return done
+
+    trainer.optimizer_step = watched
+    trainer.run()
+    assert seen == [False] * 3 + [True] * 5 + [False] * 4
+    assert int(trainer.optimizer.state[scores]["step"]) == 5
+
+
+def test_a_seed_gives_the_same_net_under_every_selection(tiny_run, tmp_path):
+    """Runs of a table are then compared from one start."""
+    plain, *learned = (Trainer(tiny_config(tiny_run, tmp_path, "train.updates=30", f"select.method={method}"), CPU)
+                       for method in ("uniform", "simple-topk", "orthosoftmax"))
+    for other in learned:
+        state = other.model.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())

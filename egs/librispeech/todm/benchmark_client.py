@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from egs.librispeech.todm.client import ENCODERS, Client, graph
+from egs.librispeech.todm.client import Client, graph, holds_ctc, parts
 from egs.librispeech.todm.exported import TOKENS
 from egs.librispeech.todm.frontend import LOOK_AHEAD
 from utils.audio import SAMPLE_RATE, read_pieces
@@ -88,8 +88,8 @@ def _stream(client: Client, utterances: list[np.ndarray], chunk_samples: int) ->
 
 def size_bytes(folder: Path, mode: str, precision: str) -> int:
     """What has to be copied to a device."""
-    parts = [ENCODERS[mode], "decoder", "joiner"]
-    return sum((folder / name).stat().st_size for name in [*(graph(part, precision) for part in parts), TOKENS])
+    names = [graph(part, precision) for part in parts(mode, holds_ctc(folder))]
+    return sum((folder / name).stat().st_size for name in [*names, TOKENS])
 
 
 def run(config, root: Path, variants: list[tuple[str, str, str]]) -> list[dict]:

@@ -11,16 +11,28 @@ import sherpa_onnx
 from egs.librispeech.todm.exported import TOKENS, require
 from egs.librispeech.todm.frontend import LOOK_AHEAD
 from utils.audio import SAMPLE_RATE
+from utils.stages import StageError
 
 ENCODERS = {"offline": "encoder", "streaming": "streaming-encoder"}  # by mode
+CTC = "model"  # the one graph of a CTC model
 METHODS = {"greedy": "greedy_search", "beam": "modified_beam_search"}
 TAIL_SECONDS = 1.0  # of silence after a streamed utterance, and a little more: see with_tail
 SHIFT = SAMPLE_RATE // 100  # samples from one filterbank frame to the next
 
 
 def graph(part: str, precision: str) -> str:
-    """File name of a graph: ``encoder``, ``streaming-encoder``, ``decoder`` or ``joiner`` in ``fp32`` or ``int8``."""
+    """File name of a graph: ``encoder``, ``streaming-encoder``, ``decoder``, ``joiner``, or a CTC ``model``, in ``fp32`` or ``int8``."""
     return f"{part}.onnx" if precision == "fp32" else f"{part}.{precision}.onnx"
+
+
+def holds_ctc(folder: Path) -> bool:
+    """Whether an exported folder is of a CTC model."""
+    return any((folder / graph(CTC, precision)).is_file() for precision in ("fp32", "int8"))
+
+
+def parts(mode: str, ctc: bool) -> list[str]:
+    """The graphs that a client needs, the encoder first."""
+    return [CTC] if ctc else [ENCODERS[mode], "decoder", "joiner"]
 
 
 @dataclass(frozen=True)
@@ -37,22 +49,27 @@ class Client:
     Args:
       precision: ``fp32`` or ``int8``. method: ``greedy`` or ``beam``. streaming: the online recogniser.
     Raises:
-      StageError: a file is missing (sherpa-onnx itself would end the process).
+      StageError: a file is missing (sherpa-onnx itself would end the process); a CTC model is to stream or to be decoded with a beam.
     """
 
     def __init__(self, folder: Path, precision: str = "fp32", method: str = "greedy", streaming: bool = False, beam: int = 4, threads: int = 1):
-        parts = [ENCODERS["streaming" if streaming else "offline"], "decoder", "joiner"]
-        names = [graph(part, precision) for part in parts]
+        ctc = holds_ctc(folder)
+        names = [graph(part, precision) for part in parts("streaming" if streaming else "offline", ctc)]
         require(folder, [*names, TOKENS])
+        if ctc and (streaming or method != "greedy"):
+            raise StageError(f"{folder} holds a CTC model: sherpa-onnx decodes it greedily, whole utterances at a time")
         self.streaming = streaming
         self.first_seen: float | None = None
         self.chunk_frames = decode_chunk_length(folder / names[0]) if streaming else 0
         kind = sherpa_onnx.OnlineRecognizer if streaming else sherpa_onnx.OfflineRecognizer
-        encoder, decoder, joiner = (str(folder / name) for name in names)
-        self.recognizer = kind.from_transducer(
-            encoder=encoder, decoder=decoder, joiner=joiner, tokens=str(folder / TOKENS), num_threads=threads,
-            decoding_method=METHODS[method], max_active_paths=beam,
-        )
+        files = [str(folder / name) for name in names]
+        if ctc:
+            self.recognizer = kind.from_zipformer_ctc(model=files[0], tokens=str(folder / TOKENS), num_threads=threads)
+        else:
+            self.recognizer = kind.from_transducer(
+                **dict(zip(("encoder", "decoder", "joiner"), files)), tokens=str(folder / TOKENS), num_threads=threads,
+                decoding_method=METHODS[method], max_active_paths=beam,
+            )
 
     def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:
         """A batch of utterances, float samples at 16 kHz; streamed ones side by side, chunk by chunk."""

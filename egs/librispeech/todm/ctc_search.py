@@ -1,4 +1,4 @@
-"""Greedy and prefix beam search on the output of a CTC layer, without a language model.
+"""Greedy and prefix beam search on the output of a CTC layer, without a language model; greedy also piece by piece.
 
 <unk> and <sos/eos> count as blank in both: they are never part of the output, and a token on both sides of one is two tokens.
 """
@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from egs.librispeech.todm.beam_search import Hypothesis
 from utils.tokens import BLANK, SOS_EOS, UNK
@@ -20,14 +20,37 @@ FIRST_TOKEN = max(SPECIAL) + 1
 Prefixes = dict[tuple[int, ...], tuple[float, float]]
 
 
-@torch.no_grad()
+class CtcGreedySearch:
+    """The most probable alignment, collapsed; carried on from one piece to the next."""
+
+    def __init__(self, batch: int):
+        self.results = [Hypothesis([], []) for _ in range(batch)]
+        self.frames = 0
+        self.last = torch.full((batch,), BLANK)
+
+    @torch.no_grad()
+    def accept(self, log_probs: Tensor, lengths: Tensor) -> None:
+        """The next frames: log-probabilities (B, T, V), of which the first ``lengths`` (B,) are real."""
+        best, lengths = log_probs.argmax(-1).cpu(), lengths.cpu()
+        known = torch.cat([self.last[:, None], best], dim=1)
+        real = torch.arange(best.shape[1]) < lengths[:, None]
+        emitted = (best >= FIRST_TOKEN) & (best != known[:, :-1]) & real
+        for result, symbols, where in zip(self.results, best, emitted):
+            result.tokens.extend(symbols[where].tolist())
+            result.frames.extend((self.frames + where.nonzero()[:, 0]).tolist())
+        self.last = known.gather(1, lengths[:, None])[:, 0]
+        self.frames += best.shape[1]
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """What has been recognised so far."""
+        return self.results
+
+
 def ctc_greedy_search(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """The most probable alignment, collapsed: log-probabilities (B, T, V) and lengths (B,) -> B hypotheses."""
-    best = log_probs.argmax(-1)
-    previous = nn.functional.pad(best, (1, 0), value=BLANK)[:, :-1]
-    real = torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None]
-    emitted = ((best >= FIRST_TOKEN) & (best != previous) & real).cpu()
-    return [Hypothesis(symbols[where].tolist(), where.nonzero()[:, 0].tolist()) for symbols, where in zip(best.cpu(), emitted)]
+    """Whole utterances: log-probabilities (B, T, V) and lengths (B,) -> B hypotheses."""
+    search = CtcGreedySearch(len(log_probs))
+    search.accept(log_probs, lengths)
+    return search.hypotheses()
 
 
 @torch.no_grad()

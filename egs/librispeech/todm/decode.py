@@ -40,7 +40,7 @@ def decode_split(experiment: Experiment, config: Config, subnet: Subnet, split: 
         begin = time.monotonic()
         batch = batch.to(device)
         encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
-        found = search(experiment.model, encoded, lengths, method, config.decode, experiment.config.loss.objective == "ctc")
+        found = search(experiment.model, encoded, lengths, method, config.decode)
         computing += time.monotonic() - begin
         audio += batch.seconds
         references.update(zip(batch.ids, batch.texts))
@@ -48,10 +48,10 @@ def decode_split(experiment: Experiment, config: Config, subnet: Subnet, split: 
     return references, hypotheses, audio, computing
 
 
-def search(model: Transducer, encoded: Tensor, lengths: Tensor, method: str, config: DecodeConfig, ctc: bool) -> list[Hypothesis]:
+def search(model: Transducer, encoded: Tensor, lengths: Tensor, method: str, config: DecodeConfig) -> list[Hypothesis]:
     """Encoder output (B, T', dim) -> the hypotheses of greedy or beam search, for a transducer or a CTC model."""
-    if ctc:
-        log_probs = model.heads.ctc(encoded).float().log_softmax(-1)
+    if model.is_ctc:
+        log_probs = model.ctc_log_probs(encoded)
         return ctc_greedy_search(log_probs, lengths) if method == "greedy" else ctc_prefix_beam_search(log_probs, lengths, config.beam)
     if method == "greedy":
         return greedy_search(model, encoded, lengths, config.max_symbols)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from egs.librispeech.todm.benchmark_client import algorithmic_latency_ms
-from egs.librispeech.todm.client import graph
+from egs.librispeech.todm.client import CTC, graph
 from egs.librispeech.todm.exported import load_conf
 from egs.librispeech.todm.pictures import draw_deployed
 from egs.librispeech.todm.proof import CHECKED_SECONDS
@@ -83,7 +83,9 @@ def agreement(facts: dict) -> list[str]:
 
 def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str:
     """The model card of one subnet."""
-    causal, chunk = config.model.direction == "causal", config.export.chunk_frames
+    ctc, chunk = config.loss.objective == "ctc", config.export.chunk_frames
+    causal = config.model.direction == "causal"
+    streams = causal and not ctc
     rows = [["size on disk, MB", *(f"{b['bytes'] / 1e6:.2f}" for b in facts["benchmark"])]]
     for split, _ in splits:
         rows.append([f"WER % {split}, in sherpa-onnx", *(f"{find(facts['rows'], mode=b['mode'], precision=b['precision'], split=split)['wer']:.2f}"
@@ -91,22 +93,23 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
         in_torch = facts["torch_results"].get(f"{entry['name']}/{split}/{facts['rows'][0]['method']}")
         rows.append([f"WER % {split}, in torch", *(["" if in_torch is None else f"{in_torch:.2f}"] * len(facts["benchmark"]))])
     rows += [["real-time factor, one thread", *(f"{b['real_time_factor']:.4f}" for b in facts["benchmark"])],
-             ["ms for an utterance" + (", for a chunk" if causal else ""), *(f"{b['latency_ms']:.1f}" for b in facts["benchmark"])],
-             *([["first token after, ms", *(first_token(b) for b in facts["benchmark"])]] if causal else []),
+             ["ms for an utterance" + (", for a chunk" if streams else ""), *(f"{b['latency_ms']:.1f}" for b in facts["benchmark"])],
+             *([["first token after, ms", *(first_token(b) for b in facts["benchmark"])]] if streams else []),
              ["memory for 30 s of audio, MiB", *(f"{b['peak_mib']:.0f}" for b in facts["benchmark"])]]
     table = markdown_table(["", *(f"{b['mode']}, {b['precision']}" for b in facts["benchmark"])], rows)
-    offline = ("sherpa-onnx-offline --tokens=tokens.txt --encoder=encoder.int8.onnx \\\n"
+    offline = ("sherpa-onnx-offline --tokens=tokens.txt --zipformer-ctc-model=model.int8.onnx speech.wav" if ctc else
+               "sherpa-onnx-offline --tokens=tokens.txt --encoder=encoder.int8.onnx \\\n"
                "  --decoder=decoder.int8.onnx --joiner=joiner.int8.onnx speech.wav")
     streaming = ("\nsherpa-onnx --tokens=tokens.txt --encoder=streaming-encoder.int8.onnx \\\n"
                  "  --decoder=decoder.int8.onnx --joiner=joiner.int8.onnx speech.wav")
     latency = (f"\nStreaming: chunks of {10 * chunk} ms; a frame of audio reaches the output at most {algorithmic_latency_ms(chunk):.1f} ms later, computing "
-               "not counted.\n" if causal else "")
-    files = [("encoder.onnx", "offline: whole utterances"), ("streaming-encoder.onnx", "streaming")] if causal else [("encoder.onnx", "offline: whole utterances")]
-    listed = "".join(f"| `{name}`, `{graph(name.removesuffix('.onnx'), 'int8')}` | {what} |\n" for name, what in
-                     [*files, ("decoder.onnx", "the predictor"), ("joiner.onnx", "the joiner")])
+               "not counted.\n" if streams else "")
+    graphs = {"encoder": "offline: whole utterances"} | ({"streaming-encoder": "streaming"} if streams else {})
+    graphs = {CTC: "features to log-probabilities of pieces"} if ctc else graphs | {"decoder": "the predictor", "joiner": "the joiner"}
+    listed = "".join(f"| `{graph(part, 'fp32')}`, `{graph(part, 'int8')}` | {what} |\n" for part, what in graphs.items())
     return f"""# {facts['name']} {entry['name']}
 
-A {'causal' if causal else 'bidirectional'} MH-SSM transducer, one subnet of a supernet trained once by the TODM recipe (arXiv 2309.01947), for sherpa-onnx: English,
+A {'causal' if causal else 'bidirectional'} MH-SSM {'CTC model' if ctc else 'transducer'}, one subnet of a supernet trained once by the TODM recipe (arXiv 2309.01947), for sherpa-onnx: English,
 16 kHz, BPE of {config.bpe.vocab_size} pieces. Trained on: {facts['corpus']}; {facts['updates']} updates ({facts['weights']}).
 
 | | |
@@ -121,7 +124,7 @@ Machine: {facts['machine']}; commit {facts['commit']}; conf: `conf.yaml`. Subnet
 
 ## Files
 
-To a device go three graphs, all in fp32 or all in int8, and `tokens.txt`.
+To a device {'goes one graph, in fp32 or in int8' if ctc else 'go three graphs, all in fp32 or all in int8'}, and `tokens.txt`.
 
 | file | what |
 |---|---|
@@ -129,7 +132,7 @@ To a device go three graphs, all in fp32 or all in int8, and `tokens.txt`.
 | `model.safetensors`, `conf.yaml`, `bpe.model`, `export.json` | the same model for PyTorch; `./transcribe.sh FOLDER speech.wav` in the recipe uses these |
 
 ```bash
-{offline}{streaming if causal else ''}
+{offline}{streaming if streams else ''}
 ```
 
 Licence: {LICENCE}.

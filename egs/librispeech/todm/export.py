@@ -9,7 +9,7 @@ import torch
 
 from egs.librispeech.todm import benchmark_client, deploy_report
 from egs.librispeech.todm.budget import within_budget
-from egs.librispeech.todm.client import graph
+from egs.librispeech.todm.client import CTC, graph
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import load_cuts
 from egs.librispeech.todm.decode import describe_run
@@ -34,8 +34,6 @@ def export(config: Config, arguments: Namespace) -> None:
         experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
     except CheckpointError as error:
         raise StageError(str(error)) from error
-    if experiment.config.loss.objective == "ctc":
-        raise StageError("stage 10 exports transducers; this experiment is a CTC model (loss.objective=ctc)")
     entries = chosen_entries(config, experiment)
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
@@ -106,6 +104,9 @@ def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: di
     model = extract(experiment.model, experiment.config, Subnet.parse(entry["architecture"])).eval()
     write_model(folder, model, experiment.config, experiment.tokenizer, config.export.chunk_frames, entry)
     comment = f"{config.name} {entry['name']}: subnet of a TODM supernet, {experiment.weights}"
+    if model.is_ctc:
+        export_offline_encoder(model, folder / graph(CTC, "fp32"), comment)
+        return
     export_offline_encoder(model, folder / graph("encoder", "fp32"), comment)
     if experiment.config.model.direction == "causal":
         export_streaming_encoder(model, folder / graph("streaming-encoder", "fp32"), config.export.chunk_frames, comment)

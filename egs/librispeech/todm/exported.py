@@ -28,7 +28,8 @@ def write_model(folder: Path, model: Transducer, config: Config, tokenizer: Toke
     """
     folder.mkdir(parents=True, exist_ok=True)
     architecture = str(Subnet.parse(entry["architecture"]).packed())
-    config = replace(config, model=replace(config.model, architecture=architecture), export=replace(config.export, chunk_frames=chunk_frames))
+    config = replace(config, model=replace(config.model, architecture=architecture), export=replace(config.export, chunk_frames=chunk_frames),
+                     select=replace(config.select, method="uniform"))  # one net has nothing to learn a selection from
     with atomic_path(folder / MODEL) as temporary:
         save_file(model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture})
     configuration.save(config, folder / CONF)

@@ -1,4 +1,4 @@
-"""ONNX graphs of a stand-alone model, as stock sherpa-onnx wants them: encoder (offline, streaming), decoder, joiner.
+"""ONNX graphs of a stand-alone model, as stock sherpa-onnx wants them: encoder (offline, streaming), decoder, joiner; or one CTC model.
 
 Inputs and outputs are positional there.  The joiner's two input projections are folded into encoder and decoder; the
 mean and deviation of the features are inside the encoder.  *Decoder* is sherpa-onnx's name for the predictor.
@@ -14,20 +14,45 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from egs.librispeech.todm.ctc_search import FIRST_TOKEN
 from egs.librispeech.todm.encoder import States
 from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
 from egs.librispeech.todm.transducer import Transducer
 from utils.files import atomic_path
 
 OPSET = 17
+NEVER = -100.0  # log-probability of what a client must not choose; the best token's is at least -log V
 
 
-class OfflineEncoder(nn.Module):
-    """x (N, T, 80), x_lens (N,) -> encoder_out (N, T', joiner_dim), encoder_out_lens (N,), for any T, also 0."""
+class CtcOutput(nn.Module):
+    """Encoder output (..., dim) -> log-probabilities (..., V) for a client that knows blank alone.
+
+    <unk> and <sos/eos>, which count as blank in :mod:`~egs.librispeech.todm.ctc_search`, can not win: blank has the best of the three.
+    """
 
     def __init__(self, model: Transducer):
         super().__init__()
-        self.encoder, self.project = model.encoder, model.joiner.encoder_proj
+        self.model = model
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        log_probs = self.model.ctc_log_probs(encoded)
+        special, tokens = log_probs[..., :FIRST_TOKEN], log_probs[..., FIRST_TOKEN:]
+        blank = special.amax(-1, keepdim=True)
+        never = torch.full_like(special[..., 1:], NEVER)
+        return torch.cat([blank, never, tokens], dim=-1)
+
+
+def output_layer(model: Transducer) -> nn.Module:
+    """What follows the encoder in its graph: the joiner's projection, or the whole output of a CTC model."""
+    return CtcOutput(model) if model.is_ctc else model.joiner.encoder_proj
+
+
+class OfflineEncoder(nn.Module):
+    """x (N, T, 80), x_lens (N,) -> encoder_out (N, T', joiner_dim), or of a CTC model log_probs (N, T', V); and lengths (N,). For any T, also 0."""
+
+    def __init__(self, model: Transducer):
+        super().__init__()
+        self.encoder, self.project = model.encoder, output_layer(model)
         self.register_buffer("padding", torch.full((1, RECEPTIVE_FIELD, NUM_MEL_BINS), LOG_EPSILON))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,11 +128,13 @@ class Joiner(nn.Module):
 
 
 def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
-    """Any length, batches with padding; ``comment`` goes into the metadata."""
+    """Any length, batches with padding; ``comment`` goes into the metadata. Of a CTC model this is the whole model."""
     example = torch.zeros(2, 100, NUM_MEL_BINS), torch.tensor([100, 80])
-    axes = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "encoder_out": {0: "N", 1: "T2"}, "encoder_out_lens": {0: "N"}}
-    # The client knows a handful of model types; of them this one asks for nothing but features and lengths.
-    _export(OfflineEncoder(model), example, axes, path, {"model_type": "conformer", "version": "1", "comment": comment})
+    output = "log_probs" if model.is_ctc else "encoder_out"
+    axes = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, output: {0: "N", 1: "T2"}, f"{output}_lens": {0: "N"}}
+    # The client knows a handful of model types; of them these ask for nothing but features and lengths.
+    kind = "zipformer2_ctc" if model.is_ctc else "conformer"
+    _export(OfflineEncoder(model), example, axes, path, {"model_type": kind, "version": "1", "comment": comment})
 
 
 def export_streaming_encoder(model: Transducer, path: Path, chunk_frames: int, comment: str) -> None:

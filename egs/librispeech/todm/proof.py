@@ -11,13 +11,14 @@ import torch
 from lhotse import CutSet
 from torch.nn.utils.rnn import pad_sequence
 
-from egs.librispeech.todm.client import ENCODERS, Client, graph, with_tail
+from egs.librispeech.todm.client import Client, graph, parts, with_tail
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import load_cuts
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.exported import BPE, CONF, MODEL, TOKENS
 from egs.librispeech.todm.features import filterbank
 from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS
+from egs.librispeech.todm.onnx_export import output_layer
 from egs.librispeech.todm.quantize import quantizable, quantize_within, session
 from egs.librispeech.todm.recognizer import Recognizer
 from utils.files import read_json, write_json_atomic
@@ -68,7 +69,10 @@ class Proof:
 
     def __init__(self, config: Config, experiment: Experiment, entries: list[dict], root: Path):
         self.config, self.experiment, self.entries, self.root = config, experiment, entries, root
-        self.modes = ["offline", "streaming"] if experiment.config.model.direction == "causal" else ["offline"]
+        self.ctc = experiment.model.is_ctc
+        causal = experiment.config.model.direction == "causal"
+        self.modes = ["offline", "streaming"] if causal and not self.ctc else ["offline"]  # no client streams a CTC model of ours
+        self.methods = ["greedy"] if self.ctc else config.export.methods                   # or searches it with a beam
         self.found: dict[str, dict] = {}  # by subnet: rows, differences, graph_errors, int8_kept_in_fp32
         self._recognizers: dict[int, Recognizer] = {}
 
@@ -85,8 +89,8 @@ class Proof:
     def finished(self, entry: dict) -> dict | None:
         """What an earlier run of stage 10 found of this subnet, if it went through all of it and its files are there."""
         folder = self.root / entry["name"]
-        parts = ["decoder", "joiner", *(ENCODERS[mode] for mode in self.modes)]
-        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, *(graph(part, precision) for part in parts for precision in ("fp32", "int8"))]
+        graphs = {part for mode in self.modes for part in parts(mode, self.ctc)}
+        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, *(graph(part, precision) for part in graphs for precision in ("fp32", "int8"))]
         if not all((folder / name).is_file() for name in needed):
             return None
         found = read_json(folder / FINDINGS)
@@ -117,12 +121,12 @@ class Proof:
     def check(self, entry: dict, mode: str, found: dict) -> None:
         """One subnet, offline or streaming."""
         found["graph_errors"][mode] = self.check_graph(entry, mode)
-        dev, method = self.config.data.dev[0], self.config.export.methods[0]
+        dev, method = self.config.data.dev[0], self.methods[0]
         fp32 = self.decode(entry, mode, "fp32", method, dev, "dev", found)
         found["int8_kept_in_fp32"][mode] = self.quantize(entry, mode, dev, method, fp32.wer)
         for role, splits in (("dev", self.config.data.dev), ("test", self.config.data.test)):
             for split in splits:
-                for each in self.config.export.methods if role == "dev" else [method]:
+                for each in self.methods if role == "dev" else [method]:
                     if (split, each) != (dev, method):
                         self.decode(entry, mode, "fp32", each, split, role, found)
                 self.decode(entry, mode, "int8", method, split, role, found)
@@ -160,11 +164,12 @@ class Proof:
         lengths = torch.tensor([len(f) for f in features])
         x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
         encoded, out_lengths = model.encoder(x, lengths, recognizer.subnet)
-        expected = model.joiner.encoder_proj(encoded).numpy()
+        expected = output_layer(model)(encoded).numpy()
+        part = parts(mode, self.ctc)[0]
         if mode == "offline":
-            got = session(folder / graph("encoder", "fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})[0]
+            got = session(folder / graph(part, "fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})[0]
         else:
-            got = run_streaming_graph(folder / graph("streaming-encoder", "fp32"), x.numpy(), self.config.export.chunk_frames)
+            got = run_streaming_graph(folder / graph(part, "fp32"), x.numpy(), self.config.export.chunk_frames)
         worst = max(float(np.abs(got[i, :n] - expected[i, :n]).max()) for i, n in enumerate(out_lengths.tolist()))
         if worst > TOLERANCE:
             logging.warning("%s, %s: the graph's outputs differ from torch's by up to %.1e", entry["name"], mode, worst)
@@ -173,7 +178,7 @@ class Proof:
     def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> list[list]:
         """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the layers that stay in fp32, with their errors."""
         folder = self.root / entry["name"]
-        part = ENCODERS[mode]
+        part = parts(mode, self.ctc)[0]
         x = self.checked_features[-2][None].numpy()
         inputs = {"x": x, "x_lens": np.array([x.shape[1]])}
         if mode == "streaming":

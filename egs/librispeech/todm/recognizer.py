@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from egs.librispeech.todm.beam_search import BeamSearch, GreedySearch, Hypothesis
 from egs.librispeech.todm.budget import within_budget
 from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.ctc_search import CtcGreedySearch, ctc_prefix_beam_search
 from egs.librispeech.todm.encoder import Operators
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import FACTS, load_model
@@ -69,8 +70,6 @@ class Recognizer:
     def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32):
         self.config, self.model, self.tokenizer, self.entries = config, model, tokenizer, entries
         self.beam, self.chunk_frames = beam, chunk_frames
-        if config.loss.objective == "ctc":
-            raise StageError("recognition outside of experiments is for transducers; this is a CTC model (loss.objective=ctc)")
         self.device = next(model.parameters()).device
         self._operators: dict[int, Operators] = {}
         self.use(entries[0]["name"])
@@ -136,8 +135,10 @@ class Recognizer:
                 self._operators[key] = self.model.encoder.operators(*([block] if block else []))
         return self._operators[key]
 
-    def search(self, batch: int) -> GreedySearch | BeamSearch:
-        """A search over new utterances."""
+    def search(self, batch: int) -> GreedySearch | BeamSearch | CtcGreedySearch:
+        """A search over new utterances that goes on from one piece to the next; prefix beam search of CTC models does not."""
+        if self.model.is_ctc:
+            return CtcGreedySearch(batch)
         if self.beam:
             return BeamSearch(self.model, batch, self.device, self.beam)
         return GreedySearch(self.model, batch, self.device)
@@ -153,9 +154,19 @@ class Recognizer:
             return [self.transcript(Hypothesis([], []), len(samples) / SAMPLE_RATE) for samples in utterances]
         x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON).to(self.device)
         encoded = encoder.encode(encoder.frontend(x), lengths, self.subnet, self.operators())
-        search = self.search(len(utterances))
-        search.accept(encoded, lengths)
-        return [self.transcript(h, len(samples) / SAMPLE_RATE) for h, samples in zip(search.hypotheses(), utterances)]
+        return [self.transcript(h, len(samples) / SAMPLE_RATE) for h, samples in zip(self.found(encoded, lengths), utterances)]
+
+    def searched(self, encoded: Tensor) -> Tensor:
+        """What the search looks at: encoder output (B, T', dim), or of a CTC model its log-probabilities (B, T', V)."""
+        return self.model.ctc_log_probs(encoded) if self.model.is_ctc else encoded
+
+    def found(self, encoded: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        """The hypotheses of whole utterances: encoder output (B, T', dim) and lengths (B,)."""
+        if self.model.is_ctc and self.beam:
+            return ctc_prefix_beam_search(self.searched(encoded), lengths, self.beam)
+        search = self.search(len(encoded))
+        search.accept(self.searched(encoded), lengths)
+        return search.hypotheses()
 
     def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
         """A recording of any length, given in pieces: cut in pauses into what the model was trained on (``data.max_seconds``)."""
@@ -171,11 +182,13 @@ class Recognizer:
         """A stream of one utterance or more, decoded as it arrives.
 
         Raises:
-          StageError: the model is bidirectional.
+          StageError: the model is bidirectional, or a CTC model with a beam.
         """
         if not self.can_stream:
             raise StageError("this model is bidirectional and needs whole utterances; conf/mini-streaming.yaml trains one that streams "
                              "(model.direction=causal)")
+        if self.model.is_ctc and self.beam:
+            raise StageError("the prefix beam search of a CTC model needs whole utterances; streams are decoded greedily (without --beam)")
         return Stream(self)
 
     def transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
@@ -236,7 +249,7 @@ class Stream:
         operators = recognizer.operators(recognizer.chunk_frames // SUBSAMPLING)
         window = window[None].to(recognizer.device)
         encoded, self.states = recognizer.model.encoder.step(window, self.states, self.subnet, operators)
-        self.search.accept(encoded[:, :count], torch.tensor([count], device=recognizer.device))
+        self.search.accept(recognizer.searched(encoded[:, :count]), torch.tensor([count], device=recognizer.device))
         self.decoded += count
 
 

@@ -1,4 +1,4 @@
-"""Stage 9 for confs with tables: tables (a), (b), (c), CSV and pictures, from the records of the finished runs alone.
+"""Stage 9 for confs with tables: tables (a) to (d), CSV and pictures, from the records of the finished runs alone.
 
     python -m egs.librispeech.todm.table_report --conf conf/tables/mini.yaml
 """
@@ -67,12 +67,13 @@ def mixed_values(records: list[dict], config: Config) -> dict[str, str]:
 
 def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
     """All tables in Markdown."""
-    parts = [f"# {config.name}: the tables of the paper", header(evidence)]
+    parts = [f"# {config.name}: tables", header(evidence)]
     if evidence.budgets():
         parts += ["## (a) Size against WER: subnets of one supernet, and models trained alone", table_a(evidence)]
     if names := ablations(config, evidence):
         parts += ["## (b) Ablations", table_b(evidence, names)]
-    parts += ["## (c) Cost", table_c(evidence, search)]
+    if config.tables.budgets:
+        parts += ["## (c) Cost", table_c(evidence, search)]
     if selected := [s.name for s in config.tables.selections if s.name in evidence.variants()]:
         parts += ["## (d) Ways of selecting subnets", table_d(config, evidence, search, selected)]
     if search:

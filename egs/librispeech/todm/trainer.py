@@ -47,7 +47,8 @@ class Trainer:
             seed(t.seed)  # the same weights on every rank
         self.tokenizer = Tokenizer(config.lang_dir / "bpe.model")
         self.space = SearchSpace(config, self.tokenizer.vocab_size)
-        self.selector = make_selector(config, self.tokenizer.vocab_size)
+        with torch.random.fork_rng(devices=[]):  # a seed gives the net the same weights, whatever scores are drawn beside it
+            self.selector = make_selector(config, self.tokenizer.vocab_size)
         self.sampler = LearnedSampler(self.selector, t.seed, rank) if self.selector else SubnetSampler(self.space, t.seed, rank)
         self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
@@ -289,16 +290,32 @@ class Trainer:
         from lhotse.dataset import find_pessimistic_batches
 
         found, _ = find_pessimistic_batches(self.batches.inner)
-        weights = Weights(1.0, 1.0, 1.0)
         self.batches.start(self.epoch, 0)
         for criterion, cuts in found.items():
             batch = self.loader.dataset[cuts].to(self.device)
             try:
-                with torch.autocast(self.device.type, PRECISIONS[self.config.train.precision], enabled=self.config.train.precision != "fp32"):
-                    loss, _ = self.loss(batch.features, make_targets(batch, self.tokenizer), [self.space.largest] * len(self.sampler(0)), weights)
-                loss.backward()
+                self.try_largest_steps(batch)
             except torch.cuda.OutOfMemoryError as error:
                 raise StageError(f"the GPU's memory does not hold the batch with the largest {criterion} ({batch.seconds:.0f} s of audio "
                                  f"in {len(batch.ids)} utterances); lower data.max_duration") from error
-            self.optimizer.zero_grad(set_to_none=True)
         logging.info("the largest batches fit: %.1f GiB at the peak", torch.cuda.max_memory_allocated(self.device) / 2**30)
+
+    def try_largest_steps(self, batch: Batch) -> list[int]:
+        """Forward and backward of the largest steps there can be: every subnet as large as the largest; in learned selection also the gated net.
+
+        Returns:
+          How many nets ran in each.
+        """
+        m, precision = self.config.method, self.config.train.precision
+        weights = Weights(0.0, 0.0, 1.0) if self.config.loss.objective == "ctc" else Weights(1.0, 1.0, 1.0)
+        steps: list[tuple[list[Subnet], int | None]] = [([self.space.largest] * (m.subnets_per_step + m.smallest), None)]
+        if self.selector is not None:
+            steps.append(([], self.selector.first))
+        counts = []
+        for subnets, update in steps:
+            with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+                loss, losses = self.loss(batch.features, make_targets(batch, self.tokenizer), subnets, weights, update)
+            loss.backward()
+            self.optimizer.zero_grad(set_to_none=True)
+            counts.append(len(losses))
+        return counts

@@ -66,6 +66,8 @@ class TrainingHeads(nn.Module):
 class Transducer(nn.Module):
     """A supernet, or one stand-alone net of it.
 
+    With ``loss.objective=ctc`` (:attr:`is_ctc`) the encoder and its CTC head are the model, and the rest is not trained.
+
     Args:
       config: the recipe's configuration.
       vocab_size: V.
@@ -80,18 +82,22 @@ class Transducer(nn.Module):
         m = config.model
         if architecture is None:
             architecture = configured_architecture(config)
-        self.vocab_size = vocab_size
+        self.vocab_size, self.is_ctc = vocab_size, config.loss.objective == "ctc"
         self.encoder = Encoder(m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive")
         self.predictor = Predictor(vocab_size, m.predictor_dim, m.context_size)
         self.joiner = Joiner(m.dim, m.predictor_dim, m.joiner_dim, vocab_size)
-        training_heads = training_heads or config.loss.objective == "ctc"
-        self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, config.loss.ctc_weight > 0) if training_heads else None
+        with_ctc = config.loss.ctc_weight > 0
+        self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, with_ctc) if training_heads or self.is_ctc else None
         self.selector = selector
 
     @property
     def full(self) -> Subnet:
         """The largest net that this model holds."""
         return self.encoder.full
+
+    def ctc_log_probs(self, encoded: Tensor) -> Tensor:
+        """Of a CTC model: encoder output (..., dim) -> log-probabilities (..., V), in fp32."""
+        return self.heads.ctc(encoded).float().log_softmax(-1)
 
 
 def configured_architecture(config: Config) -> Subnet:
