@@ -11,7 +11,7 @@ from egs.librispeech.todm.table_report import make_csv, make_tables
 from tests.conftest import ROOT
 from utils.files import read_json
 
-RESULTS = {path.stem: ROOT / "results" / f"{path.stem}-tables" for path in sorted((CONFS / "tables").glob("*.yaml"))}
+RESULTS = {path.stem: ROOT / (load(path).tables.records or "none") for path in sorted((CONFS / "tables").glob("*.yaml"))}
 SHOWN = [name for name, folder in RESULTS.items() if (folder / "tables.md").is_file()]
 
 
