@@ -72,7 +72,7 @@ def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
         parts += ["## (a) Size against WER: subnets of one supernet, and models trained alone", table_a(evidence)]
     if names := ablations(config, evidence):
         parts += ["## (b) Ablations", table_b(evidence, names)]
-    if config.tables.budgets:
+    if config.tables.budgets or evidence.budgets():
         parts += ["## (c) Cost", table_c(evidence, search)]
     if selected := [s.name for s in config.tables.selections if s.name in evidence.variants()]:
         parts += ["## (d) Ways of selecting subnets", table_d(config, evidence, search, selected)]
