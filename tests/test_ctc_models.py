@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from egs.librispeech.todm import deploy_report
+from egs.librispeech.todm import client_latency, deploy_report
 from egs.librispeech.todm.client import Client
 from egs.librispeech.todm.ctc_search import CtcGreedySearch, ctc_greedy_search
 from egs.librispeech.todm.experiment import Experiment, describe
@@ -13,6 +13,7 @@ from egs.librispeech.todm.exported import load_model
 from egs.librispeech.todm.onnx_export import CtcOutput
 from egs.librispeech.todm.quantize import quantizable, quantize, session
 from egs.librispeech.todm.recognizer import Recognizer
+from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet
 from tests.helpers import tiny_config
@@ -163,3 +164,12 @@ def test_the_card_names_one_graph(folder):
     entry = {"encoder_params": 1, "total_params": 2, "macs_per_second": 3, "architecture": SMALL, "how": "by hand", "name": "x"}
     text = deploy_report.card(entry, facts, ctc_config(), [("dev", "dev")])
     assert "CTC model" in text and "--zipformer-ctc-model=model.int8.onnx" in text and "decoder" not in text and "goes one graph" in text
+
+
+def test_latency_of_a_ctc_model_is_measured_in_the_client(monkeypatch):
+    """One graph a net; a transducer's three would end the process."""
+    monkeypatch.setattr(client_latency, "SECONDS", 1.0)
+    config = ctc_config()
+    space = SearchSpace(config, tokenizer().vocab_size)
+    table, check = client_latency.measure(talkative_ctc(config), config, space, [(h, w) for h in space.heads for w in space.widths])
+    assert table.engine == "sherpa-onnx" and len(table.blocks) == 4 and len(check) == 3 and all(row["measured_ms"] > 0 for row in check)

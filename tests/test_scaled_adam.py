@@ -193,3 +193,18 @@ def test_eden_by_hand(update, epoch, expected):
 
 def test_eden_without_warm_up():
     assert eden(0, 0, 7500, 3.5, warmup=0) == 1.0
+
+
+def test_a_checkpoint_from_before_unscaled_groups_goes_on():
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    made = ScaledAdam([p], lr=0.01)
+    p.grad = torch.ones(3, 2)
+    made.step()
+    state = made.state_dict()
+    for group in state["param_groups"]:
+        del group["scaled"]
+    again = ScaledAdam([p], lr=0.01)
+    again.load_state_dict(state)
+    before = p.detach().clone()
+    again.step()
+    assert not torch.equal(p, before)

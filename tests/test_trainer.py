@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from egs.librispeech.todm import train
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.trainer import Trainer
@@ -145,3 +146,11 @@ def test_a_seed_gives_the_same_net_under_every_selection(tiny_run, tmp_path):
     for other in learned:
         state = other.model.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())
+
+
+@pytest.mark.parametrize("precision, ratio, warned", [("bf16", 20.0, True), ("bf16", 0.7, False), ("fp32", 20.0, False)])
+def test_a_slow_precision_is_named(monkeypatch, caplog, precision, ratio, warned):
+    monkeypatch.setattr(train, "slower_than_fp32", lambda _: ratio)
+    with caplog.at_level(logging.WARNING):
+        train.warn_of_slow_precision(precision, CPU)
+    assert ("20 times slower" in caplog.text and "train.precision=fp32" in caplog.text) == warned == bool(caplog.records)

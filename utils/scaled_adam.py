@@ -48,7 +48,7 @@ class ScaledAdam(Optimizer):
         """One update of every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")
-        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _by_shape(_trained(group))]
+        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _stacked(group)]
         clip = self._clip_factor([(group, params, grad) for group, params, _, grad in stacks])
         for group, params, p, grad in stacks:
             update = self._update(group, self._state(params, p), p, grad * clip if group["scaled"] else grad)
@@ -103,6 +103,7 @@ class ScaledAdam(Optimizer):
     def _clip_factor(self, stacks: list[tuple[dict, list[Tensor], Tensor]]) -> float:
         """What this step's gradients are multiplied by; keeps the history of norms."""
         history = self.state.setdefault("clipping", {"step": 0, "norms": [], "threshold": math.inf})
+
         def squares(scaled: bool) -> float:
             return float(sum((grad * self._weight(group, params)).square().sum() for group, params, grad in stacks if group["scaled"] == scaled))
 
@@ -138,18 +139,18 @@ class ScaledAdam(Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         history = state_dict.get("clipping")
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
+        for group in self.param_groups:
+            group.setdefault("scaled", True)  # checkpoints from before this key have groups without it
         if history is not None:
             self.state["clipping"] = dict(history, norms=list(history["norms"]))
 
 
-def _trained(group: dict) -> list[Tensor]:
-    """A group's tensors; of an unscaled group those that have a gradient, so that Adam's means begin with the first one."""
-    return group["params"] if group["scaled"] else [p for p in group["params"] if p.grad is not None]
-
-
-def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:
+def _stacked(group: dict) -> list[list[Tensor]]:
+    """A group's tensors by shape; those of an unscaled group one by one where they have a gradient, so that Adam's means begin with its first."""
+    if not group["scaled"]:
+        return [[p] for p in group["params"] if p.grad is not None]
     stacks: dict[torch.Size, list[Tensor]] = {}
-    for p in params:
+    for p in group["params"]:
         stacks.setdefault(p.shape, []).append(p)
     return list(stacks.values())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from egs.librispeech.todm.client import Client, graph
+from egs.librispeech.todm.client import Client, graph, parts
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import TOKENS
@@ -65,17 +65,19 @@ def _decoding(client: Client, samples: np.ndarray) -> Callable[[], object]:
 
 
 def _clients(model: Transducer, config: Config, nets: dict, root: Path) -> dict[object, Client]:
-    """Each net in the client, from a folder that is gone afterwards. Predictor and joiner are the same for all."""
+    """Each net in the client, from a folder that is gone afterwards. Predictor and joiner, which a CTC model lacks, are the same for all."""
     common = root / "common"
     common.mkdir()
-    export_decoder(model, common / graph("decoder", "fp32"))
-    export_joiner(model, common / graph("joiner", "fp32"))
-    (common / TOKENS).write_text("".join(f"{i} {i}\n" for i in range(model.vocab_size)), encoding="utf-8")
+    encoder, *others = parts("offline", model.is_ctc)
+    for part, write in zip(others, (export_decoder, export_joiner)):
+        write(model, common / graph(part, "fp32"))
+    symbols = ["<blk>", *map(str, range(1, model.vocab_size))]  # the client looks for blank by this name
+    (common / TOKENS).write_text("".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols)), encoding="utf-8")
     clients = {}
     for number, (key, net) in enumerate(progress(nets.items(), desc="export for the latency table", unit="net")):
         folder = root / str(number)
         shutil.copytree(common, folder)
-        export_offline_encoder(extract(model, config, net).eval(), folder / graph("encoder", "fp32"), "latency")
+        export_offline_encoder(extract(model, config, net).eval(), folder / graph(encoder, "fp32"), "latency")
         clients[key] = Client(folder)
     return clients
 

@@ -44,9 +44,12 @@ def slower_than_fp32(precision: str) -> float:
     for dtype in (torch.float32, PRECISIONS[precision]):
         a, b = torch.ones(256, 144, dtype=dtype), torch.ones(144, 576, dtype=dtype)
         a @ b  # the first one sets things up
-        begin = time.perf_counter()
-        a @ b
-        seconds[dtype] = time.perf_counter() - begin
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - begin)
+        seconds[dtype] = min(times)  # the others waited for other programs
     return seconds[PRECISIONS[precision]] / seconds[torch.float32]
 
 

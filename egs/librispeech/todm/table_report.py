@@ -47,6 +47,9 @@ def write_tables(config: Config) -> Path:
     if evidence.budgets():
         draw_families(evidence, folder / "wer-against-size.png", config.name)
     draw_curves(evidence, [SUPERNET, *ablations(config, evidence)], folder / "curves.png")
+    for name in selections(config, evidence):
+        record = evidence.of(name, evidence.tuned_setting(name))[0]
+        draw_masks({r["budget"]: r["architecture"] for r in record["results"]}, folder / f"masks-{file_name(name)}.png", name)
     if search:
         draw_front(search, folder / "front.png")
     return folder / "tables.md"
@@ -74,7 +77,7 @@ def make_tables(config: Config, evidence: Evidence, search: dict | None) -> str:
         parts += ["## (b) Ablations", table_b(evidence, names)]
     if config.tables.budgets or evidence.budgets():
         parts += ["## (c) Cost", table_c(evidence, search)]
-    if selected := [s.name for s in config.tables.selections if s.name in evidence.variants()]:
+    if selected := selections(config, evidence):
         parts += ["## (d) Ways of selecting subnets", table_d(config, evidence, search, selected)]
     if search:
         parts += ["## Search", table_search(evidence, search)]
@@ -140,6 +143,11 @@ def ablations(config: Config, evidence: Evidence) -> list[str]:
     return [v for v in evidence.variants() if v not in others and not v.startswith(INDIVIDUAL)]
 
 
+def selections(config: Config, evidence: Evidence) -> list[str]:
+    """The learned selections of table (d) that have run."""
+    return [s.name for s in config.tables.selections if s.name in evidence.variants()]
+
+
 def table_b(evidence: Evidence, names: list[str]) -> str:
     """Rows: variants. Columns: largest, middle, smallest net on every split, with the difference to the full method."""
     nets = sorted({row["architecture"] for v in names for r in evidence.of(v) for row in r["results"]},
@@ -193,7 +201,7 @@ def table_d(config: Config, evidence: Evidence, search: dict | None, selected: l
     searched: dict[str, dict[str, str]] = {}
     for entry in [*pinned["subnets"], *pinned.get("baselines", [])]:
         searched.setdefault(entry["how"], {})[entry["budget"]] = entry["architecture"]
-    rows, masks, tests = [], {}, [split for split, role in evidence.splits if role == "test"]
+    rows, tests = [], [split for split, role in evidence.splits if role == "test"]
     budgets = [b for b in config.search.budgets if any(evidence.seeds(System(name, evidence.tuned_setting(name), b), evidence.splits[0][0]) for name in selected)]
     for budget in budgets:
         systems = {how: evidence.supernet(nets[budget]) for how, nets in searched.items() if budget in nets}
@@ -212,10 +220,6 @@ def table_d(config: Config, evidence: Evidence, search: dict | None, selected: l
         seconds = sum(r["training_seconds"] for r in of) / max(len(of), 1)
         after = f"{sum(s for how, s in search['seconds'].items() if how != 'random'):.0f}" if search and name == SUPERNET else "0"
         costs.append([name if name != SUPERNET else "supernet, then evolution", str(len(of)), f"{seconds:.0f}", after])
-    for name in selected:
-        record = evidence.of(name, evidence.tuned_setting(name))[0]
-        masks[name] = {r["budget"]: r["architecture"] for r in record["results"]}
-        draw_masks(masks[name], folder / f"masks-{file_name(name)}.png", name)
     pictures = "\n".join(f"![{name}: what every size keeps](masks-{file_name(name)}.png)" for name in selected)
     return (f"{markdown_table(titles, rows, left=3)}\n\n{markdown_table(['selected by', 'trainings', 'seconds of training, mean', 'seconds of selection'], costs)}"
             f"\n\nLearned selections train and select at once, with the same updates; evolution and its baselines look at the first seed's supernet.\n\n{pictures}")
