@@ -33,20 +33,23 @@ def in_fp32(path: Path) -> set[str]:
 def toy(tmp_path) -> tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """y = sum of five products x W, in each of which one large weight, multiplied by 0, spoils the steps of the others.
 
+    Every other row of W is 0: processors without VNNI add two neighbouring products in 16 bits, where large ones would saturate.
+
     Returns:
       The graph's path, an input, the five W by node.
     """
     generator = np.random.default_rng(0)
-    x = generator.uniform(-1, 1, (40, 16)).astype(np.float32)
+    x = generator.uniform(-1, 1, (40, 32)).astype(np.float32)
     x[:, 0] = 0
     weights = {}
     for name, largest in OUTLIERS.items():
-        weights[name] = generator.uniform(-0.9, 0.9, (16, 6)).astype(np.float32)
+        weights[name] = generator.uniform(-0.9, 0.9, (32, 6)).astype(np.float32)
+        weights[name][1::2] = 0
         weights[name][0] = largest * np.linspace(0.3, 1, 6)  # another step for every column
     products = [helper.make_node("MatMul", ["x", f"w-{name}"], [f"y-{name}"], name) for name in weights]
     graph = helper.make_graph(
         [*products, helper.make_node("Sum", [f"y-{name}" for name in weights], ["y"], "sum")], "toy",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 32])], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6])],
         [numpy_helper.from_array(w, f"w-{name}") for name, w in weights.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"model_type": "toy", "comment": "kept"})
