@@ -4,16 +4,32 @@
 #   ./run.sh                                          everything, on the embedded corpus (conf/mini.yaml)
 #   ./run.sh --stage 4 --stop-stage 6 --conf conf/librispeech-100h.yaml data.root=/corpora/LibriSpeech
 #   ./run.sh --help                                   stages, confs, what each stage reads and writes
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # sh run.sh
 set -euo pipefail
+TODM_CALLER=${TODM_CALLER:-$PWD}; export TODM_CALLER  # relative paths of a conf and of data.root are the user's
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=0
 stop_stage=9
 conf=conf/mini.yaml
-world_size=
-force=()
+options=()
 overrides=()
-TODM_COMMAND="./run.sh${*:+ $*}"; export TODM_COMMAND
+TODM_COMMAND=./run.sh; [ $# -eq 0 ] || TODM_COMMAND+=$(printf ' %q' "$@"); export TODM_COMMAND
+
+# Which script runs each stage; one that has finished is skipped, see egs/librispeech/todm/stages.py for what it depends on.
+scripts=(
+  0=local.make_corpus                                # audio in LibriSpeech layout
+  1=local.prepare_manifests                          # lhotse manifests; what is dropped and why
+  2=local.compute_features                           # 80-dim filterbank
+  3=local.train_bpe                                  # SentencePiece, tokens.txt, final cuts
+  4=egs.librispeech.todm.train                       # the supernet; a process per GPU (--world-size)
+  5=egs.librispeech.todm.select_subnets              # subnets.json
+  6=egs.librispeech.todm.decode                      # WER of every subnet on dev and test
+  7=egs.librispeech.todm.train_individual            # table (a): models trained for one size alone
+  8=egs.librispeech.todm.run_ablations               # tables (b) and (d)
+  9=egs.librispeech.todm.report                      # tables, pictures and the page
+  10=egs.librispeech.todm.export                     # files for sherpa-onnx, checked there
+)
 
 usage() {
   cat <<'TEXT'
@@ -32,64 +48,32 @@ Options:
 
 TEXT
 }
-need_number() {
-  [[ ${2:-} =~ ^[0-9]+$ ]] || { echo "run.sh: $1 needs a number, not '${2:-}'" >&2; exit 2; }
-}
+wrong() { echo "run.sh: $1" >&2; exit 2; }
+need_number() { [[ ${2:-} =~ ^[0-9]{1,6}$ ]] || wrong "$1 needs a number, not '${2:-}'"; }
 
 while [ $# -gt 0 ]; do
   case $1 in
+    --stage=*|--stop-stage=*|--conf=*|--world-size=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     --stage) need_number "$1" "${2:-}"; stage=$2; shift 2 ;;
     --stop-stage) need_number "$1" "${2:-}"; stop_stage=$2; shift 2 ;;
-    --conf) [ $# -gt 1 ] || { echo "run.sh: --conf needs a file" >&2; exit 2; }; conf=$2; shift 2 ;;
-    --world-size) need_number "$1" "${2:-}"; world_size=$2; shift 2 ;;
-    --force) force=(--force); shift ;;
-    --dry-run) dry_run=1; shift ;;
-    -h|--help) usage; want_help=1; shift ;;
+    --conf) [ -n "${2:-}" ] || wrong "--conf needs a file"; conf=$2; shift 2 ;;
+    --world-size) need_number "$1" "${2:-}"; [ "$2" -gt 0 ] || wrong "--world-size must be at least 1"; options+=("$1" "$2"); shift 2 ;;
+    --force|--dry-run) options+=("$1"); shift ;;
+    -h|--help) want_help=1; shift ;;
+    -*) wrong "unknown option '$1' (./run.sh --help lists them)" ;;
     *=*) overrides+=("$1"); shift ;;
-    *) echo "run.sh: unknown argument '$1' (./run.sh --help lists them)" >&2; exit 2 ;;
+    *) wrong "unknown argument '$1'; a value of the conf is set by key=value (./run.sh --help lists the options)" ;;
   esac
 done
-
 . ./path.sh
 if [ -n "${want_help:-}" ]; then
+  usage
   python -m egs.librispeech.todm.stages help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
   exit 0
 fi
+[ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"
+[ "$stage" -le 10 ] || wrong "--stage $stage: there are stages 0 to 10"
 local/setup.sh
 . ./path.sh
-[ "$stage" -le "$stop_stage" ] || { echo "run.sh: --stage $stage is after --stop-stage $stop_stage" >&2; exit 2; }
-
-if [ -n "${dry_run:-}" ]; then
-  exec python -m egs.librispeech.todm.dry_run --conf "$conf" ${world_size:+--world-size "$world_size"} "${overrides[@]}"
-fi
-
-run() {  # run NUMBER COMMAND...: a stage, when it is asked for
-  local number=$1; shift
-  if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
-    "$@" --conf "$conf" "${force[@]}" "${overrides[@]}"
-  fi
-}
-train=(python -m)
-if [ "$stage" -le 4 ] && [ 4 -le "$stop_stage" ]; then
-  if [ "$stage" -eq 4 ]; then  # its inputs are checked here, where a message is not drowned in torchrun's own
-    python -m egs.librispeech.todm.stages check --conf "$conf" "${overrides[@]}"
-  fi
-  world_size=${world_size:-$(python -m egs.librispeech.todm.stages processes --conf "$conf" "${overrides[@]}")}
-  if [ "$world_size" -gt 1 ]; then
-    cores=$(getconf _NPROCESSORS_ONLN)
-    threads=${OMP_NUM_THREADS:-$((cores > world_size ? cores / world_size : 1))}
-    train=(env "OMP_NUM_THREADS=$threads" torchrun --standalone --nproc-per-node "$world_size" -m)
-  fi
-fi
-
-run 0 python -m local.make_corpus                               # audio in LibriSpeech layout
-run 1 python -m local.prepare_manifests                         # lhotse manifests; what is dropped and why
-run 2 python -m local.compute_features                          # 80-dim filterbank
-run 3 python -m local.train_bpe                                 # SentencePiece, tokens.txt, final cuts
-run 4 "${train[@]}" egs.librispeech.todm.train                  # the supernet
-run 5 python -m egs.librispeech.todm.select_subnets             # subnets.json
-run 6 python -m egs.librispeech.todm.decode                     # WER of every subnet on dev and test
-run 7 python -m egs.librispeech.todm.train_individual           # table (a): models trained for one size alone
-run 8 python -m egs.librispeech.todm.run_ablations              # table (b)
-run 9 python -m egs.librispeech.todm.report                     # tables and pictures
-run 10 python -m egs.librispeech.todm.export                    # files for sherpa-onnx, checked there
+exec python -m egs.librispeech.todm.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \
+  ${options[@]+"${options[@]}"} -- ${overrides[@]+"${overrides[@]}"}

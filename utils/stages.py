@@ -1,5 +1,8 @@
 """Stages that can be repeated: a finished one is skipped, a stale one redone, a missing input named.
 
+A :class:`StageTable` says what depends on what, and whoever decides whether something is still good asks it: the skipping
+of stages, the going on of a training, the records of a table's runs, kept scores and exported files.
+
 A stage that has finished leaves a stamp, a JSON file with the conf values it depended on and the run of every
 earlier stage it read.  It is up to date while both are unchanged and what it wrote is still there.
 """
@@ -9,7 +12,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +36,16 @@ class Stage:
       folder: ``data`` or ``exp``, where its stamp lies.
       outputs: paths below its folder that must exist for it to be finished.
       passive_keys: keys below ``keys`` that change nothing about the result (speed, logging).
-      always: it is never skipped, because it finds out itself what is left to do.
+      continue_keys: keys below ``keys`` with whose new value it goes on from where it stands, instead of beginning anew.
+      content_keys: keys below ``keys`` whose effect on later stages is seen in what was written, and only there: another
+        test set leaves the training data what they were.
+      always: whether it runs whenever it is asked for, because it finds out itself what is left to do.
+      idle: why there is nothing to do with a conf; None: there is.
       more: values beside those of the keys, where they count only in some cases.
     """
 
     number: int
     title: str
-    module: str
     keys: tuple[str, ...]
     after: tuple[int, ...]
     reads: str
@@ -47,13 +53,58 @@ class Stage:
     folder: str
     outputs: tuple[str, ...]
     passive_keys: tuple[str, ...] = ()
-    always: bool = False
+    continue_keys: tuple[str, ...] = ()
+    content_keys: tuple[str, ...] = ()
+    always: Callable[[Any], bool] = lambda config: False
+    idle: Callable[[Any], str | None] = lambda config: None
     more: Callable[[Any], dict[str, Any]] = lambda config: {}
 
     def values(self, config: Any) -> dict[str, Any]:
         """The conf values that its result depends on."""
         passive = configuration.select(config, self.passive_keys)
         return {k: v for k, v in configuration.select(config, self.keys).items() if k not in passive} | self.more(config)
+
+    def changes(self, then: dict[str, Any], config: Any, ignore: Iterable[str] = ()) -> list[str]:
+        """In words, the values that are no longer what they were.
+
+        Args:
+          then: values of an earlier time; a key that is newer than they are had its default then.
+        """
+        defaults = type(config)()
+        before = configuration.flatten(configuration.to_dict(defaults)) | self.values(defaults) | then
+        now = {k: v for k, v in self.values(config).items() if k not in ignore}
+        return [f"{key} was {before.get(key)!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
+
+
+class StageTable(dict[int, Stage]):
+    """The stages of a recipe by number: what depends on what."""
+
+    def __init__(self, stages: Iterable[Stage]):
+        super().__init__((stage.number, stage) for stage in stages)
+
+    def upstream(self, number: int) -> list[int]:
+        """The stages that a stage's result comes from, however far back, in order."""
+        found = set(self[number].after)
+        for before in self[number].after:
+            found |= set(self.upstream(before))
+        return sorted(found)
+
+    def all_values(self, numbers: Iterable[int], config: Any) -> dict[str, Any]:
+        """The conf values that the results of some stages depend on, together."""
+        values: dict[str, Any] = {}
+        for number in numbers:
+            values |= self[number].values(config)
+        return values
+
+    def changes_before(self, number: int, saved: Any, config: Any) -> list[str]:
+        """Why what a stage made with the conf ``saved`` is not what it would go on from with ``config``; empty: it can go on.
+
+        Values of the stages before it count but for their ``content_keys``, its own but for its ``continue_keys``.
+        """
+        reasons = []
+        for before in self.upstream(number):
+            reasons += self[before].changes(self[before].values(saved), config, self[before].content_keys)
+        return reasons + self[number].changes(self[number].values(saved), config, self[number].continue_keys)
 
 
 class StageRunner:
@@ -63,31 +114,43 @@ class StageRunner:
       stages: all stages of the recipe by number.
       config: the resolved configuration.
       folders: ``{"data": Path, "exp": Path}``.
-      conf_argument: what the user gave as ``--conf`` and the overrides, for the commands that messages name.
+      arguments: what the user gave as ``--conf`` and the overrides, for the commands that messages name.
     """
 
-    def __init__(self, stages: dict[int, Stage], config: Any, folders: dict[str, Path], conf_argument: str):
-        self.stages, self.config, self.folders, self.conf_argument = stages, config, folders, conf_argument
+    def __init__(self, stages: StageTable, config: Any, folders: dict[str, Path], arguments: Sequence[str]):
+        self.stages, self.config, self.folders, self.arguments = stages, config, folders, list(arguments)
 
     def stamp_path(self, stage: Stage) -> Path:
         return self.folders[stage.folder] / ".stamps" / f"stage-{stage.number}.json"
 
-    def stamp(self, stage: Stage) -> dict | None:
+    def _content(self, stage: Stage) -> dict:
         path = self.stamp_path(stage)
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return {}
+        try:
+            return read_json(path)
+        except ValueError:  # damaged: the stage has to run again
+            return {}
+
+    def stamp(self, stage: Stage) -> dict | None:
+        """What the stage left when it finished; None: it has not, or has begun again since."""
+        content = self._content(stage)
+        return content if "run" in content else None
+
+    def forced(self, numbers: Iterable[int]) -> list[str]:
+        """Marks of the times that stages were redone by ``--force``: their results then count as new whatever their conf."""
+        return [mark for number in numbers if (mark := self._content(self.stages[number]).get("forced"))]
 
     def command(self, number: int) -> str:
         """The command line that runs one stage."""
-        return f"./run.sh --stage {number} --stop-stage {number} --conf {self.conf_argument}"
+        return shlex.join(["./run.sh", "--stage", str(number), "--stop-stage", str(number), "--conf", *self.arguments])
 
     def stale_reasons(self, stage: Stage) -> list[str]:
         """Why the stage's result is missing or no longer what this conf asks for; empty when it is up to date."""
         stamp = self.stamp(stage)
         if stamp is None:
             return ["it has not finished yet"]
-        defaults = type(self.config)()  # a key that is newer than the stamp had its default then
-        before = configuration.flatten(configuration.to_dict(defaults)) | stage.values(defaults) | stamp["conf"]
-        reasons = [f"{key} was {before.get(key)!r}, is {value!r}" for key, value in stage.values(self.config).items() if before.get(key) != value]
+        reasons = stage.changes(stamp["conf"], self.config)
         for number in stage.after:
             before = self.stamp(self.stages[number])
             if before is not None and before["run"] != stamp["after"].get(str(number)):
@@ -108,25 +171,41 @@ class StageRunner:
                     f"not ready: {'; '.join(reasons[:3])}.\nRun it first: {self.command(number)}"
                 )
 
+    def wanted(self, number: int, force: bool = False) -> bool:
+        """Whether a stage has anything to do; logs why not.
+
+        Raises:
+          StageError: what it reads is not ready.
+        """
+        stage = self.stages[number]
+        if reason := stage.idle(self.config):
+            logging.info("stage %d (%s): nothing to do: %s", number, stage.title, reason)
+            return False
+        self.require_inputs(stage)
+        if force or stage.always(self.config) or self.stale_reasons(stage):
+            return True
+        logging.info("stage %d (%s): finished already, skipped (--force redoes it)", number, stage.title)
+        return False
+
     def run(self, number: int, action: Callable[[], None], force: bool = False) -> bool:
         """Run a stage unless it is up to date. Returns whether it ran."""
-        stage = self.stages[number]
-        self.require_inputs(stage)
-        reasons = self.stale_reasons(stage)
-        title = f"stage {number} ({stage.title})"
-        if not reasons and not force and not stage.always:
-            logging.info("%s: finished already, skipped (--force redoes it)", title)
+        if not self.wanted(number, force):
             return False
-        if self.stamp(stage) is not None and not stage.always:
+        stage = self.stages[number]
+        reasons, title = self.stale_reasons(stage), f"stage {number} ({stage.title})"
+        redone = self.stamp(stage) is not None
+        if redone and not stage.always(self.config):
             logging.info("%s: runs again: %s", title, "--force" if force and not reasons else "; ".join(reasons[:3]))
         names = {name: str(path) for name, path in self.folders.items()}
         logging.info("%s: reads %s; writes %s", title, stage.reads.format(**names), stage.writes.format(**names))
         after = {str(n): self.stamp(self.stages[n])["run"] for n in stage.after}
-        self.stamp_path(stage).unlink(missing_ok=True)
+        forced = uuid.uuid4().hex[:12] if force and redone else self._content(stage).get("forced")
+        mark = {"forced": forced} if forced else {}
+        write_json_atomic(self.stamp_path(stage), mark | {"begun": time.strftime("%Y-%m-%d %H:%M:%S")})
         begin = time.monotonic()
         action()
         stamp = {"run": uuid.uuid4().hex[:12], "conf": stage.values(self.config), "after": after,
-                 "seconds": round(time.monotonic() - begin, 1), "command": shlex.join(sys.argv)}
+                 "seconds": round(time.monotonic() - begin, 1), "command": shlex.join(sys.argv)} | mark
         write_json_atomic(self.stamp_path(stage), stamp)
         logging.info("%s: done in %.0f s", title, stamp["seconds"])
         return True

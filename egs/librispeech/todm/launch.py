@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from utils.processes import signal_when_parent_dies
 from utils.progress import progress
 from utils.stages import StageError
 
@@ -37,7 +39,8 @@ def run_commands(job: Job, environment: dict[str, str], started: Callable[[subpr
         for command in job.commands:
             log.write(f"\n$ {shlex.join(command)}\n")
             log.flush()
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True,
+                                       preexec_fn=partial(signal_when_parent_dies, signal.SIGTERM))
             started(process)
             if process.wait():
                 return process.returncode

@@ -1,6 +1,5 @@
 """Stage 10's checks: graphs against torch, and dev and test decoded from audio by the client beside torch."""
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from functools import cached_property
@@ -18,9 +17,11 @@ from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.exported import BPE, CONF, MODEL, TOKENS
 from egs.librispeech.todm.features import filterbank
 from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS
+from egs.librispeech.todm.lineage import split_digest, weights_digest
 from egs.librispeech.todm.onnx_export import output_layer
 from egs.librispeech.todm.quantize import quantizable, quantize_within, session
 from egs.librispeech.todm.recognizer import Recognizer
+from egs.librispeech.todm.stages import STAGES
 from utils.files import read_json, write_json_atomic
 from utils.progress import progress
 from utils.scoring import Errors, score
@@ -82,9 +83,9 @@ class Proof:
 
     def key(self, entry: dict) -> dict:
         """What a subnet's files and findings depend on: with the same key they are not made again."""
-        e, c = self.experiment, self.config
-        return {"architecture": entry["architecture"], "model": self.digest, "update": e.update, "weights": e.weights, "beam": c.decode.beam, "dev": c.data.dev, "test": c.data.test,
-                "chunk_frames": c.export.chunk_frames, "methods": c.export.methods, "int8_tolerance": c.export.int8_tolerance}
+        chosen = ("export.subnets", "export.budget")  # which subnets there are changes none of them
+        values = {key: value for key, value in STAGES[10].values(self.config).items() if key not in chosen}
+        return {"architecture": entry["architecture"], "model": self.digest, "weights": self.experiment.weights, "data": self.data, **values}
 
     def finished(self, entry: dict) -> dict | None:
         """What an earlier run of stage 10 found of this subnet, if it went through all of it and its files are there."""
@@ -99,10 +100,13 @@ class Proof:
     @cached_property
     def digest(self) -> str:
         """Of the supernet's weights."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.experiment.model.state_dict().items()):
-            digest.update(name.encode() + value.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_digest(self.experiment.model)
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """Of the utterances of dev and test."""
+        splits = [*self.config.data.dev, *self.config.data.test]
+        return {split: split_digest(self.config, [split]) for split in splits}
 
     def run(self) -> None:
         """Check graphs, make the int8 encoders, decode; subnet by subnet, each kept in a file as soon as it is done."""

@@ -13,7 +13,7 @@ from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.decode import decode_subnets
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.selection_report import draw_scores
-from egs.librispeech.todm.stages import setup_logging
+from egs.librispeech.todm.stages import STAGES, setup_logging
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet
 from utils.checkpoint import CheckpointError
@@ -32,6 +32,8 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     if experiment.update != config.train.updates:
         raise StageError(f"{config.exp_dir} is at update {experiment.update} of {config.train.updates}: its training has not finished")
+    if reasons := STAGES.changes_before(4, experiment.config, config):
+        raise StageError(f"{config.exp_dir} holds another training than this run's: {'; '.join(reasons[:3])}")
     selector = experiment.model.selector
     if nets or selector is None:
         chosen = [({}, Subnet.parse(net)) for net in nets]

@@ -167,9 +167,7 @@ def differences(recorded: dict, values: dict) -> list[str]:
 def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dict:
     """The conf values that a run's result depends on, flat."""
     resolved = load(conf, [*overrides, *run.all_overrides(config)])
-    values: dict = {}
-    for number in (0, 1, 2, 3, 4, 6):
-        values |= STAGES[number].values(resolved)
+    values = STAGES.all_values([*STAGES.upstream(4), 4, 6], resolved)  # not 5: the nets are given
     return values | configuration.select(resolved, ("model.architecture",)) | {"nets": list(run.nets)}
 
 

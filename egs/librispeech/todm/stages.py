@@ -3,16 +3,28 @@
 import argparse
 import logging
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from egs.librispeech.todm.config import CONFS, LEARNED, Config, load
 from utils import config as configuration
 from utils.config import ConfigError
-from utils.stages import Stage, StageError, StageRunner
+from utils.interrupts import Stopped
+from utils.locks import FolderBusy, FolderLock
+from utils.processes import end_workers, handle_stops, signal_when_parent_dies
+from utils.stages import Stage, StageError, StageRunner, StageTable
 
 CORPUS_KEYS = ("data.corpus", "data.root", "data.train", "data.dev", "data.test")
+OTHER_SETS = ("data.dev", "data.test")  # of which training reads nothing but dev's loss
+
+
+def synthetic_values(config: Config) -> dict:
+    """The settings of the embedded corpus, where it is used."""
+    used = config.data.corpus == "synthetic" and not config.data.root
+    return configuration.select(config, ("synthetic",)) if used else {}
 
 
 def learned_values(config: Config) -> dict:
@@ -22,45 +34,59 @@ def learned_values(config: Config) -> dict:
     return {"select.learned": config.select.method, **configuration.select(config, ("learn", "search.budgets", "search.cost"))}
 
 
-STAGES = {
-    stage.number: stage
-    for stage in (
-        Stage(0, "corpus", "local.make_corpus", CORPUS_KEYS + ("synthetic",), (),
-              "nothing, or data.root", "{data}/corpus/LibriSpeech, unless data.root is set", "data", ()),
-        Stage(1, "manifests", "local.prepare_manifests",
-              CORPUS_KEYS + ("data.min_seconds", "data.max_seconds", "data.verify_audio"), (0,),
-              "the corpus", "{data}/manifests, {data}/dropped.tsv", "data", ("manifests", "dropped.tsv")),
-        Stage(2, "features", "local.compute_features", ("features", "data.speed_perturb"), (1,),
-              "{data}/manifests", "{data}/features (audio to features, and their mean and deviation)", "data", ("features",)),
-        Stage(3, "BPE", "local.train_bpe", ("bpe",), (2,),
-              "{data}/features", "{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)", "data",
-              ("lang/bpe.model", "lang/tokens.txt", "cuts")),
-        Stage(4, "train the supernet", "egs.librispeech.todm.train",
-              ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
-               "data.musan", "data.musan_prob"), (3,),
-              "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
-              passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend"),
-              more=learned_values),
-        Stage(5, "select subnets", "egs.librispeech.todm.select_subnets", ("select", "search", "decode.weights", "decode.range", "decode.max_symbols"), (4,),
-              "{exp}/checkpoints, {data}/cuts (dev)", "{exp}/subnets.json, {exp}/search (search.json, front.png)", "exp", ("subnets.json",)),
-        Stage(6, "decode and score", "egs.librispeech.todm.decode", ("decode",), (5,),
-              "{exp}/checkpoints, {exp}/subnets.json", "{exp}/decode (recogs-*, errs-*, wer-summary-*), {exp}/results.json",
-              "exp", ("decode", "results.json"), passive_keys=("decode.max_duration",)),
-        Stage(7, "individually trained models", "egs.librispeech.todm.train_individual", (), (3,),
-              "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
-              always=True),
-        Stage(8, "ablations and learned selections", "egs.librispeech.todm.run_ablations", (), (3,),
-              "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
-              always=True),
-        Stage(9, "report", "egs.librispeech.todm.report", (), (6,),
-              "{exp}/results.json, the records of tables.records", "{exp}/report.md, {exp}/wer-against-parameters.png, tables of tables.records",
-              "exp", ("report.md", "wer-against-parameters.png"), always=True),
-        Stage(10, "export", "egs.librispeech.todm.export", ("export", "decode.weights", "decode.range", "decode.beam"), (6,),
-              "{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and test",
-              "{exp}/export: a folder per subnet, report.md, wer-against-rtf.png", "exp", ("export/report.md", "export/wer-against-rtf.png"),
-              passive_keys=("export.benchmark_seconds", "export.benchmark_rounds")),
-    )
-}
+def selection_values(config: Config) -> dict:
+    """What stage 5 depends on beside the method: a ladder on its length, a search on its settings and on how dev is decoded."""
+    if config.select.method == "uniform":
+        return configuration.select(config, ("select.num_subnets",))
+    if config.select.method in LEARNED:
+        return {}
+    return configuration.select(config, ("search", "decode.weights", "decode.range", "decode.max_symbols"))
+
+
+def without_tables(config: Config) -> str | None:
+    """Why stages 7 and 8 have nothing to do."""
+    return None if config.tables.records else "this conf has no tables (tables.records is not set); conf/tables/mini.yaml, for one, has"
+
+
+STAGES = StageTable((
+    Stage(0, "corpus", CORPUS_KEYS, (), "nothing, or data.root", "{data}/corpus/LibriSpeech, unless data.root is set", "data", (),
+          content_keys=OTHER_SETS, more=synthetic_values),
+    Stage(1, "manifests", CORPUS_KEYS + ("data.min_seconds", "data.max_seconds", "data.verify_audio"), (0,),
+          "the corpus", "{data}/manifests, {data}/dropped.tsv", "data", ("manifests", "dropped.tsv"),
+          content_keys=(*OTHER_SETS, "data.verify_audio")),
+    Stage(2, "features", ("features", "data.speed_perturb", "data.musan"), (1,),
+          "{data}/manifests", "{data}/features (audio to features, and their mean and deviation)", "data", ("features",)),
+    Stage(3, "BPE", ("bpe",), (2,),
+          "{data}/features", "{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)", "data",
+          ("lang/bpe.model", "lang/tokens.txt", "cuts")),
+    Stage(4, "train the supernet",
+          ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
+           "data.musan", "data.musan_prob"), (3,),
+          "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
+          passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend"),
+          continue_keys=("train.updates", "train.save_every", "train.valid_every", "train.valid_batches", "train.max_bad_batches",
+                         "train.precision", "data.max_duration", "data.num_buckets"),
+          more=learned_values),
+    Stage(5, "select subnets", ("select.method",), (4,),
+          "{exp}/checkpoints, {data}/cuts (dev)", "{exp}/subnets.json, {exp}/search (search.json, front.png)", "exp", ("subnets.json",),
+          more=selection_values),
+    Stage(6, "decode and score", ("decode",), (5,),
+          "{exp}/checkpoints, {exp}/subnets.json", "{exp}/decode (recogs-*, errs-*, wer-summary-*), {exp}/results.json",
+          "exp", ("decode", "results.json"), passive_keys=("decode.max_duration",)),
+    Stage(7, "individually trained models", (), (3,),
+          "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
+          always=lambda config: True, idle=without_tables),
+    Stage(8, "ablations and learned selections", (), (3,),
+          "the subnets of stage 5, {data}", "{exp}/runs, the records of tables.records; nothing without tables in the conf", "exp", (),
+          always=lambda config: True, idle=without_tables),
+    Stage(9, "report", (), (6,),
+          "{exp}/results.json, the records of tables.records", "{exp}/report.md, {exp}/wer-against-parameters.png, tables of tables.records",
+          "exp", ("report.md", "wer-against-parameters.png"), always=lambda config: bool(config.tables.records)),
+    Stage(10, "export", ("export", "decode.weights", "decode.range", "decode.beam"), (6,),
+          "{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and test",
+          "{exp}/export: a folder per subnet, report.md, wer-against-rtf.png", "exp", ("export/report.md", "export/wer-against-rtf.png"),
+          passive_keys=("export.benchmark_seconds", "export.benchmark_rounds")),
+))
 
 
 def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
@@ -72,9 +98,22 @@ def parse_arguments(description: str, arguments: list[str] | None = None) -> arg
     return parser.parse_args(arguments)
 
 
-def runner(config: Config, conf_argument: str) -> StageRunner:
-    """The stage runner of this recipe."""
-    return StageRunner(STAGES, config, {"data": config.data_dir, "exp": config.exp_dir}, conf_argument)
+def runner(config: Config, arguments: Sequence[str]) -> StageRunner:
+    """The stage runner of this recipe. ``arguments``: ``--conf`` and the overrides as the user gave them."""
+    return StageRunner(STAGES, config, {"data": config.data_dir, "exp": config.exp_dir}, arguments)
+
+
+def folder_locks(config: Config, number: int, command: str) -> list[FolderLock]:
+    """The locks of a stage, held: its own folder to write; one that makes the data holds no experiment, the others read the data.
+
+    Raises:
+      FolderBusy: another process has one of them.
+    """
+    data, exp = (FolderLock(folder, command) for folder in (config.data_dir, config.exp_dir))
+    data.acquire(exclusive=STAGES[number].folder == "data")
+    if STAGES[number].folder == "exp":
+        exp.acquire(exclusive=True)
+    return [data, exp]
 
 
 def setup_logging(log_file: Path | None = None) -> None:
@@ -90,20 +129,29 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
     """Entry point of a stage script: parse, check the inputs, run, stamp. Users' mistakes end with a message."""
     arguments = parse_arguments(description)
     setup_logging()
+    if "LOCAL_RANK" in os.environ:
+        signal_when_parent_dies(signal.SIGKILL)  # ranks follow torchrun, which ends gently when run.sh is killed
     try:
+        handle_stops(_stop)
         config = load(arguments.conf, arguments.overrides)
-        conf = " ".join([arguments.conf, *arguments.overrides])
-        stage_runner = runner(config, conf)
+        stage_runner = runner(config, [arguments.conf, *arguments.overrides])
         if int(os.environ.get("RANK", "0")) == 0:
+            locks = folder_locks(config, number, os.environ.get("TODM_COMMAND") or shlex.join(sys.argv))  # held until the process ends
             stage_runner.run(number, lambda: action(config, arguments), arguments.force)
-        elif stage_runner.stale_reasons(STAGES[number]) or arguments.force:
+            del locks
+        elif arguments.force or STAGES[number].always(config) or stage_runner.stale_reasons(STAGES[number]):
             action(config, arguments)  # the first rank alone writes stamps
-    except (ConfigError, StageError) as error:
+    except (ConfigError, StageError, FolderBusy) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
+
+
+def _stop(number: int, frame: object) -> None:
+    end_workers()
+    raise Stopped(number)
 
 
 def describe() -> str:
@@ -128,17 +176,13 @@ def default_processes(config: Config) -> int:
 
 
 def main() -> None:
-    """What run.sh asks for: ``help``, ``processes --conf X [key=value ...]`` or ``check --conf ...`` of stage 4's inputs."""
+    """What run.sh asks for: ``help``, or ``processes --conf X [key=value ...]`` of stage 4."""
     if sys.argv[1] == "help":
         print(describe())
         return
     try:
         parsed = parse_arguments("", sys.argv[2:])
-        config = load(parsed.conf, parsed.overrides)
-        if sys.argv[1] == "check":
-            runner(config, " ".join([parsed.conf, *parsed.overrides])).require_inputs(STAGES[4])
-        else:
-            print(default_processes(config))
+        print(default_processes(load(parsed.conf, parsed.overrides)))
     except (ConfigError, StageError) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,6 +14,7 @@ from egs.librispeech.todm.config import LEARNED, Config
 from egs.librispeech.todm.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.latency import latency_table
+from egs.librispeech.todm.lineage import split_digest, weights_digest
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet
@@ -57,8 +58,9 @@ class SubnetSearch:
         self.cost = cost_function(config.search.cost, trained, vocab_size, latency)
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
-        key = {"update": experiment.update, "weights": experiment.weights, "dev": config.data.dev, "seed": config.search.seed,
-               "proxy_seconds": config.search.proxy_seconds, "max_symbols": config.decode.max_symbols}
+        key = {"model": weights_digest(experiment.model), "dev": config.data.dev, "utterances": split_digest(config, config.data.dev),
+               "features": config.features.extractor, "seed": config.search.seed, "proxy_seconds": config.search.proxy_seconds,
+               "max_symbols": config.decode.max_symbols}
         self.scores = CandidateScores(experiment, config, ScoreCache(folder / "scores.jsonl", key), device)
         self.candidates: dict[str, list[Candidate]] = {}
         self.seconds: dict[str, float] = {}

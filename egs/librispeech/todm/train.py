@@ -13,6 +13,7 @@ import torch
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.cost import cost
 from egs.librispeech.todm.experiment import checkpoint_folder
+from egs.librispeech.todm.lineage import data_changes, training_data
 from egs.librispeech.todm.optimization import slower_than_fp32
 from egs.librispeech.todm.stages import STAGES, setup_logging, stage_main
 from egs.librispeech.todm.subnet_search import check_budgets
@@ -20,26 +21,26 @@ from egs.librispeech.todm.trainer import Trainer
 from utils import config as configuration
 from utils import distributed
 from utils.checkpoint import CheckpointError, list_checkpoints, load_newest
+from utils.locks import LOCK
 from utils.stages import StageError
 
-# Changing these continues a training; changing anything else starts a new one.
-CONTINUABLE = ("train.updates", "train.save_every", "train.valid_every", "train.valid_batches", "train.max_bad_batches")
 
-
-def changed_values(config: Config, saved: dict) -> list[str]:
-    """What makes the checkpoints of another training unusable for this one."""
-    stage = STAGES[4]
-    now = stage.values(config)
-    then = stage.values(configuration.from_dict(Config, saved))
-    return [f"{k} was {then.get(k)!r}, is {v!r}" for k, v in now.items() if v != then.get(k) and k not in CONTINUABLE]
+def reasons_to_begin_anew(config: Config, state: dict) -> list[str]:
+    """What makes the checkpoints of another training unusable for this one; empty: it goes on from them."""
+    saved = configuration.from_dict(Config, state["config"])
+    reasons = STAGES.changes_before(4, saved, config) + data_changes(state.get("data"), training_data(config))
+    if state["update"] > config.train.updates:
+        reasons.append(f"train.updates is {config.train.updates}, and the last checkpoint is of update {state['update']} already")
+    return reasons
 
 
 def archive(config: Config, reason: str) -> None:
     """Move an earlier training's files aside; nothing a user trained is ever deleted."""
-    target = config.exp_dir / "earlier" / time.strftime("%Y%m%d-%H%M%S")
+    begin = config.exp_dir / "earlier" / time.strftime("%Y%m%d-%H%M%S")
+    target = next(t for i in range(1, 1000) if not (t := begin.with_name(begin.name + (f"-{i}" if i > 1 else ""))).exists())
     target.mkdir(parents=True)
     for path in sorted(config.exp_dir.iterdir()):
-        if path.name not in ("earlier", ".stamps"):
+        if path.name not in ("earlier", ".stamps", LOCK):
             path.rename(target / path.name)
     logging.info("a new training, because %s. The earlier one was moved to %s", reason, target)
 
@@ -53,7 +54,7 @@ def previous_state(config: Config, force: bool) -> dict | None:
     if newest is None:
         raise StageError(f"no checkpoint in {folder} can be read; --force moves them aside and starts anew")
     state = newest[1]
-    reasons = ["--force was given"] if force else changed_values(config, state["config"])
+    reasons = ["--force was given"] if force else reasons_to_begin_anew(config, state)
     if not reasons:
         return state
     archive(config, "; ".join(reasons[:3]))

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.data import Batch, eval_loader, statistics_path, train_loader
 from egs.librispeech.todm.experiment import checkpoint_folder, describe, rng_state, set_rng_state
+from egs.librispeech.todm.lineage import training_data
 from egs.librispeech.todm.learned_selection import LearnedSampler, make_selector
 from egs.librispeech.todm.optimization import PRECISIONS, Window, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
@@ -45,6 +46,7 @@ class Trainer:
         t = config.train
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(t.seed)  # the same weights on every rank
+        self.data = training_data(config)
         self.tokenizer = Tokenizer(config.lang_dir / "bpe.model")
         self.space = SearchSpace(config, self.tokenizer.vocab_size)
         with torch.random.fork_rng(devices=[]):  # a seed gives the net the same weights, whatever scores are drawn beside it
@@ -80,7 +82,7 @@ class Trainer:
             "batches_per_epoch": self.batches_per_epoch, "hours": self.hours, "seconds": self.seconds,
             "bad_total": self.bad_total, "world_size": self.world_size, "model": self.model.state_dict(),
             "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(), "rng": rng_state(),
+            "scaler": self.scaler.state_dict(), "rng": rng_state(), "data": self.data,
         }
 
     def load(self, state: dict) -> None:

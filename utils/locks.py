@@ -1,0 +1,122 @@
+"""One writer per folder: a lock that names its holder, and that is gone when the holder is.
+
+The lock is the kernel's (``flock``) on the file ``.lock`` of the folder.  It lives as long as any process that has inherited
+the open file, so that a killed parent does not free a folder in which its child still writes.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+LOCK = ".lock"
+HELD = "TODM_HELD"  # environment: the folders that a parent has locked for this process, a line each
+
+
+class FolderBusy(RuntimeError):
+    """Another process has the folder; the message names it."""
+
+
+class FolderLock:
+    """A folder's lock. Several processes can share it to read; one alone has it to write.
+
+    Args:
+      command: what the holder is, for the message that others get.
+    """
+
+    def __init__(self, folder: Path, command: str):
+        self.folder, self.command = folder, command
+        self.file = None
+        self.exclusive: bool | None = None
+
+    def acquire(self, exclusive: bool) -> None:
+        """Take the lock, or change the one that is held from reading to writing and back.
+
+        A folder that can not be written to is not locked for reading: nobody here can change it.
+
+        Raises:
+          FolderBusy: another process holds it.
+        """
+        if self.exclusive == exclusive:
+            return
+        if _inherited(self.folder):  # this process is named as well: it may outlive the one that took the lock
+            with contextlib.suppress(OSError), open(self.folder / LOCK, "a", encoding="utf-8") as file:
+                file.write(self._holder())
+            self.exclusive = exclusive
+            return
+        if self.file is None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.file = open(self.folder / LOCK, "a+", encoding="utf-8")
+            except OSError:
+                if exclusive:
+                    raise
+                return
+        try:
+            fcntl.flock(self.file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderBusy(self._refusal()) from None
+        except OSError:  # a file system without locks
+            return
+        self.exclusive = exclusive
+        if exclusive:
+            self.file.truncate(0)
+        self.file.write(self._holder())
+        self.file.flush()
+
+    @property
+    def descriptor(self) -> int | None:
+        """The open file, for children to inherit; None while nothing is held."""
+        return self.file.fileno() if self.file is not None and self.exclusive is not None else None
+
+    def release(self) -> None:
+        """Give the lock back; children that inherited it keep it."""
+        if self.file is not None:
+            self.file.close()
+        self.file, self.exclusive = None, None
+
+    def _holder(self) -> str:
+        return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": self.command, "since": time.strftime("%Y-%m-%d %H:%M:%S")}) + "\n"
+
+    def _refusal(self) -> str:
+        holders = _holders(self.folder / LOCK)
+        named = "; ".join(f"process {h['pid']} on {h['host']} ({h['command']}, since {h['since']})" for h in holders) or "another process"
+        stop = f" (kill {holders[0]['pid']})" if holders else ""
+        return f"{self.folder} is in use by {named}. Wait until it has finished, or stop it{stop}; with another name=NAME this run has folders of its own"
+
+
+def _inherited(folder: Path) -> bool:
+    return str(folder.resolve()) in os.environ.get(HELD, "").splitlines()
+
+
+def _holders(path: Path) -> list[dict]:
+    """Who has written itself into a lock file and is still alive, as far as can be told from here."""
+    holders = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            holder = json.loads(line)
+            alive = holder["host"] != socket.gethostname() or _alive(int(holder["pid"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+        if alive:
+            holders.append(holder)
+    return holders
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def held_by_parent(locks: list[FolderLock]) -> dict[str, str]:
+    """The environment of a child that inherits these locks."""
+    already = os.environ.get(HELD, "").splitlines()
+    return {HELD: "\n".join(dict.fromkeys([*already, *(str(lock.folder.resolve()) for lock in locks if lock.descriptor is not None)]))}

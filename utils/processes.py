@@ -1,0 +1,107 @@
+"""Processes that end together: signals passed on to a child, and children that do not outlive their parent."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+GRACE_SECONDS = 120.0  # that a child has for its last checkpoint after SIGTERM or SIGHUP
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def signal_when_parent_dies(number: int) -> None:
+    """Ask Linux to send this process a signal when its parent has gone, even by SIGKILL; elsewhere nothing happens."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """The initializer of worker processes: they would otherwise wait for work for ever when their parent is killed.
+
+    An interrupt is their parent's business, which ends them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal_when_parent_dies(signal.SIGKILL)
+
+
+def end_workers() -> None:
+    """Kill the worker processes of this process's pools, so that an interrupt need not wait for their work."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def handle_stops(handler: Callable) -> dict[int, object]:
+    """Install a handler for the signals that stop a program, where they are not ignored (nohup, background jobs).
+
+    Returns:
+      The handlers that were there, by signal.
+    """
+    return {number: signal.signal(number, handler) for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+
+
+def run_child(command: Sequence[str], environment: dict[str, str], descriptors: Sequence[int] = (), grace: float = GRACE_SECONDS) -> int:
+    """Run a command in a process group of its own and wait for it.
+
+    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it.  When this process is killed, the
+    child gets SIGTERM.  What is left of the group when the child has ended, or does not end in time, is killed.
+
+    Args:
+      descriptors: open files that the child inherits. grace: seconds after the first SIGTERM or SIGHUP.
+    Returns:
+      The exit status as a shell has it: 128 + the signal where one ended it.
+    """
+    parent = os.getpid()
+
+    def prepare() -> None:
+        signal_when_parent_dies(signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(128 + signal.SIGTERM)
+
+    received: list[int] = []
+    child = subprocess.Popen(command, env=os.environ | environment, pass_fds=tuple(descriptors), start_new_session=True, preexec_fn=prepare)
+    deadline = [float("inf")]
+
+    def to_group(number: int) -> None:
+        try:
+            os.killpg(child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        if len(received) > 2:
+            to_group(signal.SIGKILL)
+        elif child.poll() is None:
+            child.send_signal(number)
+        if number != signal.SIGINT:
+            deadline[0] = min(deadline[0], time.monotonic() + grace)
+
+    def pause(number: int, frame: object) -> None:
+        to_group(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        to_group(signal.SIGCONT)
+
+    before = handle_stops(forward)
+    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
+    try:
+        while True:
+            try:
+                status = child.wait(timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline[0]:
+                    to_group(signal.SIGKILL)
+    finally:
+        to_group(signal.SIGKILL)  # workers that a killed stage has left
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        return 128 + received[0]
+    return status if status >= 0 else 128 - status
