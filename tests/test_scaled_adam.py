@@ -63,25 +63,30 @@ class PlainTensor:
 
 
 class PlainScaledAdam:
-    """Clipping, and one PlainTensor for each tensor."""
+    """One parameter group: its clipping, and one PlainTensor for each tensor."""
 
-    def __init__(self, tensors: list[PlainTensor]):
-        self.tensors, self.norms, self.threshold = tensors, [], math.inf
+    def __init__(self, tensors: list[PlainTensor], period: int = 100):
+        self.tensors, self.period, self.t = tensors, period, 0
+        self.ring, self.threshold = [0.0] * period, math.inf  # of norms; zeros where none was yet
+        self.factors = []
 
     def step(self, grads: list[Numbers | None]) -> None:
         grads = [g or [0.0] * len(x.p) for x, g in zip(self.tensors, grads)]
-        factor = self.clip_factor(math.sqrt(sum(x.weighted_square(g) for x, g in zip(self.tensors, grads))))
+        factor = self.clip_factor(math.sqrt(sum(x.weighted_square(g) for x, g in zip(self.tensors, grads)))) if self.t else 1.0
+        self.factors.append(factor)
+        self.t += 1
         for tensor, g in zip(self.tensors, grads):
             tensor.step([x * factor for x in g])
 
     def clip_factor(self, norm: float) -> float:
-        self.norms.append(norm)
-        count = len(self.norms)
-        if count in (10, 20, 40):
-            self.threshold = 2 * 2 * statistics.median_high(self.norms)
-        elif count % 100 == 0:
-            self.threshold = 2 * statistics.median_high(self.norms[-100:])
-        return min(1.0, self.threshold / norm)
+        self.ring[self.t % self.period] = norm
+        guess = self.t in (10, 20, 40) and self.t < self.period
+        if guess or self.t % self.period == 0:
+            norms = sorted(self.ring)
+            if guess:
+                norms = norms[-self.t :]  # without the zeros
+            self.threshold = 2.0 * norms[min(len(norms) - 1, len(norms) // 4 * 2)] * (2.0 if guess else 1.0)
+        return 1.0 if self.t < 10 else min(1.0, self.threshold / (norm + 1e-20))
 
 
 def parameters() -> list[nn.Parameter]:
@@ -93,11 +98,11 @@ def parameters() -> list[nn.Parameter]:
 
 
 def gradients(step: int) -> list[Tensor | None]:
-    """A function of the step alone, with bursts that clipping must catch and one that is missing now and then."""
+    """A function of the step alone, with bursts that clipping must catch (the last two's at other steps) and one that is missing now and then."""
     generator = torch.Generator().manual_seed(step)
-    burst = 30.0 if step % 17 == 16 else 1.0
+    bursts = [30.0 if step % 17 == 16 else 1.0] * 4 + [300.0 if step % 11 in (0, 1) else 10.0] * 2
     drift = [0.0, 0.5, 0.3, -0.5, 0.0, -1.0]  # the last but two grows to its bound, the last one too
-    grads = [burst * (torch.randn(p.shape, generator=generator) * (0.5 + 0.01 * step) + d) for p, d in zip(parameters(), drift)]
+    grads = [burst * (torch.randn(p.shape, generator=generator) * (0.5 + 0.01 * step) + d) for p, d, burst in zip(parameters(), drift, bursts)]
     return [None if i == 1 and step % 5 == 3 else g for i, g in enumerate(grads)]
 
 
@@ -112,15 +117,56 @@ def make_optimizer(params: list[nn.Parameter], lr: float) -> ScaledAdam:
 
 @pytest.mark.parametrize("lr, steps", [(0.03, 270), (0.5, 24)])
 def test_steps_against_a_scalar_loop(lr, steps):
+    """Two groups, of which the second's gradients are bigger and burst at other steps: each clips by its own norms."""
     params = parameters()
     optimizer = make_optimizer(params, lr)
-    plain = PlainScaledAdam([PlainTensor(p.flatten().tolist(), lr if i < 4 else lr / 2) for i, p in enumerate(params)])
+    tensors = [PlainTensor(p.flatten().tolist(), lr if i < 4 else lr / 2) for i, p in enumerate(params)]
+    plain = [PlainScaledAdam(tensors[:4]), PlainScaledAdam(tensors[4:])]
     for step in range(steps):
-        set_gradients(params, step)
+        grads = gradients(step)
+        for p, g in zip(params, grads):
+            p.grad = g
         optimizer.step()
-        plain.step([None if g is None else g.flatten().tolist() for g in gradients(step)])
-        for p, tensor in zip(params, plain.tensors):
+        values = [None if g is None else g.flatten().tolist() for g in grads]
+        plain[0].step(values[:4])
+        plain[1].step(values[4:])
+        for p, tensor in zip(params, tensors):
             assert p.flatten().tolist() == pytest.approx(tensor.p, rel=1e-4, abs=3e-5), f"step {step}"
+    clipped = [{t for t, factor in enumerate(group.factors) if factor < 1} for group in plain]
+    assert all(len(x) >= steps // 30 for x in clipped) and clipped[0] != clipped[1]
+
+
+@pytest.mark.parametrize("period", [1, 3, 7, 10, 15, 45, 100])
+def test_thresholds_against_a_ring_of_norms(period):
+    """Also where a period ends before or with the early steps, and has no middle."""
+    p, q = nn.Parameter(torch.tensor([3.0, 4.0])), nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+    optimizer = ScaledAdam([{"params": [p]}, {"params": [q]}], lr=1e-6, clipping_period=period)
+    plain = [PlainScaledAdam([PlainTensor(x.tolist(), 1e-6)], period) for x in (p, q)]
+    generator = torch.Generator().manual_seed(period)
+    factors: list[list[float]] = []
+    clip_factors = optimizer._clip_factors
+    optimizer._clip_factors = lambda stacks: factors.append(clip_factors(stacks)) or factors[-1]
+    for step in range(230):
+        for x, group in zip((p, q), plain):
+            x.grad = torch.randn(x.shape, generator=generator).exp() * (10 if step % 9 == len(x) else 1)
+            group.step([x.grad.tolist()])
+        optimizer.step()
+    assert torch.tensor(factors).T.tolist() == [pytest.approx(group.factors, rel=1e-5) for group in plain]
+    assert period == 1 or all(min(group.factors[11:]) < 0.9 for group in plain)
+
+
+def test_learned_scores_are_neither_counted_nor_clipped():
+    """An unscaled group, however large its gradients, changes nothing for the others, and moves as if alone."""
+    results = []
+    for names in (["p"], ["p", "scores"], ["scores"]):
+        tensors = {"p": nn.Parameter(torch.ones(3)), "scores": nn.Parameter(torch.ones(3))}
+        optimizer = ScaledAdam([{"params": [tensors[n]], "scaled": n == "p"} for n in names], lr=0.01)
+        for step in range(60):
+            for p, size in ((tensors["p"], 1), (tensors["scores"], 1e6)):
+                p.grad = size * (50 if step % 7 == 6 else 1) * torch.tensor([1.0, -2.0, 0.5 + step % 3])
+            optimizer.step()
+        results.append(tensors)
+    assert torch.equal(results[0]["p"], results[1]["p"]) and torch.equal(results[1]["scores"], results[2]["scores"])
 
 
 def test_a_parameter_group_may_lift_the_size_bound():
@@ -146,7 +192,8 @@ def test_one_element_tensors_of_any_shape_go_together(shapes):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_non_finite_gradients_are_as_if_missing(bad):
+def test_non_finite_gradients_are_as_if_missing_in_their_group(bad):
+    """And the other group goes on."""
     results = []
     for broken in (True, False):
         params = parameters()
@@ -154,13 +201,28 @@ def test_non_finite_gradients_are_as_if_missing(bad):
         for step in range(8):
             set_gradients(params, step)
             if step in (0, 5):
-                for p in params:
+                for p in params[:4]:
                     p.grad = None
                 params[0].grad = torch.full((2, 3), bad) if broken else None
             optimizer.step()
         results.append(params)
     for a, b in zip(*results):
         assert a.isfinite().all() and torch.equal(a, b)
+
+
+def test_a_norm_that_is_not_finite_counts_as_a_large_one():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = ScaledAdam([p], lr=0.01)
+    for step in range(11):
+        p.grad = torch.full((2,), math.inf if step % 3 == 1 else 1.0 + step)  # 4 of the ten norms that step 10 looks at
+        optimizer.step()
+    norms = optimizer.param_groups[0]["clipping"]["norms"]
+    assert optimizer.param_groups[0]["clipping"]["threshold"] == 4 * sorted(norms)[4] < math.inf
+    with pytest.raises(FloatingPointError, match="half of the last 20 steps"):
+        for _ in range(10):
+            p.grad = torch.full((2,), math.nan)
+            optimizer.step()
+    assert p.isfinite().all()
 
 
 def test_state_survives_a_checkpoint():
@@ -208,3 +270,22 @@ def test_a_checkpoint_from_before_unscaled_groups_goes_on():
     before = p.detach().clone()
     again.step()
     assert not torch.equal(p, before)
+
+
+def test_a_checkpoint_with_one_history_for_all_groups_begins_one_for_each():
+    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = ScaledAdam([{"params": [p]}, {"params": [q]}], lr=0.01)
+    p.grad, q.grad = torch.ones(3), torch.ones(3)
+    optimizer.step()
+    state = optimizer.state_dict() | {"clipping": {"step": 250, "norms": [7.0] * 100, "threshold": 1e-9}}
+    for group in state["param_groups"]:
+        del group["clipping"]
+    again = ScaledAdam([{"params": [p]}, {"params": [q]}], lr=0.01)
+    again.load_state_dict(state)
+    for step in range(11):
+        assert again.param_groups[0].get("clipping", {"threshold": math.inf})["threshold"] == math.inf
+        p.grad, q.grad = torch.ones(3), 10 * torch.ones(3)
+        again.step()
+    for group, size in zip(again.param_groups, (1, 10)):
+        assert group["clipping"]["step"] == 11
+        assert group["clipping"]["threshold"] == pytest.approx(4 * math.sqrt(3) * size, rel=0.2)

@@ -114,8 +114,8 @@ def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overri
     """On a GPU, of the largest batches; here that all nets of a step run, also those that join later, and leave nothing behind."""
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     before = {n: p.clone() for n, p in trainer.model.named_parameters()}
-    trainer.batches.start(0, 0)
-    assert trainer.try_largest_steps(next(iter(trainer.loader))) == nets
+    trainer.stream.sampler.start(0, 0)
+    assert trainer.try_largest_steps(next(iter(trainer.stream.loader))) == nets
     assert all(torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters())
 
 

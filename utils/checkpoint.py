@@ -27,14 +27,34 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def save_checkpoint(folder: Path, update: int, state: dict, keep_last: int) -> Path:
-    """Write a checkpoint atomically, then delete all but the newest ``keep_last``."""
+def save_checkpoint(folder: Path, update: int, state: dict, keep_last: int, every: int = 1) -> Path:
+    """Write a checkpoint atomically, then delete those before the newest ``keep_last`` regular ones.
+
+    Args:
+      every: regular checkpoints are those of its multiples; others, of a training's end or of an interrupt, do not count.
+    """
     path = checkpoint_path(folder, update)
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
-    for _, old in list_checkpoints(folder)[:-keep_last]:
-        old.unlink()
+    found = list_checkpoints(folder)
+    regular = [u for u, _ in found if u % every == 0]
+    for old, old_path in found:
+        if len(regular) >= keep_last and old < regular[-keep_last] and old != update:
+            old_path.unlink()
     return path
+
+
+def window_start(found: list[tuple[int, Path]], count: int, every: int) -> tuple[int, Path] | None:
+    """The checkpoint after whose update a mean over the last ``count`` intervals of ``every`` updates begins.
+
+    It does not depend on what other checkpoints interrupts have left.  The last interval may be shorter, when a training
+    ends between multiples of ``every``.  Where that checkpoint is missing: the next one before it, or else the oldest
+    regular one.  None: there is only one checkpoint.
+    """
+    *earlier, (last, _) = found
+    wanted = (-(-last // every) - count) * every
+    regular = [x for x in earlier if x[0] % every == 0] or earlier
+    return max((x for x in earlier if x[0] <= wanted), default=regular[0]) if earlier else None
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict:

@@ -1,6 +1,7 @@
 """The little that training needs to know of torch.distributed, whether or not it is used."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,15 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+def gather_over_ranks(value: Any) -> list[Any]:
+    """Every process's value, by rank, in every process; any object that can be pickled."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

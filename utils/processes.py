@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from utils.interrupts import SIGNALS
+
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE_SECONDS = 120.0  # that a child has for its last checkpoint after SIGTERM or SIGHUP
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -42,7 +43,7 @@ def handle_stops(handler: Callable) -> dict[int, object]:
     Returns:
       The handlers that were there, by signal.
     """
-    return {number: signal.signal(number, handler) for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+    return {number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
 
 
 def run_child(command: Sequence[str], environment: dict[str, str], descriptors: Sequence[int] = (), grace: float = GRACE_SECONDS) -> int:

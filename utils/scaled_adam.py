@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+EARLY_STEPS = (10, 20, 40)  # when a first threshold is guessed, from few norms, before a whole period has passed
+
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square of every tensor of a stack (n, ...) -> (n, 1, ...)."""
@@ -28,12 +30,20 @@ class ScaledAdam(Optimizer):
 
     A missing gradient counts as zero.  Tensors of one shape are updated as one stack.
 
+    Clipping, in every group by itself: the norm is sqrt(sum |g rms(p)|^2 + sum over one-element tensors (scalar_lr_scale g)^2).
+    The first step's is not kept.  At every multiple of clipping_period, and at t = 10, 20 and 40 with a further factor of 2, the
+    threshold becomes clipping_scale times the median of the norms of the last clipping_period (10, 20, 40) steps; the gradients
+    are then scaled down to it.  Before t = 10 nothing is clipped.  A norm that is not finite zeroes the group's gradients, and
+    counts in the median as a large one.
+
     Args:
-      clipping_scale: gradients are clipped to this times the median of recent norms (0: never); a norm weighs every
-        tensor by its rms.  Non-finite norms zero the gradients.
+      clipping_scale: the threshold in medians of recent norms; 0: never clip.
       scaled (a key of a group, default True): False: plain Adam for tensors whose size is no scale to learn by: steps do not
         scale with the rms, a tensor without gradient waits, and gradients neither count in the norm nor are clipped.
       clipping_period: number of norms the median is taken from; also how often it is refreshed.
+
+    Raises:
+      FloatingPointError: by :meth:`step`, when the norms of half of the recent steps were not finite.
     """
 
     def __init__(self, params: Iterable, lr: float, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8,
@@ -48,12 +58,14 @@ class ScaledAdam(Optimizer):
         """One update of every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")
-        stacks = [(group, params, *self._stack(params)) for group in self.param_groups for params in _stacked(group)]
-        clip = self._clip_factor([(group, params, grad) for group, params, _, grad in stacks])
-        for group, params, p, grad in stacks:
-            update = self._update(group, self._state(params, p), p, grad * clip if group["scaled"] else grad)
-            for target, new in zip(params, update.unbind()):
-                target.copy_(new)
+        stacks = [[(params, *self._stack(params)) for params in _stacked(group)] for group in self.param_groups]
+        for group, of_group, factor in zip(self.param_groups, stacks, self._clip_factors(stacks)):
+            for params, p, grad in of_group:
+                # what is not finite would not become zero by a factor
+                grad = grad * factor if factor else torch.zeros_like(grad)
+                update = self._update(group, self._state(params, p), p, grad)
+                for target, new in zip(params, update.unbind()):
+                    target.copy_(new)
 
     def _stack(self, params: list[Tensor]) -> tuple[Tensor, Tensor]:
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
@@ -100,26 +112,33 @@ class ScaledAdam(Optimizer):
         s = torch.where(size < group["param_min_rms"], 0.0, s).clamp(-0.1, 0.1)
         return torch.minimum(s, (group["param_max_rms"] - size) / size.clamp(min=1e-20))
 
-    def _clip_factor(self, stacks: list[tuple[dict, list[Tensor], Tensor]]) -> float:
-        """What this step's gradients are multiplied by; keeps the history of norms."""
-        history = self.state.setdefault("clipping", {"step": 0, "norms": [], "threshold": math.inf})
+    def _clip_factors(self, stacks: list[list[tuple[list[Tensor], Tensor, Tensor]]]) -> list[float]:
+        """What every group's gradients are multiplied by in this step; keeps the histories of norms."""
+        squares = [sum((grad * self._weight(group, params)).square().sum() for params, _, grad in of_group)
+                   for group, of_group in zip(self.param_groups, stacks)]
+        present = [x for x in squares if isinstance(x, Tensor)]  # the others' groups have nothing to step
+        values = iter(torch.stack(present).tolist() if present else [])  # one transfer for all groups
+        norms = [next(values) ** 0.5 if isinstance(x, Tensor) else 0.0 for x in squares]
+        return [self._clip_factor(group, norm) for group, norm in zip(self.param_groups, norms)]
 
-        def squares(scaled: bool) -> float:
-            return float(sum((grad * self._weight(group, params)).square().sum() for group, params, grad in stacks if group["scaled"] == scaled))
-
-        norm = squares(True) ** 0.5
-        if not math.isfinite(norm + squares(False)):
-            for _, _, grad in stacks:
-                grad.zero_()
-            return 0.0
-        if not self.clipping_scale:
-            return 1.0
-        step = history["step"] = history["step"] + 1
-        history["norms"] = (history["norms"] + [norm])[-self.clipping_period :]
-        if step % self.clipping_period == 0 or step in (10, 20, 40):
-            median = sorted(history["norms"])[len(history["norms"]) // 2]
-            history["threshold"] = self.clipping_scale * median * (2.0 if step in (10, 20, 40) else 1.0)
-        return min(1.0, history["threshold"] / (norm + 1e-20))
+    def _clip_factor(self, group: dict, norm: float) -> float:
+        """One group's factor, and its history in ``group["clipping"]``, where checkpoints have it."""
+        finite = math.isfinite(norm)
+        if not group["scaled"] or not self.clipping_scale:
+            return float(finite)
+        history = group.setdefault("clipping", {"step": 0, "norms": [], "threshold": math.inf})
+        step, early = history["step"], [t for t in EARLY_STEPS if t < self.clipping_period]
+        history["step"] = step + 1
+        if step > 0:
+            history["norms"] = (history["norms"] + [norm if finite else math.inf])[-self.clipping_period :]
+            if step % self.clipping_period == 0 or step in early:
+                ordered = sorted(history["norms"])
+                median = ordered[len(ordered) // 4 * 2]
+                if not math.isfinite(median):
+                    raise FloatingPointError(f"half of the last {len(ordered)} steps had gradients that are not finite")
+                history["threshold"] = self.clipping_scale * median * (2.0 if step in early else 1.0)
+        threshold = history["threshold"] if step >= EARLY_STEPS[0] else math.inf
+        return min(1.0, threshold / (norm + 1e-20)) if finite else 0.0
 
     def _weight(self, group: dict, params: list[Tensor]) -> Tensor | float:
         if params[0].numel() == 1:
@@ -127,22 +146,12 @@ class ScaledAdam(Optimizer):
         state = self.state.get(params[0])
         return state["rms"] if state else rms(torch.stack([p.detach().float() for p in params]))
 
-    def state_dict(self) -> dict:
-        """As every optimiser's, with the clipping history beside it."""
-        history = self.state.pop("clipping", None)
-        try:
-            return super().state_dict() | {"clipping": history}
-        finally:
-            if history is not None:
-                self.state["clipping"] = history
-
     def load_state_dict(self, state_dict: dict) -> None:
-        history = state_dict.get("clipping")
+        """As every optimiser's.  Checkpoints that have one history of norms for all groups say nothing about any of them:
+        every group then begins a new one, and clips again after ten steps."""
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
         for group in self.param_groups:
             group.setdefault("scaled", True)  # checkpoints from before this key have groups without it
-        if history is not None:
-            self.state["clipping"] = dict(history, norms=list(history["norms"]))
 
 
 def _stacked(group: dict) -> list[list[Tensor]]:

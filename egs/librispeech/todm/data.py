@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from egs.librispeech.todm.config import Config
+from utils.interrupts import leave_group
 from utils.stages import StageError
 
 # The cuts are in memory on purpose: they are filtered, counted and sorted.
@@ -78,11 +79,21 @@ def _input_strategy(config: Config):
     return OnTheFlyFeatures(make_extractor(config.features), fault_tolerant=True)
 
 
+class GlobalRandom(random.Random):
+    """Python's global generator, for code that wants one of its own: it differs between ranks and workers, and checkpoints have it."""
+
+    def random(self) -> float:
+        return random.random()
+
+    def getrandbits(self, k: int) -> int:
+        return random.getrandbits(k)
+
+
 def _noise(config: Config) -> list:
     if not config.data.musan:
         return []
     musan = CutSet.from_file(config.data_dir / "features" / "musan.jsonl.gz")
-    return [CutMix(musan, snr=(10, 20), p=config.data.musan_prob, preserve_id=True)]
+    return [CutMix(musan, snr=(10, 20), p=config.data.musan_prob, preserve_id=True, seed=GlobalRandom())]
 
 
 def _spec_augment(config: Config) -> list:
@@ -125,7 +136,8 @@ def load_cuts(config: Config, splits: list[str]) -> CutSet:
     return CutSet.from_cuts(cut for path in paths for cut in CutSet.from_file(path))
 
 
-def _seed_worker(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    leave_group()
     seed = torch.initial_seed() % 2**32
     random.seed(seed)
     np.random.seed(seed)
@@ -134,7 +146,7 @@ def _seed_worker(worker: int) -> None:
 def _loader(config: Config, dataset: Dataset, sampler) -> DataLoader:
     workers = config.data.num_workers
     return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers, persistent_workers=False,
-                      worker_init_fn=_seed_worker, pin_memory=torch.cuda.is_available())
+                      worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available())
 
 
 def train_loader(config: Config, rank: int = 0, world_size: int = 1) -> tuple[DataLoader, ResumableSampler]:

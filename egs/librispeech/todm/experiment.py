@@ -1,5 +1,6 @@
 """An experiment's folder: what a checkpoint holds, and how a model comes back out of it."""
 
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.learned_selection import make_selector
 from egs.librispeech.todm.transducer import Transducer
 from utils import config as configuration
-from utils.checkpoint import CheckpointError, average_between, list_checkpoints, load_checkpoint
+from utils.checkpoint import CheckpointError, average_between, list_checkpoints, load_checkpoint, window_start
 from utils.tokens import Tokenizer
 
 FORMAT = 1
@@ -72,7 +73,8 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
     Args:
       weights: ``last`` (the last checkpoint), ``running`` (the mean over all of training) or ``range``.
         None: as the conf it was trained with says (``decode.weights``, ``decode.range``).
-      count: for ``range``: the mean over the updates between the checkpoint this many before the last and the last.
+      count: for ``range``: the mean over the updates between the regular checkpoint (of a multiple of ``train.save_every``)
+        this many before the last and the last; checkpoints of interrupts do not count.
     Raises:
       CheckpointError: there is no usable checkpoint.
     """
@@ -85,12 +87,14 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
     if weights is None:
         weights, count = config.decode.weights, config.decode.range
     words, state = f"update {update}", last["model"]
-    if weights == "running":
+    if weights != "last" and last["average"]["weight"] == 0:
+        logging.warning("%s has no mean of the weights yet, because train.average_every is %d: those of update %d are used as they are",
+                        path, config.train.average_every, update)
+    elif weights == "running":
         words, state = f"mean over updates 1 to {update}", last["model"] | average_between(None, last["average"])
-    elif weights == "range" and len(found) > 1:
-        first_update, first_path = found[max(0, len(found) - 1 - count)]
-        first = load_checkpoint(first_path, device)
-        words = f"mean over updates {first_update + 1} to {update}"
+    elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
+        first = load_checkpoint(start[1], device)
+        words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
     model = Transducer(config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)).to(device)

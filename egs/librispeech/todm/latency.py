@@ -130,7 +130,7 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
 
 def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
     """The whole nets that a table is checked on."""
-    return dict(zip(("the largest net", "a middle net", "the smallest net"), (space.largest, space.ladder(3)[1], space.smallest)))
+    return dict(zip(("the largest net", "a middle net", "the smallest net"), space.three()))
 
 
 def never_less_for_more(times: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:

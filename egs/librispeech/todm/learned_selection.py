@@ -8,6 +8,7 @@ units; a size is the longest prefix of it that the size's budget allows, so that
 - OrthoSoftmax: arXiv 2501.18895.
 """
 
+import logging
 import random
 
 import torch
@@ -33,8 +34,8 @@ class Selector(nn.Module):
     def __init__(self, config: Config, units: Units):
         super().__init__()
         self.config, self.units = config, units
-        self.first = config.method.subnets_from                           # step 1 learns scores in [first, last)
-        self.last = round(config.learn.share * config.train.updates)
+        self.first, self.last = schedule(config)                          # step 1 learns scores in [first, last)
+        self.start = float(self.first)                                    # progress is linear from 0 here to 1 at last
         full = units.full_price
         smallest = max(units.price(units.subnet([i])) for i in range(len(units)))  # whichever unit comes first
         self.budgets = {text: parse_budget(text, config.search.cost, smallest, full) for text in config.search.budgets}
@@ -52,7 +53,36 @@ class Selector(nn.Module):
 
     def progress(self, update: int) -> float:
         """Of step 1: 0 at its first update, 1 at its end."""
-        return min(1.0, max(0.0, (update - self.first) / max(self.last - self.first, 1)))
+        return min(1.0, max(0.0, (update - self.start) / max(self.last - self.start, 1e-9)))
+
+    def schedule(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return {"start": self.start, "last": self.last}
+
+    def go_on(self, update: int, saved: dict | None, then: Config) -> None:
+        """Go on after ``update`` with the schedule that step 1 began with, so that neither its progress nor a temperature jumps.
+
+        With fewer ``train.updates`` than before, what is left of step 1 is shortened to end at ``learn.share`` of them, or with
+        the next update.
+
+        Args:
+          saved: :meth:`schedule`'s; None: the checkpoint is from before there was one.
+          then: the conf that the checkpoint was made with.
+        """
+        if saved is None:
+            first, last = schedule(then)
+            saved = {"start": float(first), "last": last}
+        wanted = self.last
+        self.start, self.last = saved["start"], saved["last"]
+        if self.frozen or wanted == self.last:
+            return
+        if wanted < self.last and self.config.train.updates < then.train.updates:
+            reached = self.progress(update)
+            self.last = max(wanted, update + 1)
+            if reached > 0:  # a line through what is reached now and 1 at the new end
+                self.start = (update - reached * self.last) / max(1 - reached, 1e-9)
+        logging.info("learned selection: step 1 ends at update %d; this training began it when train.updates gave update %d, and now they give %d",
+                     self.last, saved["last"], wanted)
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         """One number per unit (N,), and a penalty that is added to the loss per frame."""
@@ -97,6 +127,11 @@ class Selector(nn.Module):
     def iteration(self, update: int) -> int:
         """Of ``learn.iterations`` equal parts of step 1, the one an update is in."""
         return min(int(self.progress(update) * self.config.learn.iterations), self.config.learn.iterations - 1)
+
+
+def schedule(config: Config) -> tuple[int, int]:
+    """The updates between which a conf learns scores: [first, last)."""
+    return config.method.subnets_from, round(config.learn.share * config.train.updates)
 
 
 class SimpleTopK(Selector):

@@ -7,8 +7,10 @@ import torch
 
 from egs.librispeech.todm.config import Config
 from utils.scaled_adam import ScaledAdam
+from utils.stages import StageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1e-5  # of fp16's gradients: below it icefall, too, gives up
 DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
 
 
@@ -36,6 +38,33 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
     if scores:  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
         params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
+
+
+def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
+    """fp16's gradient scaler.  It starts at 1, as icefall's does, because the loss is a sum over frames."""
+    return torch.amp.GradScaler(device.type, init_scale=1.0, enabled=enabled)
+
+
+def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
+    """Double a small scale sooner than the scaler itself does (after 2000 good steps), as icefall does: below 8 every 100 updates,
+    below 32 every 400.  Called after every good update; the scale is on the device and is not looked at otherwise."""
+    if scaler.is_enabled() and update % 100 == 0:
+        scale = scaler.get_scale()
+        if scale < (32.0 if update % 400 == 0 else 8.0):
+            scaler.update(2.0 * scale)
+
+
+def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
+    """Instead of a step whose gradients are not finite.
+
+    Raises:
+      StageError: the scale has become so small that gradients overflow at any.
+    """
+    scale = scaler.get_scale() * scaler.get_backoff_factor()
+    if scale < SMALLEST_SCALE:
+        raise StageError(f"update {update}: the gradients overflow in fp16 at every scale down to {scale:.0e}, so the model diverges or "
+                         "fp16 does not hold its values. Use train.precision=bf16 or fp32, or lower train.lr")
+    scaler.update(scale)
 
 
 def slower_than_fp32(precision: str) -> float:

@@ -97,6 +97,11 @@ class SearchSpace:
         middle = [min(by_size, key=lambda s: abs(self.encoder_params(s) - step)) for step in steps[1:-1]]
         return list(dict.fromkeys([self.largest, *middle, self.smallest]))
 
+    def three(self) -> list[Subnet]:
+        """The largest, a middle and the smallest; some are the same where there are not as many."""
+        nets = self.ladder(3)
+        return [nets[0], nets[len(nets) // 2], nets[-1]]
+
 
 class SubnetSampler:
     """The subnets of every training step, a function of seed, update and rank alone, so that a resumed run repeats them.

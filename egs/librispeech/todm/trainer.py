@@ -9,24 +9,27 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
+from egs.librispeech.todm.batch_stream import BatchStream
 from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.data import Batch, eval_loader, statistics_path, train_loader
+from egs.librispeech.todm.data import Batch, eval_loader, statistics_path
 from egs.librispeech.todm.experiment import checkpoint_folder, describe, rng_state, set_rng_state
 from egs.librispeech.todm.lineage import training_data
 from egs.librispeech.todm.learned_selection import LearnedSampler, make_selector
-from egs.librispeech.todm.optimization import PRECISIONS, Window, make_optimizer
+from egs.librispeech.todm.optimization import PRECISIONS, Window, grow_scale, lower_scale, make_optimizer, make_scaler
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.selection_report import append_scores
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
 from egs.librispeech.todm.transducer import Transducer
-from utils.checkpoint import RunningAverage, save_checkpoint
-from utils.distributed import sum_over_ranks
+from utils import config as configuration
+from utils.checkpoint import RunningAverage, checkpoint_path, save_checkpoint
+from utils.distributed import barrier, gather_over_ranks, sum_over_ranks
 from utils.files import atomic_path, read_json
+from utils.interrupts import SIGNALS, Stopped, StopRequest, gentle_stops
 from utils.progress import progress
 from utils.scaled_adam import eden
 from utils.stages import StageError
@@ -63,101 +66,113 @@ class Trainer:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
             self.step_module = DistributedDataParallel(self.loss, device_ids=[device] if device.type == "cuda" else None)
         self.optimizer = make_optimizer(config, self.model)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=t.precision == "fp16")
+        self.scaler = make_scaler(device, enabled=t.precision == "fp16")
         self.average = RunningAverage(self.model)
-        self.loader, self.batches = train_loader(config, rank, world_size)
-        self.update = self.epoch = self.batch_in_epoch = 0
-        self.batches_per_epoch = 0  # known after the first epoch
+        self.stream = BatchStream(config, rank, world_size)
+        self.update = 0
         self.hours = self.seconds = 0.0
         self.bad_in_row = self.bad_total = 0
-        self.rng_to_restore: dict | None = None
-        torch.manual_seed(t.seed + rank)  # dropout and augmentation differ between ranks
+        self.stop_request = StopRequest()  # this process's; run() listens
+        self.stop: int | None = None       # the signal that some rank has got, as all ranks have agreed on
+        self.stopped_at: int | None = None  # the update of the interrupt's checkpoint that this training goes on from
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(t.seed + rank)  # dropout and augmentation differ between ranks
 
     # ---- state
 
     def state(self) -> dict:
-        """All that a resumed run needs."""
-        return describe(self.config, self.tokenizer) | {
-            "update": self.update, "epoch": self.epoch, "batch_in_epoch": self.batch_in_epoch,
-            "batches_per_epoch": self.batches_per_epoch, "hours": self.hours, "seconds": self.seconds,
-            "bad_total": self.bad_total, "world_size": self.world_size, "model": self.model.state_dict(),
-            "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(), "rng": rng_state(), "data": self.data,
+        """All that a resumed run needs; every rank must ask for it at once, because all ranks' generators are in it."""
+        return describe(self.config, self.tokenizer) | self.stream.state() | {
+            "update": self.update, "hours": self.hours, "seconds": self.seconds, "bad_total": self.bad_total,
+            "model": self.model.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(), "rng": gather_over_ranks(rng_state()),
+            "data": self.data, "selection": self.selector.schedule() if self.selector else None,
+            "stopped": self.stop is not None and not self.done and self.update % self.config.train.save_every > 0,
         }
 
     def load(self, state: dict) -> None:
         """The inverse of :meth:`state`."""
-        if state["world_size"] != self.world_size:
-            logging.warning("the checkpoint was made by %d processes, this run has %d: it begins the epoch anew",
-                            state["world_size"], self.world_size)
-            state = state | {"batch_in_epoch": 0}
-        for name in ("update", "epoch", "batch_in_epoch", "batches_per_epoch", "hours", "seconds", "bad_total"):
+        for name in ("update", "hours", "seconds", "bad_total"):
             setattr(self, name, state[name])
+        self.stopped_at = self.update if state.get("stopped") else None
+        self.stream.load(state)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.rng_to_restore = state["rng"] if self.rank == 0 else None
+        if self.selector is not None:
+            self.selector.go_on(self.update, state.get("selection"), configuration.from_dict(Config, state["config"]))
 
     def save(self) -> None:
+        """Write a checkpoint, in place of the interrupt's that this training went on from."""
+        state, folder, t = self.state(), checkpoint_folder(self.config.exp_dir), self.config.train
         if self.rank == 0:
-            save_checkpoint(checkpoint_folder(self.config.exp_dir), self.update, self.state(), self.config.train.keep_last)
+            save_checkpoint(folder, self.update, state, t.keep_last, t.save_every)
+            if self.stopped_at not in (None, self.update):
+                checkpoint_path(folder, self.stopped_at).unlink(missing_ok=True)
+        self.stopped_at = self.update if state["stopped"] else None
+
+    # ---- for messages
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are."""
+        return self.update >= self.config.train.updates
+
+    @property
+    def epoch(self) -> int:
+        return self.stream.epoch
+
+    @property
+    def batch_in_epoch(self) -> int:
+        return self.stream.batch
 
     # ---- the loop
 
-    def epoch_batches(self) -> Iterator[Batch]:
-        """Batches for ever, from where the last checkpoint stood; keeps count of epoch and batch."""
-        while True:
-            self.batches.start(self.epoch, self.batch_in_epoch)
-            iterator = iter(self.loader)
-            if self.rng_to_restore is not None:  # now, because a loader draws random numbers when it starts
-                set_rng_state(self.rng_to_restore)
-                self.rng_to_restore = None
-            for batch in iterator:
-                self.batch_in_epoch += 1
-                yield batch
-            if self.batch_in_epoch == 0:
-                raise StageError("the training set gives no batch; is data.max_duration shorter than every utterance?")
-            self.batches_per_epoch, self.batch_in_epoch = self.batch_in_epoch, 0
-            self.epoch += 1
-
     def run(self) -> None:
-        """Train until ``train.updates``; saves on the way, at the end and when interrupted."""
-        t = self.config.train
+        """Train until ``train.updates``; saves on the way and at the end.
+
+        Raises:
+          Stopped: some rank has got a signal; the update it was in was finished and saved. A second signal ends all at once.
+        """
         self.scan_largest_batches()
         writer = SummaryWriter(self.config.exp_dir / "tensorboard") if self.rank == 0 else None
-        bar = progress(total=t.updates, initial=self.update, desc="train", unit="update", disable=self.rank > 0)
-        batches = self.epoch_batches()
-        self.model.train()
-        window = Window()
+        bar = progress(total=self.config.train.updates, initial=self.update, desc="train", unit="update", disable=self.rank > 0)
         try:
-            while self.update < t.updates:
-                begin = time.monotonic()
-                losses, seconds, frames = self.train_update(batches)
-                self.seconds += time.monotonic() - begin
-                self.hours += seconds / 3600
-                window.add(losses, frames, seconds, time.monotonic() - begin)
-                bar.update()
-                if self.update % t.average_every == 0:
-                    self.average.add(self.model, t.average_every)
-                if self.update % t.log_every == 0:
-                    bar.set_postfix_str(window.summary())
-                    self.log(writer, window)
-                    window = Window()
-                if self.update % t.valid_every == 0 or self.update == t.updates:
-                    self.validate(writer)
-                if self.update % t.save_every == 0 or self.update == t.updates:
-                    self.save()
-        except KeyboardInterrupt:
-            self.save()
-            logging.info("interrupted; saved at update %d", self.update)
-            raise
+            with gentle_stops() as self.stop_request:
+                self.loop(writer, bar)
         finally:
             bar.close()
             if writer:
                 writer.close()
         logging.info("trained %d updates, %.1f h of audio, %.0f s, %d bad batches skipped; checkpoints in %s", self.update,
                      self.hours, self.seconds, self.bad_total, checkpoint_folder(self.config.exp_dir))
+
+    def loop(self, writer: SummaryWriter | None, bar: tqdm) -> None:
+        """Updates, and what is due between them."""
+        t, batches, window = self.config.train, iter(self.stream), Window()
+        self.model.train()
+        while not self.done:
+            begin = time.monotonic()
+            losses, seconds, frames = self.train_update(batches)
+            self.seconds += time.monotonic() - begin
+            self.hours += seconds / 3600
+            window.add(losses, frames, seconds, time.monotonic() - begin)
+            bar.update()
+            if self.update % t.average_every == 0:
+                self.average.add(self.model, t.average_every)
+            if self.update % t.log_every == 0:
+                bar.set_postfix_str(window.summary())
+                self.log(writer, window)
+                window = Window()
+            if (self.update % t.valid_every == 0 or self.done) and self.stop is None:
+                self.validate(writer)
+            if self.update % t.save_every == 0 or self.done or self.stop is not None:
+                self.save()
+            if self.stop is not None:
+                barrier()  # a launcher ends the others when one has ended, and the first may still be writing
+                logging.info("stopped; saved at update %d", self.update)
+                raise Stopped(self.stop)
 
     def train_update(self, batches: Iterator[Batch]) -> tuple[list[float], float, int]:
         """One optimiser step from ``train.accumulate`` batches.
@@ -190,16 +205,28 @@ class Trainer:
                 frames += int(targets.frames.sum())
             if good and self.optimizer_step():
                 self.bad_in_row = 0
-                *totals, seconds, frames = sum_over_ranks([*totals, seconds, frames], self.device)
+                *totals, seconds, frames = self.sum_and_agree([*totals, seconds, frames])
                 return totals, seconds, int(frames)
-            self.skip_bad(group)
+            if not good or not self.scaler.is_enabled():  # else fp16's scale was too large, and not the batch bad
+                self.skip_bad(group)
+
+    def sum_and_agree(self, values: list[float]) -> list[float]:
+        """Sums over all ranks, which so agree, too, on whether any of them was asked to stop (``self.stop``)."""
+        asked = [float(self.stop_request.signal == number) for number in SIGNALS]
+        sums = sum_over_ranks([*values, *asked], self.device)
+        self.stop = next((int(number) for number, count in zip(SIGNALS, sums[len(values) :]) if count), None)
+        return sums[: len(values)]
 
     def all_finite(self, loss: torch.Tensor) -> bool:
         """Whether the loss is finite on every rank."""
         return sum_over_ranks([float(not torch.isfinite(loss))], self.device)[0] == 0
 
     def optimizer_step(self) -> bool:
-        """Clip-free check of the gradients, learning rate, step. False: a gradient is not finite, nothing was changed."""
+        """Clip-free check of the gradients, learning rate, step. False: a gradient is not finite, nothing was changed but fp16's scale.
+
+        Raises:
+          StageError: in fp16, when gradients overflow at every scale.
+        """
         t = self.config.train
         self.scaler.unscale_(self.optimizer)
         if self.selector is not None and not self.selector.learns(self.update):
@@ -207,16 +234,18 @@ class Trainer:
                 scores.grad = None  # what stands there is the zero that DDP wants
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
         finite = bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():  # fp16: the scaler itself skips the step and lowers its scale
-            epoch = self.epoch + (self.batch_in_epoch / self.batches_per_epoch if self.batches_per_epoch else 0.0)
-            factor = eden(self.update, epoch, t.lr_batches, t.lr_epochs, t.lr_warmup)
+        if finite:
+            factor = eden(self.update, self.stream.passes, t.lr_batches, t.lr_epochs, t.lr_warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = t.lr * group["lr_scale"] * factor
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        elif self.scaler.is_enabled():
+            lower_scale(self.scaler, self.update)
         self.optimizer.zero_grad(set_to_none=True)
         if finite:
             self.update += 1
+            grow_scale(self.scaler, self.update)
             if self.selector is not None and self.selector.after_update(self.update):
                 logging.info("update %d: the masks are frozen: %s", self.update,
                              "; ".join(f"{text}: {net}" for text, net in self.selector.subnets().items()))
@@ -242,19 +271,23 @@ class Trainer:
         if self.selector is not None:
             nets = self.selector.distinct_nets()
             return [nets[0], nets[len(nets) // 2], nets[-1]]
-        return [self.space.largest, self.space.ladder(3)[1 if not self.space.fixed else 0], self.space.smallest]
+        return self.space.three()
 
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None) -> None:
-        """Loss per frame on dev (transducer; CTC while it trains alone) of the largest, a middle and the smallest net, by rank 0."""
+        """Loss per frame on dev (transducer; CTC while it trains alone) of the largest, a middle and the smallest net, by rank 0.
+
+        Given up when this process is asked to stop.
+        """
         if self.rank == 0:
+            generators = rng_state()  # a loader draws from them when it starts; training is the same with any validations
             self.model.eval()
             nets = dict(zip(("largest", "middle", "smallest"), self.watched()))
             ctc_alone = Weights.at(self.update, self.config.loss, self.config.distill).ctc_alone
             weights, kind = (Weights(0.0, 0.0, 0.0), "CTC ") if ctc_alone else (Weights(1.0, 1.0, 0.0), "")
             sums, frames = [0.0] * 3, 0
             for i, batch in enumerate(eval_loader(self.config, self.config.data.dev, self.config.data.max_duration)):
-                if 0 < self.config.train.valid_batches <= i:
+                if 0 < self.config.train.valid_batches <= i or self.stop_request:
                     break
                 targets = make_targets(batch, self.tokenizer)
                 keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
@@ -265,13 +298,14 @@ class Trainer:
                 _, losses = self.loss(batch.features, targets, [nets["middle"], nets["smallest"]], weights)
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
-            values = {name: total / max(frames, 1) for name, total in zip(nets, sums)}
-            logging.info("update %d: dev %sloss per frame %s", self.update, kind, ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-            for name, value in values.items():
-                writer.add_scalar(f"dev {kind}loss per frame/{name}", value, self.update)
             self.model.train()
-        if dist.is_initialized():
-            dist.barrier()
+            set_rng_state(generators)
+            if not self.stop_request:
+                values = {name: total / max(frames, 1) for name, total in zip(nets, sums)}
+                logging.info("update %d: dev %sloss per frame %s", self.update, kind, ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+                for name, value in values.items():
+                    writer.add_scalar(f"dev {kind}loss per frame/{name}", value, self.update)
+        self.sum_and_agree([])  # every rank waits for the first
 
     def log(self, writer: SummaryWriter | None, window: Window) -> None:
         if writer is None:
@@ -280,6 +314,8 @@ class Trainer:
         values = {"train loss per frame/largest": window.largest, "train loss per frame/smallest": window.smallest,
                   "learning rate": self.optimizer.param_groups[0]["lr"], "hours of audio per second": window.speed,
                   "epoch": self.epoch, "bad batches": self.bad_total}
+        if self.scaler.is_enabled():
+            values["fp16 gradient scale"] = self.scaler.get_scale()
         for name, value in values.items():
             writer.add_scalar(name, value, self.update)
         if self.selector is not None and not self.selector.frozen:
@@ -291,10 +327,10 @@ class Trainer:
             return
         from lhotse.dataset import find_pessimistic_batches
 
-        found, _ = find_pessimistic_batches(self.batches.inner)
-        self.batches.start(self.epoch, 0)
+        found, _ = find_pessimistic_batches(self.stream.sampler.inner)
+        self.stream.sampler.start(self.epoch, 0)
         for criterion, cuts in found.items():
-            batch = self.loader.dataset[cuts].to(self.device)
+            batch = self.stream.loader.dataset[cuts].to(self.device)
             try:
                 self.try_largest_steps(batch)
             except torch.cuda.OutOfMemoryError as error:
