@@ -18,12 +18,12 @@ from egs.librispeech.todm.frontend import subsampled_length
 from egs.librispeech.todm.optimization import PRECISIONS, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_transducer_loss
 from egs.librispeech.todm.transducer import Transducer
 from utils.distributed import local_device
 from utils.progress import progress
 from utils.provenance import provenance
-from utils.transducer_loss import Targets, TransducerLoss, choose_backend
+from utils.transducer_loss import Targets
 
 TOKENS_PER_SECOND = 7
 
@@ -36,8 +36,7 @@ class StepBenchmark:
         torch.manual_seed(1)
         self.space = SearchSpace(config, config.bpe.vocab_size)
         model = Transducer(config, config.bpe.vocab_size).to(device).train()
-        backend = choose_backend(config.loss.backend, device)
-        self.loss = SupernetLoss(model, config, TransducerLoss(backend, config.loss.prune_range, config.loss.lm_scale, config.loss.am_scale))
+        self.loss = SupernetLoss(model, config, make_transducer_loss(config.loss, config.loss.backend, device))
         self.optimizer = make_optimizer(config, model)
         batch = max(1, round(config.data.max_duration / utterance_seconds))
         self.features = torch.randn(batch, round(utterance_seconds * 100), 80, device=device)

@@ -13,10 +13,9 @@ from egs.librispeech.todm.data import Batch, eval_loader, load_cuts
 from egs.librispeech.todm.decode import decode_split
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
 from utils.files import write_text_atomic
 from utils.scoring import score
-from utils.transducer_loss import TransducerLoss, choose_backend
 
 GROUP = 16  # candidates that share a forward pass of the frontend and the largest net
 
@@ -73,9 +72,7 @@ class CandidateScores:
 
     def __init__(self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device):
         self.experiment, self.config, self.cache, self.device = experiment, config, cache, device
-        backend = choose_backend(config.loss.backend, device)
-        trained = experiment.config.loss
-        transducer_loss = TransducerLoss(backend, trained.prune_range, trained.lm_scale, trained.am_scale)
+        transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
         self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
         self.computed = {"loss": 0, "wer": 0}

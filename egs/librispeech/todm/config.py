@@ -126,6 +126,9 @@ class LossConfig:
     prune_range: int = 5
     lm_scale: float = 0.25
     am_scale: float = 0.0
+    rnnt_type: Literal["regular", "modified", "constrained"] = "regular"  # modified, constrained: one symbol a frame at most,
+    #                             as greedy and beam search and sherpa-onnx decode; constrained: and blank before the next frame
+    delay_penalty: float = 0.0  # lowers the loss of symbols that come early (k2's; small: 0.001 to 0.01); 0: none
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
     ctc_weight: float = 0.0     # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
@@ -345,6 +348,9 @@ def check(config: Config) -> None:
         need(not m.architecture, f"select.method={config.select.method} needs the whole search space, not model.architecture")
         need(learn.iterations >= 1 and learn.penalty >= 0 and 0 < learn.tau_end <= 1 and learn.lr_scale > 0 and 0 <= learn.stochastic_depth < 1,
              "learn: iterations must be at least 1, penalty not negative, tau_end in (0, 1], lr_scale positive, stochastic_depth in [0, 1)")
+    need(config.loss.delay_penalty >= 0, f"loss.delay_penalty is {config.loss.delay_penalty}; it must not be negative")
+    need(config.loss.delay_penalty == 0 or config.loss.subnet_weighting == "constant",
+         "loss.delay_penalty can make a loss negative, of which loss.subnet_weighting=saturating makes no weight: set one of them alone")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

@@ -14,7 +14,7 @@ from egs.librispeech.todm.learned_selection import stochastic_depth
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.transducer import Transducer
 from utils.tokens import BLANK, Tokenizer
-from utils.transducer_loss import Targets, TransducerLoss
+from utils.transducer_loss import Targets, TransducerLoss, choose_backend
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ def make_targets(batch: Batch, tokenizer: Tokenizer) -> Targets:
     symbols = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=BLANK).to(device)
     lengths = torch.tensor([len(t) for t in tokens], device=device)
     return Targets(symbols, lengths, subsampled_length(batch.lengths))
+
+
+def make_transducer_loss(config: LossConfig, backend: str, device: torch.device) -> TransducerLoss:
+    """The transducer loss as a conf describes it, computed by ``backend`` (as ``loss.backend``) on ``device``."""
+    return TransducerLoss(choose_backend(backend, device), config.prune_range, config.lm_scale, config.am_scale, config.rnnt_type, config.delay_penalty)
 
 
 class SupernetLoss(nn.Module):

@@ -21,7 +21,7 @@ from egs.librispeech.todm.optimization import PRECISIONS, Window, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.selection_report import append_scores
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
 from egs.librispeech.todm.transducer import Transducer
 from utils.checkpoint import RunningAverage, save_checkpoint
 from utils.distributed import sum_over_ranks
@@ -30,7 +30,6 @@ from utils.progress import progress
 from utils.scaled_adam import eden
 from utils.stages import StageError
 from utils.tokens import Tokenizer
-from utils.transducer_loss import TransducerLoss, choose_backend
 
 
 class Trainer:
@@ -53,9 +52,7 @@ class Trainer:
         self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
         self.model.to(device)
-        backend = choose_backend(config.loss.backend, device)
-        loss = TransducerLoss(backend, config.loss.prune_range, config.loss.lm_scale, config.loss.am_scale)
-        self.loss = SupernetLoss(self.model, config, loss)
+        self.loss = SupernetLoss(self.model, config, make_transducer_loss(config.loss, config.loss.backend, device))
         self.step_module = self.loss
         if world_size > 1:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
