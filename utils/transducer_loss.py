@@ -51,11 +51,13 @@ class Targets:
 
     Attributes:
       symbols: (B, S) token ids, padded with blank. lengths: (B,) their numbers S_b. frames: (B,) encoder frames T_b.
+      heard: (B,) the filterbank frames that they were made of, for a model that adds some of its own.
     """
 
     symbols: Tensor
     lengths: Tensor
     frames: Tensor
+    heard: Tensor | None = None
 
     @property
     def boundary(self) -> Tensor:

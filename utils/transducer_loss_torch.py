@@ -109,9 +109,8 @@ def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_
     """
     symbols, frames = px_grad.shape[1], py_grad.shape[2]
     s_range = min(s_range, symbols + 1)
-    # Node occupation below s, and what enters node s by a symbol, which must not be counted as the window's own.
-    cumulative = torch.nn.functional.pad(py_grad.cumsum(1), (0, 0, 1, 0))
-    window = cumulative[:, s_range:] - cumulative[:, :-s_range]  # (B, S + 2 - s_range, T)
+    # Occupation of every window, and what enters its lowest node by a symbol, which must not be counted as its own.
+    window = py_grad.unfold(1, s_range, 1).transpose(2, 3).sum(2)  # (B, S + 2 - s_range, T)
     entering = torch.nn.functional.pad(px_grad, (0, 0, 1, 0))[:, : symbols + 2 - s_range, :frames]
     low = (window - entering).argmax(1)  # (B, T)
     frame = torch.arange(frames, device=low.device)

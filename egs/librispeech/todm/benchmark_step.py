@@ -14,7 +14,6 @@ import time
 import torch
 
 from egs.librispeech.todm.config import Config, load
-from egs.librispeech.todm.frontend import subsampled_length
 from egs.librispeech.todm.optimization import PRECISIONS, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.subnet import Subnet
@@ -44,7 +43,8 @@ class StepBenchmark:
         self.targets = Targets(
             symbols=torch.randint(3, config.bpe.vocab_size, (batch, tokens), device=device),
             lengths=torch.full((batch,), tokens, device=device),
-            frames=torch.full((batch,), subsampled_length(self.features.shape[1]), device=device),
+            frames=torch.full((batch,), model.encoder.frontend.length(self.features.shape[1]), device=device),
+            heard=torch.full((batch,), self.features.shape[1], device=device),
         )
 
     def step(self, subnets: list[Subnet]) -> float:

@@ -85,7 +85,7 @@ class CandidateScores:
             group = new[first : first + GROUP]
             sums, frames = [0.0] * len(group), 0
             for batch in self.slice:
-                targets = make_targets(batch, self.experiment.tokenizer)
+                targets = make_targets(batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames)
                 _, (_, *losses) = self.loss(batch.features, targets, group, Weights.scoring(self.experiment.config.loss))
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
@@ -118,7 +118,7 @@ def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
         seconds += cut.duration
     batches = []
     for batch in eval_loader(config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen):
-        targets = make_targets(batch, experiment.tokenizer)
+        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
         keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
         if keep:
             batches.append(batch.subset(keep))

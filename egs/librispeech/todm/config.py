@@ -89,6 +89,7 @@ class ModelConfig:
     dt_min: float = 0.001       # the heads' time steps start log-spaced between these two (S4D: 0.001 and 0.1)
     dt_max: float = 0.1
     frontend_channels: int = 32
+    tail_frames: int = 0        # frames (10 ms) of silence behind every utterance, in training, decoding and exported models alike
     predictor_dim: int = 256
     joiner_dim: int = 256
     context_size: int = 2       # of the stateless predictor
@@ -337,6 +338,7 @@ def check(config: Config) -> None:
     need(not s.elastic_heads or 1 <= s.min_heads <= groups,
          f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
     need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
+    need(m.tail_frames >= 0, f"model.tail_frames is {m.tail_frames}; it must not be negative")
     need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
     need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
     need(config.loss.objective == "transducer" or config.loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")

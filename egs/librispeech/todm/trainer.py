@@ -169,7 +169,7 @@ class Trainer:
             group = [next(batches) for _ in range(t.accumulate)]
             for i, batch in enumerate(group):
                 batch = batch.to(self.device)
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 targets.check(batch.ids)
                 wait = self.world_size > 1 and i + 1 < t.accumulate
                 with self.step_module.no_sync() if wait else contextlib.nullcontext():
@@ -251,12 +251,12 @@ class Trainer:
             for i, batch in enumerate(eval_loader(self.config, self.config.data.dev, self.config.data.max_duration)):
                 if 0 < self.config.train.valid_batches <= i:
                     break
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
                 if not keep:
                     continue
                 batch = batch.subset(keep).to(self.device)
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 _, losses = self.loss(batch.features, targets, [nets["middle"], nets["smallest"]], weights)
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
@@ -311,7 +311,7 @@ class Trainer:
         counts = []
         for subnets, update in steps:
             with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-                loss, losses = self.loss(batch.features, make_targets(batch, self.tokenizer), subnets, weights, update)
+                loss, losses = self.loss(batch.features, make_targets(batch, self.tokenizer, self.config.model.tail_frames), subnets, weights, update)
             loss.backward()
             self.optimizer.zero_grad(set_to_none=True)
             counts.append(len(losses))
