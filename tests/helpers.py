@@ -41,23 +41,29 @@ def make_targets(symbols: list[list[int]], frames: list[int]) -> Targets:
 
 
 def plain_transducer_loss(log_probs: Callable[[int, int], Tensor], symbols: list[int], frames: int,
-                          kept: Callable[[int, int], bool] = lambda s, t: True) -> Tensor:
-    """-log of the sum over all paths of kept nodes, node by node; log_probs(s, t) -> (V,)."""
+                          kept: Callable[[int, int], bool] = lambda s, t: True, rnnt_type: str = "regular",
+                          delay_penalty: float = 0.0) -> Tensor:
+    """-log of the sum over all paths of kept nodes, node by node; log_probs(s, t) -> (V,). Frame ``frames`` is the end."""
+    ends_frame = rnnt_type != "regular"
     score = {(0, 0): torch.zeros((), dtype=torch.float64)}
     for s in range(len(symbols) + 1):
-        for t in range(frames):
+        for t in range(frames + 1):
             arriving = []
-            if (s - 1, t) in score:
-                arriving.append(score[s - 1, t] + log_probs(s - 1, t)[symbols[s - 1]])
+            source = s - 1, t - ends_frame
+            if source in score and source[1] < frames:
+                arc = log_probs(*source)[symbols[s - 1]] + delay_penalty * ((frames - 1) / 2 - source[1])
+                if rnnt_type != "constrained":
+                    arriving.append(score[source] + arc)
+                elif kept(s, t - 1):
+                    arriving.append(score[source] + arc + log_probs(s, t - 1)[BLANK])
             if (s, t - 1) in score:
                 arriving.append(score[s, t - 1] + log_probs(s, t - 1)[BLANK])
-            if arriving and kept(s, t):
+            if arriving and (t == frames or kept(s, t)):
                 score[s, t] = torch.stack(arriving).logsumexp(0)
-    end = len(symbols), frames - 1
-    return -(score[end] + log_probs(*end)[BLANK])
+    return -score[len(symbols), frames]
 
 
-def plain_simple_loss(am: Tensor, lm: Tensor, targets: Targets, lm_scale: float, am_scale: float) -> Tensor:
+def plain_simple_loss(am: Tensor, lm: Tensor, targets: Targets, lm_scale: float, am_scale: float, **lattice) -> Tensor:
     """Sum over the batch of the trivial joiner's loss, interpolated with its lm-only and am-only versions."""
     unigram = lm.softmax(-1).mean((0, 1)).log()
     total = 0
@@ -66,11 +72,11 @@ def plain_simple_loss(am: Tensor, lm: Tensor, targets: Targets, lm_scale: float,
             return ((1 - lm_scale - am_scale) * (am[b, t] + lm[b, s]).log_softmax(-1)
                     + lm_scale * lm[b, s].log_softmax(-1) + am_scale * (am[b, t] + unigram).log_softmax(-1))
 
-        total = total + plain_transducer_loss(log_probs, targets.symbols[b, :length].tolist(), frames)
+        total = total + plain_transducer_loss(log_probs, targets.symbols[b, :length].tolist(), frames, **lattice)
     return total
 
 
-def plain_pruned_loss(logits: Tensor, ranges: Tensor, targets: Targets) -> Tensor:
+def plain_pruned_loss(logits: Tensor, ranges: Tensor, targets: Targets, **lattice) -> Tensor:
     """Sum over the batch of the loss on the nodes of ``ranges``: logits (B, T, R, V)."""
     total = 0
     for b, (length, frames) in enumerate(zip(targets.lengths.tolist(), targets.frames.tolist())):
@@ -80,6 +86,6 @@ def plain_pruned_loss(logits: Tensor, ranges: Tensor, targets: Targets) -> Tenso
             return logits[b, t, windows[t].index(s)].log_softmax(-1)
 
         total = total + plain_transducer_loss(
-            log_probs, targets.symbols[b, :length].tolist(), frames, kept=lambda s, t: s in windows[t]
+            log_probs, targets.symbols[b, :length].tolist(), frames, kept=lambda s, t: s in windows[t], **lattice
         )
     return total

@@ -104,7 +104,7 @@ def loss_by_hand(experiment: Experiment, config: Config, subnet: Subnet) -> floa
     loss = TransducerLoss(choose_backend("torch", CPU), trained.prune_range, trained.lm_scale, trained.am_scale)
     total, frames = 0.0, 0
     for batch in dev_slice(config, experiment):
-        targets = make_targets(batch, experiment.tokenizer)
+        targets = make_targets(batch, experiment.tokenizer, 0)
         predicted = supernet.predictor.teacher_forced(targets.symbols)
         largest, lengths = supernet.encoder(batch.features, batch.lengths)
         _, ranges = loss.simple(supernet.heads.simple_am(largest), supernet.heads.simple_lm(predicted), targets)

@@ -189,7 +189,7 @@ def test_targets_of_a_batch():
             return [ord(c) - ord("a") + 3 for c in text]
 
     batch = Batch(torch.zeros(2, 75, 80), torch.tensor([75, 40]), ["abc", "d"], ["x", "y"])
-    targets = supernet_loss.make_targets(batch, Letters())
+    targets = supernet_loss.make_targets(batch, Letters(), 0)
     assert targets.symbols.tolist() == [[3, 4, 5], [6, 0, 0]] and targets.lengths.tolist() == [3, 1]
     assert targets.frames.tolist() == [18, 9]
     assert targets.boundary.tolist() == [[0, 0, 3, 18], [0, 0, 1, 9]]

@@ -42,7 +42,7 @@ def _try(module: ModuleType, device: torch.device) -> None:
     boundary = torch.tensor([[0, 0, 1, 2]], device=device)
     symbols = torch.ones(1, 1, dtype=torch.long, device=device)
     module.rnnt_loss_smoothed(lm=lm, am=am, symbols=symbols, termination_symbol=0, lm_only_scale=0.0, am_only_scale=0.0,
-                              boundary=boundary, reduction="sum", return_grad=True)
+                              boundary=boundary, rnnt_type="modified", delay_penalty=0.0, reduction="sum", return_grad=True)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Targets:
 
     Attributes:
       symbols: (B, S) token ids, padded with blank. lengths: (B,) their numbers S_b. frames: (B,) encoder frames T_b.
+      heard: (B,) the filterbank frames that they were made of, for a model that adds some of its own.
     """
 
     symbols: Tensor
     lengths: Tensor
     frames: Tensor
+    heard: Tensor | None = None
 
     @property
     def boundary(self) -> Tensor:
@@ -76,17 +78,25 @@ class Targets:
 
 
 class TransducerLoss:
-    """Simple and pruned loss, in fp32, summed over the batch, with one of the backends."""
+    """Simple and pruned loss, in fp32, summed over the batch, with one of the backends.
 
-    def __init__(self, backend: ModuleType, prune_range: int, lm_scale: float, am_scale: float):
+    Args:
+      rnnt_type: the lattice: ``regular`` (a frame may emit any number of symbols), ``modified`` or ``constrained`` (one
+        at most), as :mod:`utils.transducer_loss_torch` writes them out.
+      delay_penalty: what a symbol loses with every frame it comes later; 0: nothing.
+    """
+
+    def __init__(self, backend: ModuleType, prune_range: int, lm_scale: float, am_scale: float, rnnt_type: str = "regular",
+                 delay_penalty: float = 0.0):
         self.backend, self.prune_range, self.lm_scale, self.am_scale = backend, prune_range, lm_scale, am_scale
+        self.lattice = {"rnnt_type": rnnt_type, "delay_penalty": delay_penalty}
 
     def simple(self, am: Tensor, lm: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Loss of the trivial joiner on am (B, T, V) and lm (B, S+1, V), and the pruning ranges (B, T, R) it gives."""
         with torch.autocast(am.device.type, enabled=False):
             loss, (px_grad, py_grad) = self.backend.rnnt_loss_smoothed(
                 lm=lm.float(), am=am.float(), symbols=targets.symbols, termination_symbol=BLANK, lm_only_scale=self.lm_scale,
-                am_only_scale=self.am_scale, boundary=targets.boundary, reduction="sum", return_grad=True,
+                am_only_scale=self.am_scale, boundary=targets.boundary, reduction="sum", return_grad=True, **self.lattice,
             )
             ranges = self.backend.get_rnnt_prune_ranges(px_grad.detach(), py_grad.detach(), targets.boundary, self.prune_range)
         return loss, ranges
@@ -100,5 +110,5 @@ class TransducerLoss:
         with torch.autocast(logits.device.type, enabled=False):
             return self.backend.rnnt_loss_pruned(
                 logits=logits.float(), symbols=targets.symbols, ranges=ranges, termination_symbol=BLANK,
-                boundary=targets.boundary, reduction="sum",
+                boundary=targets.boundary, reduction="sum", **self.lattice,
             )

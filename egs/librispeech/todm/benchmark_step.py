@@ -14,16 +14,15 @@ import time
 import torch
 
 from egs.librispeech.todm.config import Config, load
-from egs.librispeech.todm.frontend import subsampled_length
 from egs.librispeech.todm.optimization import PRECISIONS, make_optimizer
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_transducer_loss
 from egs.librispeech.todm.transducer import Transducer
 from utils.distributed import local_device
 from utils.progress import progress
 from utils.provenance import provenance
-from utils.transducer_loss import Targets, TransducerLoss, choose_backend
+from utils.transducer_loss import Targets
 
 TOKENS_PER_SECOND = 7
 
@@ -36,8 +35,7 @@ class StepBenchmark:
         torch.manual_seed(1)
         self.space = SearchSpace(config, config.bpe.vocab_size)
         model = Transducer(config, config.bpe.vocab_size).to(device).train()
-        backend = choose_backend(config.loss.backend, device)
-        self.loss = SupernetLoss(model, config, TransducerLoss(backend, config.loss.prune_range, config.loss.lm_scale, config.loss.am_scale))
+        self.loss = SupernetLoss(model, config, make_transducer_loss(config.loss, config.loss.backend, device))
         self.optimizer = make_optimizer(config, model)
         batch = max(1, round(config.data.max_duration / utterance_seconds))
         self.features = torch.randn(batch, round(utterance_seconds * 100), 80, device=device)
@@ -45,7 +43,8 @@ class StepBenchmark:
         self.targets = Targets(
             symbols=torch.randint(3, config.bpe.vocab_size, (batch, tokens), device=device),
             lengths=torch.full((batch,), tokens, device=device),
-            frames=torch.full((batch,), subsampled_length(self.features.shape[1]), device=device),
+            frames=torch.full((batch,), model.encoder.frontend.length(self.features.shape[1]), device=device),
+            heard=torch.full((batch,), self.features.shape[1], device=device),
         )
 
     def step(self, subnets: list[Subnet]) -> float:

@@ -13,10 +13,9 @@ from egs.librispeech.todm.data import Batch, eval_loader, load_cuts
 from egs.librispeech.todm.decode import decode_split
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
 from utils.files import write_text_atomic
 from utils.scoring import score
-from utils.transducer_loss import TransducerLoss, choose_backend
 
 GROUP = 16  # candidates that share a forward pass of the frontend and the largest net
 
@@ -73,9 +72,7 @@ class CandidateScores:
 
     def __init__(self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device):
         self.experiment, self.config, self.cache, self.device = experiment, config, cache, device
-        backend = choose_backend(config.loss.backend, device)
-        trained = experiment.config.loss
-        transducer_loss = TransducerLoss(backend, trained.prune_range, trained.lm_scale, trained.am_scale)
+        transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
         self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
         self.computed = {"loss": 0, "wer": 0}
@@ -88,7 +85,7 @@ class CandidateScores:
             group = new[first : first + GROUP]
             sums, frames = [0.0] * len(group), 0
             for batch in self.slice:
-                targets = make_targets(batch, self.experiment.tokenizer)
+                targets = make_targets(batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames)
                 _, (_, *losses) = self.loss(batch.features, targets, group, Weights.scoring(self.experiment.config.loss))
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
@@ -121,7 +118,7 @@ def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
         seconds += cut.duration
     batches = []
     for batch in eval_loader(config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen):
-        targets = make_targets(batch, experiment.tokenizer)
+        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
         keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
         if keep:
             batches.append(batch.subset(keep))

@@ -89,6 +89,7 @@ class ModelConfig:
     dt_min: float = 0.001       # the heads' time steps start log-spaced between these two (S4D: 0.001 and 0.1)
     dt_max: float = 0.1
     frontend_channels: int = 32
+    tail_frames: int = 0        # frames (10 ms) of silence behind every utterance, in training, decoding and exported models alike
     predictor_dim: int = 256
     joiner_dim: int = 256
     context_size: int = 2       # of the stateless predictor
@@ -126,6 +127,9 @@ class LossConfig:
     prune_range: int = 5
     lm_scale: float = 0.25
     am_scale: float = 0.0
+    rnnt_type: Literal["regular", "modified", "constrained"] = "regular"  # modified, constrained: one symbol a frame at most,
+    #                             as greedy and beam search and sherpa-onnx decode; constrained: and blank before the next frame
+    delay_penalty: float = 0.0  # lowers the loss of symbols that come early (k2's; small: 0.001 to 0.01); 0: none
     simple_scale: float = 0.5   # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000          # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
     ctc_weight: float = 0.0     # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
@@ -334,6 +338,7 @@ def check(config: Config) -> None:
     need(not s.elastic_heads or 1 <= s.min_heads <= groups,
          f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
     need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
+    need(m.tail_frames >= 0, f"model.tail_frames is {m.tail_frames}; it must not be negative")
     need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
     need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
     need(config.loss.objective == "transducer" or config.loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")
@@ -345,6 +350,9 @@ def check(config: Config) -> None:
         need(not m.architecture, f"select.method={config.select.method} needs the whole search space, not model.architecture")
         need(learn.iterations >= 1 and learn.penalty >= 0 and 0 < learn.tau_end <= 1 and learn.lr_scale > 0 and 0 <= learn.stochastic_depth < 1,
              "learn: iterations must be at least 1, penalty not negative, tau_end in (0, 1], lr_scale positive, stochastic_depth in [0, 1)")
+    need(config.loss.delay_penalty >= 0, f"loss.delay_penalty is {config.loss.delay_penalty}; it must not be negative")
+    need(config.loss.delay_penalty == 0 or config.loss.subnet_weighting == "constant",
+         "loss.delay_penalty can make a loss negative, of which loss.subnet_weighting=saturating makes no weight: set one of them alone")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

@@ -23,11 +23,16 @@ class LatticeDistillation:
 
     Teacher and student share pruning ranges, so their logits (B, T, R, V) are of the same nodes.  ``full`` compares
     the whole softmax; ``collapsed`` (arXiv 2011.06110) three classes: the next symbol, blank, everything else.
+
+    Args:
+      rnnt_type: of the lattice, as :class:`~utils.transducer_loss.TransducerLoss` has it.
     """
 
-    def __init__(self, method: MethodConfig, config: DistillConfig, ranges: Tensor, targets: Targets):
+    def __init__(self, method: MethodConfig, config: DistillConfig, ranges: Tensor, targets: Targets, rnnt_type: str = "regular"):
         self.method, self.config = method, config
         self.mask = targets.real_frames(ranges.shape[1])[..., None] & (ranges <= targets.lengths[:, None, None])  # (B, T, R)
+        if rnnt_type != "regular":
+            self.mask &= _within_reach(ranges, targets, rnnt_type)
         batch = torch.arange(len(ranges), device=ranges.device)[:, None, None]
         self.symbol = torch.nn.functional.pad(targets.symbols, (0, 1))[batch, ranges]  # (B, T, R)
         self.at_end = ranges >= targets.lengths[:, None, None]  # no next symbol there
@@ -46,3 +51,11 @@ class LatticeDistillation:
         """Sum over frames of the mean over the frame's nodes; both of :meth:`log_probs`."""
         divergence = node_divergence(self.method, self.config, teacher, student).masked_fill(~self.mask, 0.0)
         return (divergence.sum(-1) / self.mask.sum(-1).clamp(min=1)).sum()
+
+
+def _within_reach(ranges: Tensor, targets: Targets, rnnt_type: str) -> Tensor:
+    """The nodes that some path uses where a frame emits one symbol at most, (B, T, R): no more symbols than frames came before
+    them, nor are to come.  In the constrained lattice a symbol also uses the node above it, whose blank ends the frame."""
+    frame = torch.arange(ranges.shape[1], device=ranges.device)[:, None]
+    symbols_left, frames_left = targets.lengths[:, None, None] - ranges, targets.frames[:, None, None] - frame
+    return (ranges <= frame + (rnnt_type == "constrained")) & (symbols_left <= frames_left)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from egs.librispeech.todm.config import ModelConfig
 from egs.librispeech.todm.feed_forward import FeedForward
-from egs.librispeech.todm.frontend import Frontend, subsampled_length
+from egs.librispeech.todm.frontend import Frontend
 from egs.librispeech.todm.gates import Gate, Gates
 from egs.librispeech.todm.mhssm import MultiHeadSSM
 from egs.librispeech.todm.ssm import BLOCK, BlockwiseOperators, make_operators
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, ffn_chunks: int, architecture: Subnet, adaptive_dropout: bool = True):
         super().__init__()
         self.full = architecture.packed()
-        self.frontend = Frontend(config.frontend_channels, config.dim)
+        self.frontend = Frontend(config.frontend_channels, config.dim, config.tail_frames)
         chunk_dim = config.ffn_dim // ffn_chunks
         self.blocks = nn.ModuleList(Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
         self.norm = nn.LayerNorm(config.dim, bias=False)
@@ -89,10 +89,11 @@ class Encoder(nn.Module):
             x = block(x, mask, choice, ops, gates=None if gates is None else gates.of_block(i))
         return self.norm(x)
 
-    def forward(self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, 80) features and their lengths (B,) -> (B, T', dim) and lengths (B,)."""
-        lengths = subsampled_length(lengths)
-        return self.encode(self.frontend(features), lengths, subnet or self.full, self.operators()), lengths
+    def forward(self, features: Tensor, lengths: Tensor, subnet: Subnet | None = None,
+                operators: Operators | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, 80) features and their lengths (B,) -> (B, T', dim) and lengths (B,), of whole utterances."""
+        x, lengths = self.frontend(features, lengths), self.frontend.length(lengths)
+        return self.encode(x, lengths, subnet or self.full, operators or self.operators()), lengths
 
     def initial_states(self, batch: int, subnet: Subnet | None = None) -> States:
         """What a causal subnet remembers before the first chunk: nothing.

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.frontend import NUM_MEL_BINS, subsampled_length
+from egs.librispeech.todm.frontend import NUM_MEL_BINS
 from egs.librispeech.todm.beam_search import greedy_search
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.subnet import BlockChoice, Subnet
@@ -100,10 +100,11 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
     model.eval()
     device = next(model.parameters()).device
     features = torch.randn(1, round(SECONDS * 100), NUM_MEL_BINS, device=device)
-    lengths = subsampled_length(torch.tensor([features.shape[1]], device=device))
     encoder = model.encoder
+    frames = torch.tensor([features.shape[1]], device=device)
+    lengths = encoder.frontend.length(frames)
     operators = encoder.operators()  # of the weights alone: made once when a model is loaded
-    x = encoder.frontend(features)
+    x = encoder.frontend(features, frames)
     mask = torch.ones(1, x.shape[1], dtype=torch.bool, device=device)
 
     def block(size: tuple[int, int]) -> Callable[[], object]:
@@ -111,12 +112,12 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
         return lambda: encoder.blocks[0](x, mask, choice, operators[0])
 
     def whole(subnet: Subnet) -> Callable[[], object]:
-        return lambda: greedy_search(model, encoder.encode(encoder.frontend(features), lengths, subnet, operators), lengths)
+        return lambda: greedy_search(model, *encoder(features, frames, subnet, operators))
 
     encoded = encoder.encode(x, lengths, space.largest, operators)  # how many symbols there are decides what their search takes
 
     def fixed() -> None:
-        encoder.norm(encoder.frontend(features))
+        encoder.norm(encoder.frontend(features, frames))
         greedy_search(model, encoded, lengths)
 
     nets = checked_nets(space)

@@ -149,11 +149,11 @@ class Recognizer:
         features = [filterbank(samples) for samples in utterances]
         frames = torch.tensor([len(f) for f in features], device=self.device)
         encoder = self.model.encoder
-        lengths = subsampled_length(frames)
+        lengths = encoder.frontend.length(frames)
         if not utterances or int(lengths.max()) == 0:
             return [self.transcript(Hypothesis([], []), len(samples) / SAMPLE_RATE) for samples in utterances]
         x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON).to(self.device)
-        encoded = encoder.encode(encoder.frontend(x), lengths, self.subnet, self.operators())
+        encoded, _ = encoder(x, frames, self.subnet, self.operators())
         return [self.transcript(h, len(samples) / SAMPLE_RATE) for h, samples in zip(self.found(encoded, lengths), utterances)]
 
     def searched(self, encoded: Tensor) -> Tensor:
@@ -195,7 +195,8 @@ class Recognizer:
         """Tokens and frames as text and times."""
         symbols = self.tokenizer.symbols
         tokens = [symbols[t] for t in hypothesis.tokens]
-        return Transcript(join(tokens), tokens, [round(f * FRAME_SECONDS, 2) for f in hypothesis.frames], round(seconds, 3))
+        times = [round(min(f * FRAME_SECONDS, seconds), 2) for f in hypothesis.frames]  # a word may come in the tail of silence
+        return Transcript(join(tokens), tokens, times, round(seconds, 3))
 
 
 class Stream:
@@ -218,15 +219,24 @@ class Stream:
         self.fbank.accept(samples)
         self._take()
 
-    def finish(self) -> Transcript:
-        """No more samples come: decode what is left."""
+    def finish(self, tail: bool = True) -> Transcript:
+        """No more samples come: decode what is left.
+
+        Args:
+          tail: with the silence of ``model.tail_frames`` behind it, as whole utterances have it; False where the samples
+            end with silence enough, as a client's do.
+        """
         if self.samples:
             self.fbank.finish()
             self._take()
-        left = subsampled_length(self.frames) - self.decoded
-        if left > 0:
-            window = self.recognizer.chunk_frames + LOOK_AHEAD
-            self._decode(torch.nn.functional.pad(self.waiting, (0, 0, 0, window - len(self.waiting)), value=LOG_EPSILON), left)
+        chunk, frontend = self.recognizer.chunk_frames, self.recognizer.model.encoder.frontend
+        left = subsampled_length(self.frames, frontend.tail_frames if tail else 0) - self.decoded
+        while left > 0:
+            window = self.waiting[: chunk + LOOK_AHEAD]
+            window = torch.nn.functional.pad(window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=LOG_EPSILON)
+            count = min(left, chunk // SUBSAMPLING)
+            self._decode(window, count)
+            self.waiting, left = self.waiting[chunk:], left - count
         return self.transcript()
 
     def transcript(self) -> Transcript:

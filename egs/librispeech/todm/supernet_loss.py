@@ -14,7 +14,7 @@ from egs.librispeech.todm.learned_selection import stochastic_depth
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.transducer import Transducer
 from utils.tokens import BLANK, Tokenizer
-from utils.transducer_loss import Targets, TransducerLoss
+from utils.transducer_loss import Targets, TransducerLoss, choose_backend
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,18 @@ def _ramp(update: int, start: int, length: int) -> float:
     return min(1.0, max(0.0, (update - start) / length)) if length else float(update >= start)
 
 
-def make_targets(batch: Batch, tokenizer: Tokenizer) -> Targets:
-    """Token ids of a batch's transcripts, and the lengths that the losses need."""
+def make_targets(batch: Batch, tokenizer: Tokenizer, tail_frames: int) -> Targets:
+    """Token ids of a batch's transcripts, and the lengths that the losses need; ``tail_frames`` is the model's."""
     tokens = [torch.tensor(tokenizer.encode(text), dtype=torch.long) for text in batch.texts]
     device = batch.features.device
     symbols = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=BLANK).to(device)
     lengths = torch.tensor([len(t) for t in tokens], device=device)
-    return Targets(symbols, lengths, subsampled_length(batch.lengths))
+    return Targets(symbols, lengths, subsampled_length(batch.lengths, tail_frames), batch.lengths)
+
+
+def make_transducer_loss(config: LossConfig, backend: str, device: torch.device) -> TransducerLoss:
+    """The transducer loss as a conf describes it, computed by ``backend`` (as ``loss.backend``) on ``device``."""
+    return TransducerLoss(choose_backend(backend, device), config.prune_range, config.lm_scale, config.am_scale, config.rnnt_type, config.delay_penalty)
 
 
 class SupernetLoss(nn.Module):
@@ -85,7 +90,9 @@ class SupernetLoss(nn.Module):
           selection last), detached; its CTC loss where CTC trains alone.
         """
         model = self.model
-        x, operators = model.encoder.frontend(features), model.encoder.operators()
+        if model.encoder.frontend.tail_frames and targets.heard is None:
+            raise ValueError("a model with a tail (model.tail_frames) needs targets that know the utterances' own frames")
+        x, operators = model.encoder.frontend(features, targets.heard), model.encoder.operators()
         gates, penalty = self._learned_gates(update)
         total = penalty * int(targets.frames.sum()) + self._untrained(weights)
         others: list[tuple[Subnet, Gates | None]] = [(subnet, None) for subnet in subnets]
@@ -160,7 +167,7 @@ class SupernetLoss(nn.Module):
     def _distillation(self, weights: Weights, others: list, ranges: Tensor, targets: Targets) -> LatticeDistillation | None:
         if self.config.method.distill == "none" or weights.distill == 0 or not others:
             return None
-        return LatticeDistillation(self.config.method, self.config.distill, ranges, targets)
+        return LatticeDistillation(self.config.method, self.config.distill, ranges, targets, self.config.loss.rnnt_type)
 
     def _ctc(self, encoded: Tensor, targets: Targets) -> Tensor | float:
         if self.config.loss.ctc_weight == 0:

@@ -23,7 +23,7 @@ from egs.librispeech.todm.optimization import PRECISIONS, Window, grow_scale, lo
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler
 from egs.librispeech.todm.selection_report import append_scores
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
 from egs.librispeech.todm.transducer import Transducer
 from utils import config as configuration
 from utils.checkpoint import RunningAverage, checkpoint_path, save_checkpoint
@@ -34,7 +34,6 @@ from utils.progress import progress
 from utils.scaled_adam import eden
 from utils.stages import StageError
 from utils.tokens import Tokenizer
-from utils.transducer_loss import TransducerLoss, choose_backend
 
 
 class Trainer:
@@ -58,9 +57,7 @@ class Trainer:
         self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
         self.model.to(device)
-        backend = choose_backend(config.loss.backend, device)
-        loss = TransducerLoss(backend, config.loss.prune_range, config.loss.lm_scale, config.loss.am_scale)
-        self.loss = SupernetLoss(self.model, config, loss)
+        self.loss = SupernetLoss(self.model, config, make_transducer_loss(config.loss, config.loss.backend, device))
         self.step_module = self.loss
         if world_size > 1:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
@@ -189,7 +186,7 @@ class Trainer:
             group = [next(batches) for _ in range(t.accumulate)]
             for i, batch in enumerate(group):
                 batch = batch.to(self.device)
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 targets.check(batch.ids)
                 wait = self.world_size > 1 and i + 1 < t.accumulate
                 with self.step_module.no_sync() if wait else contextlib.nullcontext():
@@ -289,12 +286,12 @@ class Trainer:
             for i, batch in enumerate(eval_loader(self.config, self.config.data.dev, self.config.data.max_duration)):
                 if 0 < self.config.train.valid_batches <= i or self.stop_request:
                     break
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
                 if not keep:
                     continue
                 batch = batch.subset(keep).to(self.device)
-                targets = make_targets(batch, self.tokenizer)
+                targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
                 _, losses = self.loss(batch.features, targets, [nets["middle"], nets["smallest"]], weights)
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
@@ -352,7 +349,7 @@ class Trainer:
         counts = []
         for subnets, update in steps:
             with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-                loss, losses = self.loss(batch.features, make_targets(batch, self.tokenizer), subnets, weights, update)
+                loss, losses = self.loss(batch.features, make_targets(batch, self.tokenizer, self.config.model.tail_frames), subnets, weights, update)
             loss.backward()
             self.optimizer.zero_grad(set_to_none=True)
             counts.append(len(losses))
