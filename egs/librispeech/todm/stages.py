@@ -10,6 +10,8 @@ from pathlib import Path
 from egs.librispeech.todm.config import CONFS, LEARNED, Config, load
 from utils import config as configuration
 from utils.config import ConfigError
+from utils.files import WRITE_ERRORS
+from utils.files import describe as describe_error
 from utils.stages import Stage, StageError, StageRunner
 
 CORPUS_KEYS = ("data.corpus", "data.root", "data.train", "data.dev", "data.test")
@@ -31,7 +33,7 @@ STAGES = {
               CORPUS_KEYS + ("data.min_seconds", "data.max_seconds", "data.verify_audio"), (0,),
               "the corpus", "{data}/manifests, {data}/dropped.tsv", "data", ("manifests", "dropped.tsv")),
         Stage(2, "features", "local.compute_features", ("features", "data.speed_perturb"), (1,),
-              "{data}/manifests", "{data}/features (audio to features, and their mean and deviation)", "data", ("features",)),
+              "{data}/manifests", "{data}/features (audio to features, and their mean and deviation), {data}/dropped-features.tsv", "data", ("features",)),
         Stage(3, "BPE", "local.train_bpe", ("bpe",), (2,),
               "{data}/features", "{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)", "data",
               ("lang/bpe.model", "lang/tokens.txt", "cuts")),
@@ -90,16 +92,23 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
     """Entry point of a stage script: parse, check the inputs, run, stamp. Users' mistakes end with a message."""
     arguments = parse_arguments(description)
     setup_logging()
+    folder = Path()
     try:
         config = load(arguments.conf, arguments.overrides)
         conf = " ".join([arguments.conf, *arguments.overrides])
         stage_runner = runner(config, conf)
+        folder = stage_runner.folders[STAGES[number].folder]
         if int(os.environ.get("RANK", "0")) == 0:
             stage_runner.run(number, lambda: action(config, arguments), arguments.force)
         elif stage_runner.stale_reasons(STAGES[number]) or arguments.force:
             action(config, arguments)  # the first rank alone writes stamps
     except (ConfigError, StageError) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a missing permission; what names no file and is nothing of the kind is a fault of ours
+        if error.filename is None and error.errno not in WRITE_ERRORS:
+            raise
+        print(f"\nERROR: stage {number}: {describe_error(error, folder)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
