@@ -1,5 +1,6 @@
 """Stage 2: 80-dim log-mel filterbank features, stored or (features.on_the_fly) only their mean and deviation."""
 
+import errno
 import logging
 import shutil
 from argparse import Namespace
@@ -8,15 +9,21 @@ from pathlib import Path
 
 import numpy as np
 from lhotse import CutSet, FeatureExtractor, LilcomChunkyWriter, MonoCut
+from lhotse.audio.utils import AudioLoadingError
+from lhotse.utils import fastcopy
 
 from egs.librispeech.todm.config import Config, FeatureConfig
 from egs.librispeech.todm.stages import stage_main
+from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
-from utils.files import atomic_path, write_json_atomic
+from utils.channels import as_mono
+from utils.files import atomic_path, naming, write_json_atomic
 from utils.progress import progress
 from utils.stages import StageError
+from utils.text import first_line
 
 NUM_MEL_BINS = 80
+FRAME_SHIFT = 0.01  # seconds
 STATISTICS_CUTS = 1000  # utterances of train that mean and deviation are taken from
 
 
@@ -42,43 +49,104 @@ def make_extractor(config: FeatureConfig) -> FeatureExtractor:
         ) from error
 
 
-def compute_shard(config: FeatureConfig, cuts: list[MonoCut], storage: Path) -> tuple[list[MonoCut], list[tuple[str, str]]]:
-    """Features of some utterances into one file. A file that can not be read is returned with the error."""
+class Writer(LilcomChunkyWriter):
+    """lhotse's writer, whose errors name the file: a full disk is no unreadable audio."""
+
+    def write(self, key: str, value: np.ndarray) -> str:
+        with naming(self.storage_path_):
+            return super().write(key, value)
+
+    def close(self) -> None:
+        with naming(self.storage_path_):
+            super().close()
+
+
+def compute_shard(config: FeatureConfig, cuts: list[MonoCut], storage: Path) -> tuple[list[MonoCut], list[Dropped]]:
+    """Features of some utterances into one file; utterances that have none are returned with the reason.
+
+    Raises:
+      WriteError: the features can not be written.
+    """
     import torch
 
     torch.set_num_threads(1)
     extractor = make_extractor(config)
     done, failed = [], []
-    with LilcomChunkyWriter(storage) as writer:
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    with Writer(storage) as writer:
         for cut in cuts:
-            try:
-                done.append(cut.compute_and_store_features(extractor, writer))
-            except Exception as error:  # whatever the audio library raises for this one file
-                failed.append((cut.id, f"{type(error).__name__}: {error}"))
+            samples = readable_audio(cut)
+            if isinstance(samples, Dropped):
+                failed.append(samples)
+            else:
+                features = extractor.extract_from_samples_and_store(samples, writer, cut.sampling_rate, offset=cut.start, channel=cut.channel)
+                done.append(fastcopy(cut, features=features))
     return done, failed
 
 
-def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> CutSet:
-    """All features of a split, in parallel, in the order of the input."""
+def read_shard(cuts: list[MonoCut]) -> tuple[list[MonoCut], list[Dropped]]:
+    """Decode some utterances: those that can be read, and those that can not."""
+    failed = [found for cut in cuts if isinstance(found := readable_audio(cut), Dropped)]
+    bad = {d.id for d in failed}
+    return [cut for cut in cuts if cut.id not in bad], failed
+
+
+def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
+    """The samples of an utterance, or what is wrong with its file.
+
+    Raises:
+      OSError: what is wrong is not the file: too many are open, no memory is left.
+    """
+    path = cut.recording.sources[0].source
+    if too_short(cut):
+        return Dropped(cut.id, "too short", f"{path}: {cut.num_samples} samples are less than half a frame")
+    try:
+        return cut.load_audio()
+    except Exception as error:  # whatever the audio library raises for this one file
+        if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return Dropped(cut.id, "unreadable audio", f"{path}: {error}")
+
+
+def too_short(cut: MonoCut) -> bool:
+    """Whether it has not one frame."""
+    return cut.num_samples < FRAME_SHIFT * cut.sampling_rate / 2
+
+
+def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> tuple[CutSet, list[Dropped]]:
+    """The utterances of a split that have features, in the order of the input, computed in parallel; and those that have none.
+
+    Computed on the fly, features are not stored: every file that stage 1 has not decoded is decoded here, so that training finds none
+    that it can not read.
+    """
+    everything, stored = list(cuts), not config.features.on_the_fly
+    if not stored and config.data.verify_audio and name in config.splits:
+        everything, dropped = [c for c in everything if not too_short(c)], [readable_audio(c) for c in everything if too_short(c)]
+        return CutSet.from_cuts(everything), without_copies(dropped)
     processes = jobs(config)
-    everything = list(cuts)
     size = max(1, min(200, -(-len(everything) // (4 * processes))))
     shards = [everything[i : i + size] for i in range(0, len(everything), size)]
     results: dict[int, list[MonoCut]] = {}
-    failures: list[tuple[str, str]] = []
+    dropped = []
     with ProcessPoolExecutor(processes) as pool, progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar:
-        futures = {pool.submit(compute_shard, config.features, s, folder / f"{name}-{i}"): i for i, s in enumerate(shards)}
-        for future in as_completed(futures):
-            i = futures[future]
-            results[i], failed = future.result()
-            failures += failed
-            bar.update(len(shards[i]))
-    for utterance, message in failures:
-        logging.warning("%s: dropped %s, its audio can not be read: %s", name, utterance, message)
-    kept = [cut for i in sorted(results) for cut in results[i]]
-    if not kept:
-        raise StageError(f"no features could be computed for {name}; the warnings above say why")
-    return CutSet.from_cuts(kept)
+        futures = {pool.submit(compute_shard, config.features, shard, folder / f"{name}-{i}") if stored else pool.submit(read_shard, shard): i
+                   for i, shard in enumerate(shards)}
+        try:
+            for future in as_completed(futures):
+                i = futures[future]
+                results[i], failed = future.result()
+                dropped += failed
+                bar.update(len(shards[i]))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return CutSet.from_cuts(cut for i in sorted(results) for cut in results[i]), without_copies(dropped)
+
+
+def without_copies(dropped: list[Dropped]) -> list[Dropped]:
+    """Each utterance once, in the order of ids: at all speeds it is the same file."""
+    by_id = {d.id: d for d in sorted(dropped, key=lambda d: d.id)}
+    return [d for name, d in by_id.items() if name.rpartition("_sp")[0] not in by_id]
 
 
 def statistics(cuts: list[MonoCut], extractor: FeatureExtractor) -> dict[str, list[float]]:
@@ -86,7 +154,11 @@ def statistics(cuts: list[MonoCut], extractor: FeatureExtractor) -> dict[str, li
     step = max(1, len(cuts) // STATISTICS_CUTS)
     count, total, squares = 0, np.zeros(NUM_MEL_BINS), np.zeros(NUM_MEL_BINS)
     for cut in cuts[::step]:
-        x = cut.load_features() if cut.has_features else cut.compute_features(extractor)
+        try:
+            x = cut.load_features() if cut.has_features else cut.compute_features(extractor)
+        except (AudioLoadingError, OSError) as error:
+            raise StageError(f"{cut.recording.sources[0].source} can not be read any more ({first_line(error)}); "
+                             "stage 1 with --force looks at all files again") from error
         x = np.asarray(x, dtype=np.float64)
         count, total, squares = count + len(x), total + x.sum(0), squares + (x**2).sum(0)
     mean = total / count
@@ -107,12 +179,13 @@ def musan_cuts(config: Config) -> CutSet:
         raise StageError(f"data.musan={root} is not a folder")
     parts = prepare_musan(root, parts=("music", "speech", "noise"))
     recordings = [r for part in parts.values() for r in part["recordings"]]
-    return CutSet.from_cuts(r.to_cut() for r in recordings).cut_into_windows(10.0).filter(lambda c: c.duration > 5)
+    return CutSet.from_cuts(as_mono(r).to_cut() for r in recordings).cut_into_windows(10.0).filter(lambda c: c.duration > 5)
 
 
 def compute(config: Config, arguments: Namespace) -> None:
-    folder = config.data_dir / "features"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder, listing = config.data_dir / "features", config.data_dir / "dropped-features.tsv"
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     extractor = make_extractor(config.features)
     sources = {split: CutSet.from_file(config.data_dir / "manifests" / f"{split}.jsonl.gz") for split in config.splits}
@@ -121,9 +194,14 @@ def compute(config: Config, arguments: Namespace) -> None:
     if config.data.musan:
         sources["musan"] = musan_cuts(config)
     train: list[MonoCut] = []
-    for name, cuts in sources.items():
-        if not config.features.on_the_fly:
-            cuts = compute_split(config, cuts, folder, name)
+    dropped: dict[str, list[Dropped]] = {}
+    for name, source in sources.items():
+        cuts, dropped[name] = compute_split(config, source, folder, name)
+        write_dropped(listing, dropped)
+        if dropped[name]:
+            report(name, list(cuts), dropped[name], listing)
+        if not len(cuts):
+            raise StageError(f"no audio of {name} can be used; {listing} says why")
         with atomic_path(folder / f"{name}.jsonl.gz") as path:
             cuts.to_file(path)
         if name in config.data.train:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.stages import stage_main
+from utils.files import WRITE_ERRORS
 from utils.stages import StageError
 
 
@@ -16,6 +17,7 @@ def jobs(config: Config) -> int:
 
 
 def make_corpus(config: Config, arguments: Namespace) -> None:
+    check_names(config.splits)
     if config.data.root:
         check_folder(config)
     elif config.data.corpus == "synthetic":
@@ -24,6 +26,14 @@ def make_corpus(config: Config, arguments: Namespace) -> None:
         raise StageError("data.corpus=folder needs data.root, the folder that holds the splits: data.root=/path/to/LibriSpeech")
     else:
         download(config)
+
+
+def check_names(splits: list[str]) -> None:
+    """A split is a folder below the corpus, ``dev`` or ``english/dev``; its name is also that of files in the data folder."""
+    for name in splits:
+        if not name or os.path.isabs(name) or os.path.normpath(name) != name or name.split(os.sep)[0] in (os.curdir, os.pardir):
+            raise StageError(f"the split {name!r} of data.train, data.dev or data.test is not the name of a folder below the corpus; "
+                             "write it as in dev-clean or english/dev, without / at either end, . and ..")
 
 
 def make_synthetic(config: Config) -> None:
@@ -66,6 +76,8 @@ def download(config: Config) -> None:
     try:
         download_librispeech(target, dataset_parts=parts)
     except OSError as error:  # urllib's errors are OSErrors
+        if error.errno in WRITE_ERRORS:
+            raise
         raise StageError(
             f"the download failed: {error}. Without internet, copy the corpus here and give its folder: data.root=/path/to/LibriSpeech"
         ) from error

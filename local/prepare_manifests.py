@@ -1,77 +1,62 @@
 """Stage 1: scans the corpus, checks every utterance, writes lhotse manifests and the list of what was dropped and why."""
 
 import logging
+import os
+import stat
 from argparse import Namespace
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import soundfile
-from lhotse import CutSet, MonoCut
-from lhotse.recipes.librispeech import parse_utterance
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.audio.utils import AudioLoadingError
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.stages import stage_main
+from local.corpus_files import Utterance, find, pair
+from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
-from utils.files import atomic_path, write_text_atomic
+from utils.channels import as_mono, is_mean
+from utils.files import atomic_path
 from utils.progress import progress
 from utils.stages import StageError
 
 SAMPLE_RATE = 16000
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """An utterance that is left out: its id, the reason (one of a few) and what exactly was wrong."""
-
-    id: str
-    reason: str
-    detail: str = ""
-
-
-def scan_chapter(split_folder: Path, verify: bool, folder: Path) -> tuple[list[MonoCut], list[Dropped]]:
-    """The utterances of one ``SPEAKER/CHAPTER`` folder: those that can be used and those that can not."""
-    cuts, dropped = [], []
-    lines = []
-    for path in sorted(folder.glob("*.trans.txt")):
-        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    listed = set()
-    for line in filter(None, (line.strip() for line in lines)):
-        name, _, text = line.partition(" ")
-        if name in listed:
-            dropped.append(Dropped(name, "duplicate id", f"a second transcript in {folder}"))
-            continue
-        listed.add(name)
-        audio = folder / f"{name}.flac"
-        problem = None if text.strip() else Dropped(name, "empty transcript", str(folder))
-        problem = problem or audio_problem(name, audio, verify)
-        if problem:
-            dropped.append(problem)
-            continue
-        parsed = parse_utterance(split_folder, line, {})
-        if parsed is None:  # its id does not spell its folder, SPEAKER-CHAPTER-NUMBER
-            dropped.append(Dropped(name, "misplaced audio", f"{audio}: the id does not match the folder"))
-            continue
-        recording, supervision = parsed
-        cut = MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
-        cuts.append(cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE))
-    for audio in sorted(folder.glob("*.flac")):
-        if audio.stem not in listed:
-            dropped.append(Dropped(audio.stem, "missing transcript", str(audio)))
-    return cuts, dropped
+def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
+    """An utterance as a cut at 16 kHz with one channel; or what is wrong with its audio."""
+    name, path = utterance.id, utterance.audio
+    if problem := audio_problem(name, path, verify):
+        return problem
+    try:
+        recording = as_mono(Recording.from_file(path, recording_id=name))
+    except (AudioLoadingError, OSError) as error:
+        return Dropped(name, "corrupt audio", f"{path}: {error}")
+    supervision = SupervisionSegment(name, name, 0.0, recording.duration, channel=0, language="English",
+                                     speaker=name.partition("-")[0], text=utterance.text)
+    cut = MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
+    return cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
 def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
     """What is wrong with an audio file, if anything. ``verify`` decodes it whole, which finds truncated ones."""
-    if not path.is_file():
-        return Dropped(name, "missing audio", str(path))
-    if path.stat().st_size == 0:
-        return Dropped(name, "empty audio", f"{path} has 0 bytes")
     try:
+        str(path).encode("utf-8")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Dropped(name, "corrupt audio", f"{path} is not a file")
+        if status.st_size == 0:
+            return Dropped(name, "empty audio", f"{path} has 0 bytes")
+        if not os.access(path, os.R_OK):
+            return Dropped(name, "unreadable audio", f"{path}: no permission to read it")
         frames = soundfile.info(path).frames
         decoded = len(soundfile.read(path, dtype="int16")[0]) if verify else frames
+    except UnicodeEncodeError:
+        return Dropped(name, "path not in UTF-8", f"{path}: manifests can not hold such names; rename it")
+    except FileNotFoundError:
+        return Dropped(name, "missing audio", f"{path} is a link to a file that is not there")
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
         return Dropped(name, "corrupt audio", f"{path}: {error}")
     if frames == 0:
@@ -82,23 +67,34 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
 
 
 def scan_split(root: Path, split: str, verify: bool, processes: int) -> tuple[list[MonoCut], list[Dropped]]:
-    """All utterances of a split, in the order of their ids."""
+    """All utterances of a split: those that can be used, in the order of the transcripts, and those that can not."""
     folder = root / split
-    chapters = sorted({p.parent for pattern in ("*.trans.txt", "*.flac") for p in folder.rglob(pattern)})
-    if not chapters:
-        raise StageError(f"no .flac and no .trans.txt below {folder}; expected {split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac")
-    cuts, dropped, seen = [], [], set()
+    found = find(folder)
+    if not found.audio and not found.lines:
+        unreadable = "".join(f"; {d.detail}" for d in found.unreadable[:3])
+        raise StageError(f"no .flac and no .trans.txt below {folder}; expected {split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}")
+    utterances, dropped = pair(found, folder)
+    cuts = []
     with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(partial(scan_chapter, folder, verify), chapters, chunksize=4)
-        for good, bad in progress(results, total=len(chapters), desc=split, unit="chapter"):
-            dropped += bad
-            for cut in good:
-                if cut.id in seen:
-                    dropped.append(Dropped(cut.id, "duplicate id", "in two chapters"))
-                else:
-                    seen.add(cut.id)
-                    cuts.append(cut)
+        results = pool.map(partial(examine, verify), utterances, chunksize=16)
+        for result in progress(results, total=len(utterances), desc=split, unit="utt"):
+            (cuts if isinstance(result, MonoCut) else dropped).append(result)
+    for what, there, lost in (("audio files", found.audio, [d for d in dropped if d.audio]),
+                              ("lines of transcripts", found.lines, [d for d in dropped if d.line])):
+        logging.info("%s: %d %s lie below %s: %d can be used, %d can not", split, len(there), what, folder, len(cuts), len(lost))
+        if len(there) != len(cuts) + len(lost):
+            raise StageError(f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, please report it")
+    report_changed(split, utterances)
     return cuts, dropped
+
+
+def report_changed(split: str, utterances: list[Utterance]) -> None:
+    """Log how many transcripts were normalised to something else than what is written."""
+    changed = [u for u in utterances if u.text != u.written]
+    if changed:
+        u = changed[0]
+        logging.info("%s: %d transcripts are not as they are written, but normalised (NFKC, white space, nothing that is not seen), "
+                     "for example %s: %r is now %r", split, len(changed), u.id, u.written, u.text)
 
 
 def length_problem(cut: MonoCut, config: Config) -> Dropped | None:
@@ -110,20 +106,12 @@ def length_problem(cut: MonoCut, config: Config) -> Dropped | None:
     return None
 
 
-def write_dropped(path: Path, dropped: dict[str, list[Dropped]]) -> None:
-    """A TSV file: split, utterance, reason, detail."""
-    rows = ["split\tutterance\treason\tdetail\n"]
-    rows += [f"{split}\t{d.id}\t{d.reason}\t{' '.join(d.detail.split())}\n" for split, items in dropped.items() for d in items]
-    write_text_atomic(path, "".join(rows))
-
-
-def report(split: str, kept: list, dropped: list[Dropped], listing: Path, notes: str = "") -> None:
-    """Log what a split keeps and drops."""
-    hours = sum(c.duration for c in kept) / 3600
-    logging.info("%s: kept %d utterances, %.2f h%s; dropped %d", split, len(kept), hours, notes, len(dropped))
-    for reason, count in Counter(d.reason for d in dropped).most_common():
-        example = next(d for d in dropped if d.reason == reason)
-        logging.info("%s:   %d %s, for example %s (all in %s)", split, count, reason, example.id, listing)
+def describe_audio(cuts: list[MonoCut]) -> str:
+    """How many recordings are not 16 kHz mono files, and what is made of them."""
+    resampled = sum(any(type(t).__name__ == "Resample" for t in cut.recording.transforms or []) for cut in cuts)
+    mixed = sum(is_mean(cut.recording) for cut in cuts)
+    notes = [f"{resampled} resampled to 16 kHz"] * bool(resampled) + [f"{mixed} of more than one channel, whose mean is taken"] * bool(mixed)
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def prepare(config: Config, arguments: Namespace) -> None:
@@ -135,9 +123,7 @@ def prepare(config: Config, arguments: Namespace) -> None:
             problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
             dropped += problems.values()
             cuts = [c for c in cuts if c.id not in problems]
-        resampled = sum(c.recording.sampling_rate != SAMPLE_RATE or bool(c.recording.transforms) for c in cuts)
-        notes = f" ({resampled} resampled to 16 kHz)" if resampled else ""
-        report(split, cuts, dropped, listing, notes)
+        report(split, cuts, dropped, listing, describe_audio(cuts))
         all_dropped[split] = dropped
         write_dropped(listing, all_dropped)
         if not cuts:

@@ -1,5 +1,6 @@
 """The embedded corpus: synthetic speech by espeak-ng, written in LibriSpeech layout. Deterministic from its seed."""
 
+import io
 import multiprocessing
 import random
 import sys
@@ -15,6 +16,7 @@ from torchaudio.functional import resample
 from egs.librispeech.todm.config import SyntheticConfig
 from local.espeak import speak, used
 from local.sentences import distinct_sentences
+from utils.files import atomic_path, write_text_atomic
 from utils.progress import progress
 
 SAMPLE_RATE = 16000
@@ -90,15 +92,14 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
     for split, name in splits.items():
         for i, voice in enumerate(voices[split]):
             texts = sentences[split][i :: len(voices[split])]
-            tasks.append((config, voice, texts, root / name / str(voice.speaker) / "1"))
+            tasks.append((split, (config, voice, texts, root / name / str(voice.speaker) / "1")))
     hours = dict.fromkeys(splits, 0.0)
-    names = {name: split for split, name in splits.items()}
     # espeak-ng keeps state from one utterance to the next: a fresh process for every voice makes the corpus depend on
     # the seed alone, not on which process speaks which voice.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" and not used() else "spawn")
-    with context.Pool(jobs, maxtasksperchild=1) as pool, progress(total=sum(len(t[2]) for t in tasks), unit="utt", desc="espeak-ng") as bar:
-        for task, seconds in zip(tasks, pool.imap(_write_speaker, tasks)):
-            hours[names[task[3].parent.parent.name]] += seconds / 3600
+    with context.Pool(jobs, maxtasksperchild=1) as pool, progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
+        for (split, task), seconds in zip(tasks, pool.imap(_write_speaker, [task for _, task in tasks])):
+            hours[split] += seconds / 3600
             bar.update(len(task[2]))
     _write_speakers(root, {splits[s]: voices[s] for s in splits})
     return hours
@@ -111,10 +112,13 @@ def _write_speaker(task: tuple[SyntheticConfig, Voice, list[str], Path]) -> floa
     lines, seconds = [], 0.0
     for i, (text, samples) in enumerate(zip(texts, _utterances(config, voice, texts))):
         name = f"{voice.speaker}-1-{i:04d}"
-        soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
+        encoded = io.BytesIO()  # libsndfile does not say why a file could not be written
+        soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        with atomic_path(folder / f"{name}.flac") as path:
+            path.write_bytes(encoded.getvalue())
         lines.append(f"{name} {text}\n")
         seconds += len(samples) / SAMPLE_RATE
-    (folder / f"{voice.speaker}-1.trans.txt").write_text("".join(lines))
+    write_text_atomic(folder / f"{voice.speaker}-1.trans.txt", "".join(lines))
     return seconds
 
 
@@ -145,4 +149,4 @@ def _write_speakers(root: Path, voices: dict[str, list[Voice]]) -> None:
     for name, speakers in voices.items():
         for v in speakers:
             lines.append(f"{v.speaker} | {name} | {v.accent}+{v.variant}, {v.pitch}, {v.rate}\n")
-    (root / "SPEAKERS.TXT").write_text("".join(lines))
+    write_text_atomic(root / "SPEAKERS.TXT", "".join(lines))

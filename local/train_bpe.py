@@ -1,8 +1,8 @@
 """Stage 3: trains SentencePiece on the train transcripts, writes tokens.txt, and drops what has too few frames for its tokens."""
 
+import io
 import logging
 import re
-import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,41 +12,90 @@ from lhotse import CutSet, MonoCut
 from egs.librispeech.todm.config import BpeConfig, Config
 from egs.librispeech.todm.frontend import subsampled_length
 from egs.librispeech.todm.stages import stage_main
-from local.prepare_manifests import Dropped, report, write_dropped
-from utils.files import atomic_path, write_text_atomic
+from local.dropped import Dropped, report, write_dropped
+from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
 from utils.stages import StageError
-from utils.tokens import Tokenizer
+from utils.tokens import SPECIAL, UNK, Tokenizer
 
 FRAMES_PER_SECOND = 100
+RESERVED = "\u2585"  # SentencePiece's own sign for what it does not know
 
 
 def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
-    """Train SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2.
+    """Train SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2, and write bpe.model, tokens.txt and transcript.txt.
+
+    Texts are taken as they are: stage 1 has normalised them.  Where they do not allow as many pieces as ``bpe.vocab_size``, there
+    are as many as they allow, with a warning.
 
     Raises:
-      StageError: the transcripts are too few for the vocabulary.
+      StageError: the vocabulary has not even room for every character.
     """
-    lang.mkdir(parents=True, exist_ok=True)
-    with atomic_path(lang / "transcript.txt") as path:
-        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    prefix = lang / "unfinished"
+    write_text_atomic(lang / "transcript.txt", "\n".join(texts) + "\n")
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(lang / "transcript.txt"), model_prefix=str(prefix), vocab_size=config.vocab_size,
-            model_type=config.model_type, character_coverage=1.0, input_sentence_size=100_000_000,
-            user_defined_symbols=["<blk>", "<sos/eos>"], unk_id=2, bos_id=-1, eos_id=-1, minloglevel=2,
-        )
-    except (RuntimeError, OSError) as error:
-        limit = re.search(r"(?:<=|at least|least) (\d+)", str(error))
-        hint = f" (SentencePiece's bound is {limit.group(1)})" if limit else ""
-        raise StageError(
-            f"bpe.vocab_size={config.vocab_size} does not fit the {len(texts)} train transcripts{hint}; change it. SentencePiece said: {error}"
-        ) from error
-    prefix.with_suffix(".vocab").unlink()
-    prefix.with_suffix(".model").replace(lang / "bpe.model")
-    tokenizer = Tokenizer(lang / "bpe.model")
+        model = sentencepiece_model(texts, config, hard_vocab_limit=True)
+    except (RuntimeError, OSError) as first:
+        try:
+            model = sentencepiece_model(texts, config, hard_vocab_limit=False)
+        except (RuntimeError, OSError) as error:
+            limit = re.search(r"(?:<=|at least|least|\d vs) (\d+)", str(error))
+            hint = f" (SentencePiece's bound is {limit.group(1)})" if limit else ""
+            raise StageError(f"bpe.vocab_size={config.vocab_size} does not fit the {len(texts)} train transcripts{hint}; change it. "
+                             f"SentencePiece said: {error}") from first
+        logging.warning("bpe.vocab_size=%d is more than the %d train transcripts allow: SentencePiece has made %d tokens, and the model will "
+                        "have as many", config.vocab_size, len(texts), Tokenizer(model).vocab_size)
+    with atomic_path(lang / "bpe.model") as path:
+        path.write_bytes(model)
+    tokenizer = Tokenizer(model)
     write_text_atomic(lang / "tokens.txt", "".join(f"{s} {i}\n" for i, s in enumerate(tokenizer.symbols)))
     return tokenizer
+
+
+def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: bool) -> bytes:
+    """A model file's content, trained in memory: SentencePiece itself does not say when a disk is full."""
+    model = io.BytesIO()
+    texts = [trainable(text) for text in texts]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, vocab_size=config.vocab_size, hard_vocab_limit=hard_vocab_limit,
+        model_type=config.model_type, character_coverage=1.0, input_sentence_size=100_000_000, normalization_rule_name="identity",
+        max_sentence_length=max([4192, *(len(text.encode()) for text in texts)]),  # a longer text would be left out
+        control_symbols=SPECIAL[:2], unk_id=2, bos_id=-1, eos_id=-1, minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def trainable(text: str) -> str:
+    """A text as SentencePiece may see it when it trains.
+
+    It would take ``<blk>`` in a text for the symbol and leave its characters out of the vocabulary, and a text with U+2585 as a whole.
+    Encoding has no such exceptions: control symbols are never found in a text.
+    """
+    for symbol in SPECIAL:
+        text = text.replace(symbol, f"{symbol[0]} {symbol[1:]}")
+    return text.replace(RESERVED, " ")
+
+
+def unknown_characters(cuts: list[MonoCut], tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """The characters of some utterances that the tokenizer lacks, and the ids of the utterances that have any."""
+    characters, utterances = set(), []
+    known: dict[str, bool] = {}
+    for cut in cuts:
+        text = set(cut.supervisions[0].text)
+        for c in text - known.keys():
+            known[c] = UNK not in tokenizer.encode(c)
+        if lacking := {c for c in text if not known[c]}:
+            characters |= lacking
+            utterances.append(cut.id)
+    return sorted(characters), utterances
+
+
+def warn_of_unknown(split: str, cuts: list[MonoCut], tokenizer: Tokenizer) -> None:
+    """Warn of characters that can never be recognised, because no transcript of train has them."""
+    characters, utterances = unknown_characters(cuts, tokenizer)
+    if characters:
+        text = next(c.supervisions[0].text for c in cuts if c.id == utterances[0])
+        shown = " ".join(f"{c} (U+{ord(c):04X})" for c in characters[:20]) + (" ..." if len(characters) > 20 else "")
+        logging.warning("%s: the BPE model has no token for %d characters (train lacks them), so that they can not be recognised: %s. "
+                        "They are in %d of %d utterances and count as errors there, for example %s: %s", split, len(characters), shown, len(utterances), len(cuts), utterances[0], text)
 
 
 def token_problem(cut: MonoCut, tokenizer: Tokenizer) -> Dropped | None:
@@ -78,11 +127,12 @@ def main(config: Config, arguments: Namespace) -> None:
             if not everything:
                 raise StageError(f"every utterance of {split} has too few frames for its tokens: a smaller bpe.vocab_size makes more tokens")
         report(split, everything, dropped[split], listing)
+        warn_of_unknown(split, everything, tokenizer)
         with atomic_path(config.data_dir / "cuts" / f"{split}.jsonl.gz") as path:
             CutSet.from_cuts(everything).to_file(path)
     write_dropped(listing, dropped)
     # Training reads one folder, so that an experiment can be moved to another machine with it.
-    shutil.copyfile(features / "statistics.json", config.data_dir / "cuts" / "statistics.json")
+    write_json_atomic(config.data_dir / "cuts" / "statistics.json", read_json(features / "statistics.json"))
 
 
 if __name__ == "__main__":

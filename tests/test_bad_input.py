@@ -88,11 +88,6 @@ def test_an_utterance_too_short_for_its_tokens_is_dropped(tmp_path):
     assert token_problem(cuts[1], tokenizer) is None
 
 
-def test_a_vocabulary_too_large_names_the_key(tmp_path):
-    with pytest.raises(StageError, match="bpe.vocab_size=500"):
-        train_bpe(["ONE TWO"], Config().bpe, tmp_path)
-
-
 @pytest.mark.parametrize("arguments, message", [
     (["data.root=/nowhere"], "data.root=/nowhere is not a folder"),
     (["data.root=tests"], "has no folder train, dev, test"),

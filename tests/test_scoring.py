@@ -4,7 +4,7 @@ from collections import Counter
 import kaldialign
 import pytest
 
-from utils.scoring import Errors, score, write_errs, write_recogs
+from utils.scoring import GAP, Errors, score, write_errs, write_recogs
 
 REFERENCES = {"u2": "the cat sat on the mat", "u1": "a b c", "u3": "yes"}
 HYPOTHESES = {"u1": "a x c d", "u2": "the cat on the mat", "u3": "yes"}
@@ -18,6 +18,13 @@ HYPOTHESES = {"u1": "a x c d", "u2": "the cat on the mat", "u3": "yes"}
     ("a b c", "", 0, 0, 3),
     ("", "a b", 0, 2, 0),
     ("a  b", " a b ", 0, 0, 0),
+    ("*", "*", 0, 0, 0),
+    ("five * six", "five * six", 0, 0, 0),
+    ("* a", "a", 0, 0, 1),
+    ("a", "a *", 0, 1, 0),
+    ("* b", "c b", 1, 0, 0),
+    ("a b", "* b", 1, 0, 0),
+    ("-", "- **", 0, 1, 0),
 ])
 def test_counts_by_hand(reference, hypothesis, substitutions, insertions, deletions):
     errors = score({"u": reference}, {"u": hypothesis})
@@ -30,7 +37,7 @@ def test_counts_and_rate_of_a_set():
     errors = score(REFERENCES, HYPOTHESES)
     assert errors.counts() == {"wer": 30.0, "substitutions": 1, "insertions": 1, "deletions": 1, "words": 10}
     wrong = Counter({pair: n for pair, n in errors.pairs.items() if pair[0] != pair[1]})
-    assert wrong == {("b", "x"): 1, ("*", "d"): 1, ("sat", "*"): 1}
+    assert wrong == {("b", "x"): 1, (GAP, "d"): 1, ("sat", GAP): 1}
 
 
 def test_totals_are_edit_distances():
@@ -73,6 +80,17 @@ def test_errs_file(tmp_path):
         "INSERTIONS: count hyp",
         "1\td",
     ]
+
+
+def test_errs_file_with_asterisks_as_words(tmp_path):
+    """A gap is shown as an asterisk, as icefall does; a word that is one is not counted as a gap."""
+    references, hypotheses = {"a": "two * two", "b": "*", "c": "x"}, {"a": "two * two", "b": "y", "c": "x *"}
+    write_errs(tmp_path / "errs", "t", score(references, hypotheses), references, hypotheses)
+    lines = (tmp_path / "errs").read_text().splitlines()
+    assert lines[0] == "%WER of t: 40.00 [2 / 5, 1 ins, 0 del, 1 sub]"
+    assert lines[3:6] == ["a:\ttwo * two", "b:\t(*->y)", "c:\tx (*->*)"]
+    assert lines[lines.index("SUBSTITUTIONS: count ref -> hyp") + 1] == "1\t* -> y"
+    assert lines[lines.index("INSERTIONS: count hyp") + 1] == "1\t*"
 
 
 def test_most_frequent_errors_come_first(tmp_path):

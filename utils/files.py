@@ -1,32 +1,86 @@
-"""Writing files so that a killed process never leaves half of one behind."""
+"""Writing files so that a killed process or a full disk never leaves half of one behind."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # that only writing can have
+
+
+class WriteError(OSError):
+    """A file can not be written; ``filename`` names it, ``strerror`` says why."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends without an exception."""
+    """A temporary path beside ``path`` that replaces it when the block ends without an exception.
+
+    Raises:
+      WriteError: the disk is full or read-only, a limit or a permission is in the way; ``path`` is as it was.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix="".join(path.suffixes))
-    os.close(handle)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix="".join(path.suffixes))
+        os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """What fails in writing ``path`` (as ``temporary``) becomes a WriteError that names it; other errors stay what they are."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        failure = error if isinstance(error, OSError) and error.errno else None
+        if failure is None and temporary is not None:
+            failure = growth_error(temporary)  # libraries in C++ do not tell a full disk from anything else
+        if failure is None or temporary is not None and failure.filename not in (None, str(temporary), temporary):
+            raise
+        raise WriteError(failure.errno, failure.strerror, str(path)) from error
+
+
+def growth_error(path: Path) -> OSError | None:
+    """Why a file can not be made longer, if it can not."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def describe(error: OSError, folder: Path) -> str:
+    """An error of the file system in a sentence: which file (``folder``: where it is, if the error does not say), why, and the space left."""
+    path = Path(error.filename if isinstance(error.filename, str) else folder)
+    if not isinstance(error, WriteError) and error.errno not in WRITE_ERRORS:
+        return f"{path}: {error.strerror or error}"
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    limit = "; a limit on the size of files is set (`ulimit -f`)" if error.errno == errno.EFBIG else ""
+    return (f"{path} can not be written: {error.strerror}{limit}. {shutil.disk_usage(there).free / 2**30:.2f} GiB are free there. "
+            "When that is mended, the same command goes on")
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -8,7 +8,7 @@ import kaldialign
 
 from utils.files import write_text_atomic
 
-GAP = "*"  # what stands for a missing word in an alignment; no word of a transcript is only this
+GAP = " "  # what stands for a missing word in an alignment: no word has a space
 
 
 @dataclass
@@ -39,6 +39,11 @@ class Errors:
 def align(reference: list[str], hypothesis: list[str]) -> list[tuple[str, str]]:
     """Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion."""
     return kaldialign.align(reference, hypothesis, GAP)
+
+
+def shown(word: str) -> str:
+    """A word of an alignment as icefall's files have it: ``*`` for a missing one."""
+    return "*" if word == GAP else word
 
 
 def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
@@ -82,7 +87,7 @@ def write_errs(path: Path, title: str, errors: Errors, references: dict[str, str
              "PER-UTT DETAILS: (ref->hyp) marks an error"]
     for name in sorted(references):
         aligned = align(references[name].split(), hypotheses[name].split())
-        lines.append(f"{name}:\t" + " ".join(r if r == h else f"({r}->{h})" for r, h in aligned))
+        lines.append(f"{name}:\t" + " ".join(r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned))
     common = errors.pairs.most_common()
     lines += ["", "SUBSTITUTIONS: count ref -> hyp"]
     lines += [f"{n}\t{r} -> {h}" for (r, h), n in common if r != h and GAP not in (r, h)]

@@ -1,6 +1,29 @@
-"""Small helpers for messages, names and tables."""
+"""Small helpers for transcripts, messages, names and tables."""
 
 import re
+import unicodedata
+
+# What is not seen: format characters (zero-width ones, byte-order marks, directions, soft hyphens), variation selectors, fillers.
+_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_UNSEEN_PATTERN = re.compile(f"[{_UNSEEN}]")
+SENTENCEPIECE_SPACE = "\u2581"  # stands for a space in SentencePiece, so that no text can have both
+
+
+def visible(text: str) -> str:
+    """A text without control characters and characters that nobody sees; white space stays as it is."""
+    if text.isascii() and text.isprintable():
+        return text
+    kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+    return _UNSEEN_PATTERN.sub("", "".join(kept))
+
+
+def normalise_transcript(text: str) -> str:
+    """A transcript as it is trained on and scored: what is seen of it, in NFKC, words apart by one space.
+
+    Normalising it again changes nothing.  Stage 1 does this once; nothing behind it (SentencePiece, scoring) normalises.
+    """
+    text = unicodedata.normalize("NFKC", visible(text)).replace(SENTENCEPIECE_SPACE, " ")
+    return " ".join(visible(text).split())
 
 
 def file_name(text: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import sentencepiece
 
 BLANK, SOS_EOS, UNK = 0, 1, 2
+SPECIAL = ["<blk>", "<sos/eos>", "<unk>"]
 
 
 class Tokenizer:
@@ -15,7 +16,7 @@ class Tokenizer:
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.Load(model_proto=model if isinstance(model, bytes) else Path(model).read_bytes())
         symbols = [self._processor.IdToPiece(i) for i in range(3)]
-        if symbols != ["<blk>", "<sos/eos>", "<unk>"]:
+        if symbols != SPECIAL:
             raise ValueError(f"the BPE model's first tokens are {symbols}, not <blk>, <sos/eos>, <unk>; stage 3 makes one that fits")
 
     @property
@@ -32,7 +33,8 @@ class Tokenizer:
         return self._processor.serialized_model_proto()
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.EncodeAsIds(text)
+        """Ids of a text, none of them of <blk> or <sos/eos>: models of earlier versions find those in texts that spell them."""
+        return [t if t > SOS_EOS else UNK for t in self._processor.EncodeAsIds(text)]
 
     def decode(self, tokens: list[int]) -> str:
         return self._processor.DecodeIds([t for t in tokens if t > SOS_EOS])

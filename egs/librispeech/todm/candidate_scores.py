@@ -99,8 +99,8 @@ class CandidateScores:
             references, hypotheses = {}, {}
             for split in self.config.data.dev:
                 found = decode_split(self.experiment, self.config, subnet, split, "greedy", self.device)
-                references |= found[0]
-                hypotheses |= found[1]
+                for whole, part in zip((references, hypotheses), found):
+                    whole.update({f"{name} in {split}": text for name, text in part.items()})
             self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
             self.computed["wer"] += 1
         return self.cache.get("wer", subnet)

@@ -4,21 +4,27 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from lhotse import CutSet
+from lhotse.audio.utils import AudioLoadingError
 from lhotse.cut import Cut
 from lhotse.dataset import CutMix, DynamicBucketingSampler, K2SpeechRecognitionDataset, SimpleCutSampler, SpecAugment
 from lhotse.dataset.input_strategies import OnTheFlyFeatures, PrecomputedFeatures
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from egs.librispeech.todm.config import Config
+from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
 from utils.interrupts import leave_group
 from utils.stages import StageError
+from utils.text import first_line
 
+ESTIMATED_FROM = 10_000  # utterances, lhotse's own default
 # The cuts are in memory on purpose: they are filtered, counted and sorted.
 warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly read CutSet")
 
@@ -59,8 +65,12 @@ class BatchDataset(Dataset):
             input_transforms=_spec_augment(config) if train else [],
         )
 
-    def __getitem__(self, cuts: CutSet) -> Batch:
-        got = self.inner[cuts]
+    def __getitem__(self, cuts: CutSet) -> "Batch | Unreadable":
+        try:
+            got = self.inner[cuts]
+        except (AudioLoadingError, OSError) as error:
+            return Unreadable(f"audio or features of {' or '.join(sorted(c.id for c in cuts)[:5])} can not be read: {first_line(error)}. Stages 1 "
+                              "and 2 could read them; if files have changed since, stage 1 with --force looks at all of them again")
         supervisions = got["supervisions"]
         order = supervisions["sequence_idx"].argsort()
         return Batch(
@@ -71,12 +81,32 @@ class BatchDataset(Dataset):
         )
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a batch that could not be read: a worker can not raise an error without a traceback."""
+
+    message: str
+
+
+class BatchLoader(DataLoader):
+    """A loader that ends with a StageError where a batch can not be read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(_readable, super().__iter__())
+
+
+def _readable(batch: Batch | Unreadable) -> Batch:
+    if isinstance(batch, Unreadable):
+        raise StageError(batch.message)
+    return batch
+
+
 def _input_strategy(config: Config):
     if not config.features.on_the_fly:
         return PrecomputedFeatures()
     from local.compute_features import make_extractor
 
-    return OnTheFlyFeatures(make_extractor(config.features), fault_tolerant=True)
+    return OnTheFlyFeatures(make_extractor(config.features))  # not fault_tolerant: what can not be read would vanish
 
 
 class GlobalRandom(random.Random):
@@ -124,7 +154,7 @@ class ResumableSampler(Sampler):
 
 
 def load_cuts(config: Config, splits: list[str]) -> CutSet:
-    """The cuts of some splits, together.
+    """The cuts of some splits, together. An id that several of them have is ``ID in SPLIT`` in all but the first.
 
     Raises:
       StageError: stage 3 has not written them.
@@ -133,7 +163,12 @@ def load_cuts(config: Config, splits: list[str]) -> CutSet:
     missing = [str(p) for p in paths if not p.is_file()]
     if missing:
         raise StageError(f"{', '.join(missing)} is missing; stage 3 makes it: ./run.sh --stage 0 --stop-stage 3")
-    return CutSet.from_cuts(cut for path in paths for cut in CutSet.from_file(path))
+    cuts: dict[str, Cut] = {}
+    for split, path in zip(splits, paths):
+        for cut in CutSet.from_file(path):
+            cut = cut.with_id(f"{cut.id} in {split}") if cut.id in cuts else cut
+            cuts[cut.id] = cut
+    return CutSet.from_cuts(cuts.values())
 
 
 def _start_worker(worker: int) -> None:
@@ -143,21 +178,28 @@ def _start_worker(worker: int) -> None:
     np.random.seed(seed)
 
 
-def _loader(config: Config, dataset: Dataset, sampler) -> DataLoader:
+def _loader(config: Config, dataset: Dataset, sampler) -> BatchLoader:
     workers = config.data.num_workers
-    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers, persistent_workers=False,
+    return BatchLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers, persistent_workers=False,
                       worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available())
 
 
 def train_loader(config: Config, rank: int = 0, world_size: int = 1) -> tuple[DataLoader, ResumableSampler]:
     """Shuffled, bucketed by duration, at most ``data.max_duration`` seconds a batch."""
     cuts = load_cuts(config, config.data.train)
-    buckets = max(1, min(config.data.num_buckets, len(cuts) // 4))
     sampler = ResumableSampler(DynamicBucketingSampler(
-        cuts, max_duration=config.data.max_duration, shuffle=True, num_buckets=buckets, seed=config.train.seed,
-        rank=rank, world_size=world_size,
+        cuts, max_duration=config.data.max_duration, shuffle=True, duration_bins=duration_bins(cuts, config.data.num_buckets),
+        seed=config.train.seed, rank=rank, world_size=world_size,
     ))
     return _loader(config, BatchDataset(config, train=True), sampler), sampler
+
+
+def duration_bins(cuts: CutSet, buckets: int) -> list[float]:
+    """The durations at which a new bucket begins. Few utterances have few buckets, at least four in each, and may have one alone."""
+    buckets = min(buckets, len(cuts) // 4)
+    bins = estimate_duration_buckets(islice(cuts, ESTIMATED_FROM), buckets) if buckets > 1 else []
+    # lhotse takes the mean of the list, which must not be empty: a second bucket that stays so.
+    return bins or [max(cut.duration for cut in cuts) + 1]
 
 
 def eval_loader(config: Config, splits: list[str], max_duration: float, keep: Callable[[Cut], bool] = lambda cut: True) -> DataLoader:

@@ -12,6 +12,8 @@ from pathlib import Path
 from egs.librispeech.todm.config import CONFS, LEARNED, Config, load
 from utils import config as configuration
 from utils.config import ConfigError
+from utils.files import WRITE_ERRORS
+from utils.files import describe as describe_error
 from utils.interrupts import Stopped
 from utils.locks import FolderBusy, FolderLock
 from utils.processes import end_workers, handle_stops, signal_when_parent_dies
@@ -55,7 +57,7 @@ STAGES = StageTable((
           "the corpus", "{data}/manifests, {data}/dropped.tsv", "data", ("manifests", "dropped.tsv"),
           content_keys=(*OTHER_SETS, "data.verify_audio")),
     Stage(2, "features", ("features", "data.speed_perturb", "data.musan"), (1,),
-          "{data}/manifests", "{data}/features (audio to features, and their mean and deviation)", "data", ("features",)),
+          "{data}/manifests", "{data}/features (audio to features, and their mean and deviation), {data}/dropped-features.tsv", "data", ("features",)),
     Stage(3, "BPE", ("bpe",), (2,),
           "{data}/features", "{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)", "data",
           ("lang/bpe.model", "lang/tokens.txt", "cuts")),
@@ -122,6 +124,7 @@ def setup_logging(log_file: Path | None = None) -> None:
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    logging.raiseExceptions = False  # a full disk prints no traceback for every line that a log file can not take
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True)
 
 
@@ -131,10 +134,12 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
     setup_logging()
     if "LOCAL_RANK" in os.environ:
         signal_when_parent_dies(signal.SIGKILL)  # ranks follow torchrun, which ends gently when run.sh is killed
+    folder = Path()
     try:
         handle_stops(_stop)
         config = load(arguments.conf, arguments.overrides)
         stage_runner = runner(config, [arguments.conf, *arguments.overrides])
+        folder = stage_runner.folders[STAGES[number].folder]
         if int(os.environ.get("RANK", "0")) == 0:
             locks = folder_locks(config, number, os.environ.get("TODM_COMMAND") or shlex.join(sys.argv))  # held until the process ends
             stage_runner.run(number, lambda: action(config, arguments), arguments.force)
@@ -143,6 +148,11 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
             action(config, arguments)  # the first rank alone writes stamps
     except (ConfigError, StageError, FolderBusy) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a missing permission; what names no file and is nothing of the kind is a fault of ours
+        if error.filename is None and error.errno not in WRITE_ERRORS:
+            raise
+        print(f"\nERROR: stage {number}: {describe_error(error, folder)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
