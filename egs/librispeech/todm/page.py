@@ -33,6 +33,10 @@ class Block:
     heads: list[bool]
     ffn: list[bool]
 
+    @property
+    def kept(self) -> bool:
+        return any(self.heads) or any(self.ffn)
+
 
 @dataclass(frozen=True)
 class Net:
