@@ -7,12 +7,12 @@ import datetime
 import logging
 import math
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from egs.librispeech.todm import page_plots
 from egs.librispeech.todm.config import LEARNED, Config, load
-from egs.librispeech.todm.page_utterances import Findings, find_errors
+from egs.librispeech.todm.page_utterances import Findings, find_errors, visible
 from egs.librispeech.todm.stages import parse_arguments, setup_logging
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.summary import PAGE, Command, deployed_names, deployed_rows, dev_errors, next_commands, read_results
@@ -117,8 +117,8 @@ class Page:
     findings: Findings
     export: Export | None
     commands: list[Command]
-    plots: dict[str, dict] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    plots: dict[str, dict]
+    notes: dict[str, str]
 
     @property
     def deployed(self) -> list[Net]:
@@ -154,13 +154,13 @@ def collect(config: Config, conf_argument: str) -> Page:
     deployed = [net for net in nets if net.deployed]
     splits = list({r["split"]: Split(r["split"], r["role"], r["utterances"], r["words"], r["audio_seconds"]) for r in run["results"]}.values())
     table = make_rows(run["results"], nets, splits)
-    page = Page(
-        run, conf, str(exp), datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"), nets,
+    export = find_export(exp, run)
+    plots, notes = find_plots(exp, conf, run, {net.name: number for number, net in enumerate(nets)}, export)
+    return Page(
+        run=run, conf=conf, exp=str(exp), made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"), nets=nets,
         best=min(deployed, key=lambda net: dev_errors(rows, net.name)), smallest=deployed[-1], method=rows[0]["method"],
-        splits=splits, rows=table, lowest=[min((r.wers[i] for r in table if r.wers[i] is not None), default=None) for i in range(len(splits))],
-        findings=find_errors(config, rows), export=find_export(exp, run), commands=next_commands(config, conf_argument, run))
-    add_plots(page, config)
-    return page
+        splits=splits, rows=table, lowest=[min((r.wers[i] for r in table if page_plots.finite(r.wers[i]) is not None), default=None) for i in range(len(splits))],
+        findings=find_errors(config, rows), export=export, commands=next_commands(config, conf_argument, run), plots=plots, notes=notes)
 
 
 def trained_conf(config: Config) -> Config:
@@ -220,27 +220,31 @@ def read_part(path: Path) -> dict | None:
         return None
 
 
-def add_plots(page: Page, config: Config) -> None:
-    """The pictures for which there is something to draw, and notes where something is missing."""
-    exp = config.exp_dir
-    page.plots["wer"] = page_plots.draw_subnets(page.run["results"], {net.name: i for i, net in enumerate(page.nets)})
+def find_plots(exp: Path, conf: Config, run: dict, numbers: dict[str, int], export: Export | None) -> tuple[dict[str, dict], dict[str, str]]:
+    """The pictures for which there is something to draw, and notes where something is missing.
+
+    Args:
+      numbers: of the nets on the page, by name.
+    """
+    plots, notes = {"wer": page_plots.draw_subnets(run["results"], numbers)}, {}
     if curves := page_plots.draw_curves(exp / "tensorboard"):
-        page.plots["curves"] = curves
+        plots["curves"] = curves
     else:
-        page.notes["curves"] = f"No training curves: {exp / 'tensorboard'} holds none. Stage 4 writes them."
+        notes["curves"] = f"No training curves: {exp / 'tensorboard'} holds none. Stage 4 writes them."
     selected = (read_part(exp / "subnets.json") or {}).get("method")
     if selected in SEARCHES:
         if found := read_part(exp / "search" / "search.json"):
-            page.plots |= {"candidates": page_plots.draw_candidates(found), "winners": page_plots.draw_winners(found)}
+            plots |= {"candidates": page_plots.draw_candidates(found), "winners": page_plots.draw_winners(found)}
         else:
-            page.notes["search"] = f"{exp / 'search' / 'search.json'} is missing. Stage 5 writes it."
+            notes["search"] = f"{exp / 'search' / 'search.json'} is missing. Stage 5 writes it."
     if selected in LEARNED:
-        if scores := page_plots.draw_scores(exp, page.conf, page.run["largest"]):
-            page.plots["scores"] = scores
+        if scores := page_plots.draw_scores(exp, conf, run["largest"]):
+            plots["scores"] = scores
         else:
-            page.notes["selection"] = f"No scores over time: {exp / 'selection'} holds none. Stage 4 writes them."
-    if page.export:
-        page.plots["deployed"] = page_plots.draw_deployed(page.export.rows)
+            notes["selection"] = f"No scores over time: {exp / 'selection'} holds none. Stage 4 writes them."
+    if export:
+        plots["deployed"] = page_plots.draw_deployed(export.rows)
+    return plots, notes
 
 
 def render(page: Page) -> str:
@@ -251,7 +255,8 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters |= {"wer": wer, "millions": lambda number: f"{number / 1e6:.2f} M", "thousands": lambda number: f"{number:,}",
-                            "duration": duration}
+                            "duration": duration, "visible": visible, "sentence": lambda text: text[:1].upper() + text[1:]}
+    environment.globals["infinity"] = math.inf
     return environment.get_template("template.html.j2").render(page=page, plotly=get_plotlyjs())
 
 

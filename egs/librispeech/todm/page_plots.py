@@ -25,6 +25,11 @@ def label(text: str) -> str:
     return html.escape(str(text), quote=False)
 
 
+def scatter(name: str, colour: str, points: list[tuple], **style) -> go.Scatter:
+    """A line or a cloud of points, in a colour of the page. ``points``: (x, y); a y that is infinite or unknown is left out."""
+    return go.Scatter(x=[x for x, _ in points], y=[finite(y) for _, y in points], name=label(name), meta={"colour": colour, "name": str(name)}, **style)
+
+
 def pick(items: tuple, number: int):
     return items[number % len(items)]
 
@@ -53,9 +58,9 @@ def draw_subnets(results: list[dict], numbers: dict[str, int]) -> dict:
         rows = sorted((r for r in results if (r["split"], r["method"], r["how"]) == (split, method, how)), key=lambda r: r["encoder_params"])
         name = ", ".join([split, *([f"{method} search"] if len(methods) > 1 else []), *([how] if len(hows) > 1 else [])])
         colour, symbol = pick(COLOURS, splits.index(split)), pick(SYMBOLS, splits.index(split) if len(hows) == 1 else hows.index(how))
-        traces.append(go.Scatter(
-            x=[r["encoder_params"] / 1e6 for r in rows], y=[finite(r["wer"]) for r in rows], name=label(name), mode="lines+markers",
-            customdata=[[numbers[r["name"]], label(r["name"])] for r in rows], meta={"colour": colour},
+        traces.append(scatter(
+            name, colour, [(r["encoder_params"] / 1e6, r["wer"]) for r in rows], mode="lines+markers",
+            customdata=[[numbers[r["name"]], label(r["name"])] for r in rows],
             marker={"symbol": symbol, "size": 11}, line={"dash": pick(DASHES, methods.index(method)), "width": 2},
             visible=True if method == methods[0] else "legendonly",
             hovertemplate="<b>%{customdata[1]}</b><br>WER %{y:.2f} %<br>%{x:.3f} M encoder parameters"))
@@ -75,13 +80,13 @@ def draw_curves(folder: Path) -> dict | None:
             traces.append(curve(points, f"train, {name} net", NETS[name][0], mode="lines", line={"width": 1, "dash": "dash"}, opacity=0.7, visible="legendonly"))
     if not traces:
         return None
-    return figure(traces, "update", "loss per frame", yaxis_type="log", yaxis_exponentformat="none", yaxis_minorloglabels="none")
+    ticks = [digit * 10.0**power for power in range(-6, 6) for digit in (1, 2, 5)]
+    return figure(traces, "update", "loss per frame", yaxis_type="log", yaxis_tickvals=ticks, yaxis_ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def curve(points: list[tuple[int, float]], name: str, colour: str, **style) -> go.Scatter:
     """A line over updates."""
-    return go.Scatter(x=[u for u, _ in points], y=[finite(v) for _, v in points], name=name, meta={"colour": colour},
-                      hovertemplate="update %{x}<br>loss per frame %{y:.4f}", **style)
+    return scatter(name, colour, points, hovertemplate="update %{x}<br>loss per frame %{y:.4f}", **style)
 
 
 def draw_candidates(found: dict) -> dict:
@@ -89,14 +94,14 @@ def draw_candidates(found: dict) -> dict:
     traces = []
     for i, (how, candidates) in enumerate(found["candidates"].items()):
         shown = thinned(candidates, CANDIDATES)
-        traces.append(go.Scatter(
-            x=[cost for _, cost, _ in shown], y=[finite(loss) for _, _, loss in shown], mode="markers", name=label(f"{how}: {len(candidates):,} candidates"),
-            customdata=[label(net) for net, _, _ in shown], meta={"colour": pick(COLOURS, i)}, opacity=0.55 if how != "uniform" else 1,
+        traces.append(scatter(
+            f"{how}: {len(candidates):,} candidates", pick(COLOURS, i), [(cost, loss) for _, cost, loss in shown], mode="markers",
+            customdata=[label(net) for net, _, _ in shown], opacity=0.55 if how != "uniform" else 1,
             marker={"size": 5 if how != "uniform" else 11, "symbol": pick(SYMBOLS, i)},
-            hovertemplate="loss %{y:.4f}<br>cost %{x:,.4~g}<br>%{customdata}"))
+            hovertemplate="loss %{y:.4f}<br>cost %{x:,.4~r}<br>%{customdata}"))
     front = sorted(found["front"], key=lambda point: point[1])
-    traces.append(go.Scatter(x=[p[1] for p in front], y=[finite(p[2]) for p in front], mode="lines", name="front: nothing is better for less",
-                             meta={"colour": "--ink"}, line={"width": 1.5, "shape": "hv"}, hoverinfo="skip"))
+    traces.append(scatter("front: nothing is better for less", "--ink", [(cost, loss) for _, cost, loss in front], mode="lines",
+                          line={"width": 1.5, "shape": "hv"}, hoverinfo="skip"))
     losses = [p[2] for p in front if finite(p[2]) is not None]
     span = (max(losses) - min(losses) or abs(max(losses)) * 0.1 or 1) if losses else 1
     bounds = [min(losses) - 0.08 * span, max(losses) + 0.5 * span] if losses else None  # the worst candidates would flatten the rest
@@ -109,11 +114,11 @@ def draw_winners(found: dict) -> dict:
     traces = []
     for i, (how, entries) in enumerate(found["chosen"].items()):
         rows = sorted(entries, key=lambda entry: entry["cost"])
-        traces.append(go.Scatter(
-            x=[e["cost"] for e in rows], y=[finite(e["dev_score"]) for e in rows], mode="lines+markers", name=label(how), meta={"colour": pick(COLOURS, i)},
+        traces.append(scatter(
+            how, pick(COLOURS, i), [(e["cost"], e["dev_score"]) for e in rows], mode="lines+markers",
             customdata=[[label(e["name"]), label(e["budget"])] for e in rows], marker={"symbol": pick(SYMBOLS, i), "size": 10},
             line={"dash": pick(DASHES, i), "width": 2},
-            hovertemplate="<b>%{customdata[0]}</b> for budget %{customdata[1]}<br>WER %{y:.2f} % on dev<br>cost %{x:,.4~g}"))
+            hovertemplate="<b>%{customdata[0]}</b> for budget %{customdata[1]}<br>WER %{y:.2f} % on dev<br>cost %{x:,.4~r}"))
     return figure(traces, label(found["cost_unit"]), "WER (%) on dev")
 
 
@@ -122,9 +127,9 @@ def draw_deployed(rows: list) -> dict:
     traces = []
     for i, (mode, precision) in enumerate(dict.fromkeys((r.mode, r.precision) for r in rows)):
         mine = sorted((r for r in rows if (r.mode, r.precision) == (mode, precision)), key=lambda r: r.real_time_factor)
-        traces.append(go.Scatter(
-            x=[r.real_time_factor for r in mine], y=[finite(r.wers[-1]) for r in mine], mode="lines+markers", name=label(f"{mode}, {precision}"),
-            customdata=[label(r.name) for r in mine], meta={"colour": pick(COLOURS, i)}, marker={"symbol": pick(SYMBOLS, i), "size": 10},
+        traces.append(scatter(
+            f"{mode}, {precision}", pick(COLOURS, i), [(r.real_time_factor, r.wers[-1]) for r in mine], mode="lines+markers",
+            customdata=[label(r.name) for r in mine], marker={"symbol": pick(SYMBOLS, i), "size": 10},
             line={"dash": pick(DASHES, i), "width": 2}, hovertemplate="<b>%{customdata}</b><br>WER %{y:.2f} %<br>real-time factor %{x:.4f}"))
     return figure(traces, "real-time factor on one thread", "WER (%)", yaxis_rangemode="tozero", xaxis_rangemode="tozero")
 
@@ -138,13 +143,12 @@ def draw_scores(exp: Path, conf: Config, largest: str) -> dict | None:
         return None
     units = [(i + 1, kind, part) for i, block in enumerate(Subnet.parse(largest).blocks) for kind, parts in (("SSM", block.heads), ("FFN", block.ffn))
              for part in (parts if conf.learn.granularity == "component" else parts[:1])]
-    rows, seen, traces = thinned(list(zip(updates, scores)), UNIT_POINTS), set(), []
+    rows, traces = thinned(list(zip(updates, scores)), UNIT_POINTS), []
     for number in range(len(scores[0])):
         block, kind, part = units[number] if len(units) == len(scores[0]) else ("?", "unit", number)
         name = f"block {block}, {kind}" + (f" {part}" if conf.learn.granularity == "component" else "")
-        traces.append(go.Scatter(
-            x=[u for u, _ in rows], y=[finite(s[number]) for _, s in rows], mode="lines", name={"SSM": "state space heads", "FFN": "feed-forward chunks"}.get(kind, kind),
-            legendgroup=kind, showlegend=kind not in seen, meta={"colour": "--c1" if kind == "SSM" else "--c2"}, opacity=0.6,
+        traces.append(scatter(
+            {"SSM": "state space modules", "FFN": "feed-forward nets"}.get(kind, kind), "--c3" if kind == "SSM" else "--c5",
+            [(u, s[number]) for u, s in rows], mode="lines", legendgroup=kind, opacity=0.6,
             line={"width": 1, "dash": "solid" if kind == "SSM" else "dash"}, hovertemplate=f"{name}<br>update %{{x}}<br>score %{{y:.3f}}<extra></extra>"))
-        seen.add(kind)
     return figure(traces, "update", "score")

@@ -16,7 +16,7 @@ COMMON = 10            # rows of each table of frequent errors
 WORST = 20             # utterances
 MOST_SIZES = 8         # shown per utterance; of more, some evenly spaced
 MOST_WORDS = 120       # of an utterance that are shown
-LINE_CHARACTERS = 84   # of an aligned line, after which the next begins
+LINE_CHARACTERS = 76   # of an aligned line, after which the next begins
 AUDIO_BYTES = 2_000_000  # of all utterances together, before base64 makes a third more of it
 AUDIO_SECONDS = 60.0   # of an utterance
 AUDIO_FORMATS = {"MP3": "audio/mpeg", "OGG": "audio/ogg", "FLAC": "audio/flac"}  # the first that libsndfile can write
@@ -163,7 +163,7 @@ def describe(split: str, name: str, by_size: dict[str, Pairs]) -> Utterance:
     shown = min(len(lines[0].cells), MOST_WORDS)
     blocks, begin, width = [], 0, 0
     for i in range(shown):
-        longest = 2 + max(len(line.cells[i].text) for line in lines)
+        longest = 3 + max(len(line.cells[i].text) for line in lines)
         if i > begin and width + longest > LINE_CHARACTERS:
             blocks.append((begin, i))
             begin, width = i, 0
@@ -204,6 +204,11 @@ def interlinear(by_size: dict[str, Pairs]) -> tuple[list[Line], int]:
             for size, cells in lines.items():
                 cells.append(under[size][i])
     return [Line("reference", first), *(Line(size, cells) for size, cells in lines.items())], len(reference)
+
+
+def visible(text: str) -> str:
+    """A word whose invisible characters, which may be the whole error, are named. Joiners within words of some scripts stay as they are."""
+    return "".join(c if c.isprintable() or (c in "\u200c\u200d" and len(text) > 1) else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def direction(text: str) -> str:
