@@ -1,5 +1,7 @@
 """Word error rate by kaldialign, and icefall's files: recogs-*, errs-*, wer-summary-*."""
 
+import ast
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ import kaldialign
 from utils.files import write_text_atomic
 
 GAP = " "  # what stands for a missing word in an alignment: no word has a space
+_RECOG = re.compile(r"^(.*?):\t(ref|hyp)=(\[.*\])$")
 
 
 @dataclass
@@ -78,6 +81,16 @@ def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, s
         f"{name}:\tref={references[name].split()}\n{name}:\thyp={hypotheses[name].split()}\n" for name in sorted(references)
     ]
     write_text_atomic(path, "".join(lines))
+
+
+def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """References and hypotheses by utterance: the inverse of :func:`write_recogs`, but for the white space between words."""
+    found: dict[str, dict[str, str]] = {"ref": {}, "hyp": {}}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if match := _RECOG.match(line):
+            name, kind, words = match.groups()
+            found[kind][name] = " ".join(ast.literal_eval(words))
+    return found["ref"], found["hyp"]
 
 
 def write_errs(path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Stage 10: subnets as files for a device, checked in the client that runs there: ONNX for sherpa-onnx, safetensors, model cards."""
 
 import logging
+import shlex
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -17,6 +18,7 @@ from egs.librispeech.todm.experiment import Experiment, load_experiment
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.onnx_export import export_decoder, export_joiner, export_offline_encoder, export_streaming_encoder
+from egs.librispeech.todm.page import write_page
 from egs.librispeech.todm.proof import Proof, require_audio
 from egs.librispeech.todm.quantize import quantize
 from egs.librispeech.todm.stages import stage_main
@@ -49,6 +51,7 @@ def export(config: Config, arguments: Namespace) -> None:
     write_json_atomic(root / "results.json", facts)
     deploy_report.write(root, facts, entries)
     print(f"\n{(root / 'report.md').read_text(encoding='utf-8')}", flush=True)
+    write_page(config, shlex.join([arguments.conf, *arguments.overrides]))
     logging.info("exported folders, a model card in each: %s; table: %s; picture: %s", root, root / "report.md", root / "wer-against-rtf.png")
 
 

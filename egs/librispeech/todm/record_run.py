@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.curves import scalars
 from egs.librispeech.todm.decode import decode_subnets
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.selection_report import draw_scores
@@ -48,16 +49,11 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
 
 def curves(folder: Path) -> dict[str, dict[str, str]]:
     """Losses over updates from the training's tensorboard files, thinned, as text: a line of JSON each."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    found = {}
+    found, written = {}, scalars(folder)
     for tag in CURVES:
-        if tag in events.Tags()["scalars"]:
-            points = {e.step: e.value for e in events.Scalars(tag)}  # a resumed run has some steps twice
-            steps = sorted(points)
-            steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
+        if tag in written:
+            points = written[tag]
+            steps = list(points)[:: max(1, len(points) // CURVE_POINTS)]
             found[tag] = {"updates": " ".join(map(str, steps)), "values": " ".join(f"{points[s]:.4f}" for s in steps)}
     return found
 

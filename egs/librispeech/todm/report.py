@@ -1,12 +1,14 @@
-"""Stage 9: the table of subnets, and WER against parameters as a picture, from results.json alone."""
+"""Stage 9: the table of subnets, WER against parameters as a picture, from results.json alone, and a page to look at."""
 
 import contextlib
 import logging
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
 from egs.librispeech.todm import table_report
 from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.page import write_page
 from egs.librispeech.todm.pictures import draw_subnets
 from egs.librispeech.todm.stages import parse_arguments, stage_main
 from utils.config import ConfigError
@@ -52,6 +54,7 @@ def report(config: Config, arguments: Namespace) -> None:
     logging.info("table: %s; picture: %s", exp / "report.md", picture)
     if config.tables.records:
         report_tables(config)
+    write_page(config, shlex.join([arguments.conf, *arguments.overrides]))
     logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")
 
 
