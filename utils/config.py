@@ -142,7 +142,9 @@ def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
     """The error about a conf that was not found; names where it was looked for and the conf that is nearest in name."""
     places = ", ".join(str(path) for path in dict.fromkeys(looked))
     others = {p.name: p for path in reversed(looked) for p in sorted(path.parent.glob("*.yaml"))}
-    near = difflib.get_close_matches(Path(conf).name, others, n=1) or difflib.get_close_matches(f"{Path(conf).name}.yaml", others, n=1)
+    wanted = Path(conf).name.removesuffix(".yaml")
+    similar = difflib.get_close_matches(wanted, [name.removesuffix(".yaml") for name in others], n=1)
+    near = [f"{name}.yaml" for name in similar]
     hint = f"did you mean {others[near[0]]}?" if near else f"there are: {', '.join(sorted(others)) or 'none'}"
     return ConfigError(f"no such conf: {conf}; {hint}" if places == str(conf) else f"no such conf: {conf}; looked for {places}; {hint}")
 
@@ -181,7 +183,8 @@ def _override_layer(schema: type, text: str) -> Layer:
     try:
         values = read_value(value, key_type(schema, key))
     except ValueProblem as error:
-        raise ConfigError(f"override {text!r} can not be read: {error}") from error
+        message = str(error)
+        raise ConfigError(f"override {text!r} can not be read: {'it ' if message.startswith('is ') else ''}{message}") from error
     for part in reversed(key.split(".")):
         values = {part: values}
     _check_keys(schema, values, f"override {text!r}")
@@ -190,13 +193,12 @@ def _override_layer(schema: type, text: str) -> Layer:
 
 def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
     tree, layers = OmegaConf.structured(schema), list(layers)
-    trees = [OmegaConf.create(layer.values) for layer in layers]
     try:
-        return OmegaConf.merge(tree, *trees)
+        return OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
     except (OmegaConfBaseException, ValueError):
-        for layer, values in zip(layers, trees):  # one by one: whose value is it?
+        for layer in layers:  # one by one: whose value is it?
             try:
-                tree = OmegaConf.merge(tree, values)
+                tree = OmegaConf.merge(tree, OmegaConf.create(layer.values))
             except (OmegaConfBaseException, ValueError) as error:
                 key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
                 raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error

@@ -55,7 +55,7 @@ def read_value(text: str, kind: Any) -> Any:
         if "," in single and single == stripped:
             raise ValueProblem(f"a list is written in brackets: [{single}]; one item with a comma in quotes: ['{single}']")
         return [single]
-    return _read(text, kind)
+    return _read(stripped, kind)
 
 
 def key_type(schema: type, key: str) -> Any:

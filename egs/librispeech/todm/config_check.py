@@ -51,8 +51,8 @@ RANGES: dict[str, Range] = {
     "synthetic.dev_utterances": Range(1, 100_000), "synthetic.test_utterances": Range(1, 100_000),
     "data.min_seconds": NOT_NEGATIVE, "data.max_seconds": POSITIVE, "data.musan_prob": SHARE, "data.max_duration": POSITIVE,
     "data.num_buckets": Range(1, 10_000), "data.num_workers": PROCESSES, "data.num_jobs": PROCESSES,
-    "spec_augment.time_warp": NOT_NEGATIVE, "spec_augment.num_time_masks": NOT_NEGATIVE, "spec_augment.max_time_mask": Range(1, 10**9),
-    "spec_augment.max_time_fraction": SHARE, "spec_augment.num_freq_masks": Range(0, 1000), "spec_augment.max_freq_mask": Range(1, 79),
+    "spec_augment.time_warp": NOT_NEGATIVE, "spec_augment.num_time_masks": NOT_NEGATIVE, "spec_augment.max_time_mask": Range(2, 10**9),
+    "spec_augment.max_time_fraction": SHARE, "spec_augment.num_freq_masks": Range(0, 1000), "spec_augment.max_freq_mask": Range(2, 80),
     "bpe.vocab_size": Range(4, 1_000_000),
     "model.dim": WIDTH, "model.blocks": Range(1, 1000), "model.ffn_dim": WIDTH, "model.ssm_dim": WIDTH, "model.heads": WIDTH,
     "model.modes": Range(1, 10_000), "model.frontend_channels": WIDTH, "model.predictor_dim": WIDTH, "model.joiner_dim": WIDTH,
@@ -139,9 +139,11 @@ def check_data(config: Config, need: Need) -> None:
     need(bool(d.dev), "data.dev is empty; training is watched and subnets are selected on it, e.g. data.dev=[dev-clean]")
     for key, splits in (("data.train", d.train), ("data.dev", d.dev), ("data.test", d.test)):
         for split in splits:
-            need("/" not in split and split not in (".", "..") and split.isprintable(),
-                 f"{key} has {split!r}; a split is the name of a folder in the corpus, without a slash. For /corpora/a/train: data.root=/corpora/a, "
-                 f"{key}=[train]; folders that lie elsewhere can be linked into one: ln -s")
+            need(not {"", ".", ".."} & set(split.split("/")) and split.isprintable(),
+                 f"{key} has {split!r}; a split is the name of a folder in the corpus, such as train or clean/train. For /corpora/a/train: "
+                 f"data.root=/corpora/a {key}=[train]; folders that lie elsewhere can be linked into one: ln -s")
+            within = [other for other in config.splits if split.startswith(other + "/")]
+            need(not within, f"{key} has {split!r}, which lies in {', '.join(within)}, another split: the same utterances would be in both")
         need(not (d.musan and "musan" in splits), f"{key} has a split musan, which is what data.musan's noise is called; rename the folder")
     shared = set(d.train) & set(d.dev + d.test) | set(d.dev) & set(d.test)
     need(not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test")
@@ -185,7 +187,11 @@ def check_architecture(key: str, text: str, config: Config, need: Need) -> None:
 
 
 def check_training(config: Config, need: Need) -> None:
-    loss = config.loss
+    loss, a = config.loss, config.spec_augment
+    shortest = max(7, 100 * config.data.min_seconds / 1.1)  # frames of an utterance that gives one encoder frame
+    need(not (a.enabled and a.num_time_masks and a.max_time_fraction) or a.max_time_fraction * shortest >= 1,
+         f"spec_augment.max_time_fraction {a.max_time_fraction:g} is less than a frame (10 ms) of the shortest utterances (data.min_seconds "
+         f"{config.data.min_seconds:g}); raise one of them, or spec_augment.num_time_masks=0 masks no time")
     need(loss.lm_scale + loss.am_scale <= 1, f"loss.lm_scale {loss.lm_scale:g} and loss.am_scale {loss.am_scale:g} are more than 1 together")
     need(loss.ctc_first == 0 or loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
     need(loss.objective == "transducer" or loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")
