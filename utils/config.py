@@ -2,12 +2,15 @@
 
 import dataclasses
 import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from utils.config_values import ValueProblem, key_type, literals, read_file, read_value
 from utils.files import write_text_atomic
 from utils.text import first_line
 
@@ -18,24 +21,70 @@ class ConfigError(ValueError):
     """A mistake in a conf or an override; the message says where and what would be right."""
 
 
-def load(schema: type[T], path: str | Path | None = None, overrides: list[str] = ()) -> T:
+@dataclass
+class Layer:
+    """Values that one source sets, as nested dicts; interpolations are not resolved.
+
+    Attributes:
+      source: for messages: a file, or an override. file: of a conf; None: an override.
+    """
+
+    values: dict
+    source: str
+    file: Path | None = None
+
+    @property
+    def keys(self) -> set[str]:
+        """Dotted names of the values."""
+        return set(flatten(self.values))
+
+
+FindBase = Callable[[str, Path], Path]  # what ``base:`` says, and the conf that says so -> the base's path
+
+
+def beside(base: str, conf: Path) -> Path:
+    """A base lies beside the conf that names it."""
+    return conf.parent / base
+
+
+def load(schema: type[T], path: str | Path | None = None, overrides: Iterable[str] = ()) -> T:
     """Read ``path`` (its ``base:``, a conf beside it, first), apply ``overrides``, check against ``schema``.
 
     Raises:
       ConfigError: missing file, broken YAML, unknown key (the nearest known one is named) or wrong type.
     """
-    tree = OmegaConf.structured(schema)
-    for layer, source in _layers(path):
-        tree = _merge(schema, tree, layer, source)
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r} is not of the form key=value")
-        try:
-            layer = OmegaConf.from_dotlist([override])
-        except Exception as error:  # a YAML error inside the value: `data.train=[a`
-            raise ConfigError(f"override {override!r} can not be read: {error}") from error
-        tree = _merge(schema, tree, layer, f"override {override!r}")
-    return _to_object(tree)
+    return build(schema, read_layers(schema, path, overrides))
+
+
+def read_layers(schema: type, path: str | Path | None, overrides: Iterable[str] = (), find_base: FindBase = beside) -> list[Layer]:
+    """What the bases of ``path``, itself and every override set, in this order; a later one wins.
+
+    Raises:
+      ConfigError: as :func:`load`.
+    """
+    return [*_file_layers(schema, path, find_base), *(_override_layer(schema, text) for text in overrides)]
+
+
+def build(schema: type[T], layers: Iterable[Layer]) -> T:
+    """The configuration that layers make. A schema with a method ``check`` is asked whether the values can work."""
+    config = _to_object(_merge(schema, layers))
+    if hasattr(config, "check"):
+        config.check()
+    return config
+
+
+def read_saved(schema: type[T], path: Path) -> T:
+    """What :func:`save` wrote, perhaps an earlier version of the program: types are checked, values are not.
+
+    Raises:
+      ConfigError: missing file, broken YAML, unknown key or wrong type.
+    """
+    return _to_object(_merge(schema, _file_layers(schema, path, beside)))
+
+
+def check_types(schema: type, layers: Iterable[Layer]) -> None:
+    """Raise ConfigError when a layer has a value of the wrong type; what the layers would make together is not looked at."""
+    _merge(schema, layers)
 
 
 def _to_object(tree: DictConfig):
@@ -43,13 +92,20 @@ def _to_object(tree: DictConfig):
         return OmegaConf.to_object(tree)
     except ConfigError:
         raise
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(first_line(error) if isinstance(error, OmegaConfBaseException) else str(error)) from error
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        hint = r" (the text ${ itself is written \${)" if "nterpolation" in type(error).__name__ + str(error) else ""
+        raise ConfigError(f"{key}{first_line(error)}{hint}") from error
+    except RecursionError as error:
+        raise ConfigError("a value refers to itself through ${...}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def from_dict(schema: type[T], values: dict) -> T:
-    """The dataclass that :func:`to_dict` came from (from a checkpoint, say)."""
-    return _to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(values), "saved conf"))
+    """The dataclass that :func:`to_dict` came from (from a checkpoint, say): types are checked, values are not."""
+    _check_keys(schema, values, "saved conf")
+    return _to_object(_merge(schema, [Layer(literals(values), "saved conf")]))
 
 
 def to_dict(config: Any) -> dict:
@@ -59,7 +115,7 @@ def to_dict(config: Any) -> dict:
 
 def save(config: Any, path: Path) -> None:
     """Write the resolved configuration as YAML that :func:`load` reads back."""
-    write_text_atomic(path, OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    write_text_atomic(path, OmegaConf.to_yaml(OmegaConf.create(literals(to_dict(config)))))
 
 
 def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
@@ -82,34 +138,71 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _layers(path: str | Path | None, above: tuple[Path, ...] = ()) -> list[tuple[DictConfig, str]]:
+def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
+    """The error about a conf that was not found; names where it was looked for and the conf that is nearest in name."""
+    places = ", ".join(str(path) for path in dict.fromkeys(looked))
+    others = {p.name: p for path in reversed(looked) for p in sorted(path.parent.glob("*.yaml"))}
+    wanted = Path(conf).name.removesuffix(".yaml")
+    similar = difflib.get_close_matches(wanted, [name.removesuffix(".yaml") for name in others], n=1)
+    near = [f"{name}.yaml" for name in similar]
+    hint = f"did you mean {others[near[0]]}?" if near else f"there are: {', '.join(sorted(others)) or 'none'}"
+    return ConfigError(f"no such conf: {conf}; {hint}" if places == str(conf) else f"no such conf: {conf}; looked for {places}; {hint}")
+
+
+def _file_layers(schema: type, path: str | Path | None, find_base: FindBase, above: tuple[Path, ...] = ()) -> list[Layer]:
     if path is None:
         return []
     path = Path(path)
-    if path in above:
+    if path.resolve() in [p.resolve() for p in above]:
         raise ConfigError(f"{path} is its own base: {' -> '.join(p.name for p in (*above, path))}")
     if not path.is_file():
-        others = sorted(p.name for p in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(path.name, others, n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else f"; there are: {', '.join(others) or 'none'}"
-        raise ConfigError(f"no such conf: {path}{hint}")
+        raise missing_conf(path, [path])
     try:
-        layer = OmegaConf.load(path)  # OmegaConf's loader is a safe YAML loader
-    except Exception as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(layer, DictConfig):
-        raise ConfigError(f"{path} holds a list where a mapping of keys is expected")
-    base = layer.pop("base", None)
-    return (_layers(path.parent / base, (*above, path)) if base else []) + [(layer, str(path))]
+        values = read_file(path, schema)
+    except ValueProblem as error:
+        message = str(error)
+        raise ConfigError(f"{path}{' ' if message.startswith('is ') else ': '}{message}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} can not be read: {error.strerror or error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {'a list' if isinstance(values, list) else 'one value'} where a mapping of keys is expected")
+    base = values.pop("base", None)
+    if not isinstance(base, str | None):
+        raise ConfigError(f"{path}: base is {base!r}; it must be the name of one conf")
+    below = _file_layers(schema, find_base(base, path), find_base, (*above, path)) if base else []
+    _check_keys(schema, values, str(path))
+    return [*below, Layer(values, str(path), path)]
 
 
-def _merge(schema: type, tree: DictConfig, layer: DictConfig, source: str) -> DictConfig:
-    _check_keys(schema, OmegaConf.to_container(layer), source)
+def _override_layer(schema: type, text: str) -> Layer:
+    """``key.sub=value`` as a layer."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"override {text!r} is not of the form key=value")
     try:
-        return OmegaConf.merge(tree, layer)
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        raise ConfigError(f"{source}: {key}{first_line(error)}") from error
+        values = read_value(value, key_type(schema, key))
+    except ValueProblem as error:
+        message = str(error)
+        raise ConfigError(f"override {text!r} can not be read: {'it ' if message.startswith('is ') else ''}{message}") from error
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    _check_keys(schema, values, f"override {text!r}")
+    return Layer(values, f"override {text!r}")
+
+
+def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
+    tree, layers = OmegaConf.structured(schema), list(layers)
+    try:
+        return OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
+    except (OmegaConfBaseException, ValueError):
+        for layer in layers:  # one by one: whose value is it?
+            try:
+                tree = OmegaConf.merge(tree, OmegaConf.create(layer.values))
+            except (OmegaConfBaseException, ValueError) as error:
+                key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+                raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error
+        raise
 
 
 def _check_keys(schema: type, values: dict, source: str) -> None:
@@ -123,6 +216,8 @@ def _check_keys(schema: type, values: dict, source: str) -> None:
                 if not isinstance(value, dict):
                     raise ConfigError(f"{source}: {name} is a group of keys, not a value")
                 check(value, name + ".")
+            elif "." in str(key):
+                raise ConfigError(f"{source}: {name} is one key; in a file every group has lines of its own, indented below its name")
             elif name not in leaves:
                 raise ConfigError(f"{source}: unknown key {name}{_suggest(name, nodes | leaves)}")
 

@@ -1,10 +1,10 @@
 """What a subnet may cost: the costs a search can bound, and budgets as people write them."""
 
 import math
-import re
 from collections.abc import Callable
 
 from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.config_check import BUDGET
 from egs.librispeech.todm.cost import cost
 from egs.librispeech.todm.latency import LatencyTable
 from egs.librispeech.todm.subnet import Subnet
@@ -13,7 +13,6 @@ from utils.stages import StageError
 UNITS = {"encoder_params": "encoder parameters", "total_params": "parameters", "macs": "MACs per second of audio",
          "latency": "ms per second of audio"}
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "ms": 1.0}
-_BUDGET = re.compile(r"^([0-9.]+(?:[eE][+-]?\d+)?)\s*(k|M|G|ms|%)?$")
 
 
 def cost_function(name: str, config: Config, vocab_size: int, latency: LatencyTable | None) -> Callable[[Subnet], float]:
@@ -32,7 +31,7 @@ def parse_budget(text: str, name: str, smallest: float, largest: float, key: str
     Raises:
       StageError: not a budget, or no subnet is that small; the feasible range is named.
     """
-    match = _BUDGET.match(text.strip())
+    match = BUDGET.match(text.strip())
     feasible = (f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNITS[name]}, that is "
                 f"{_rounded_up(smallest / largest)} to 1 of the largest net")
     try:

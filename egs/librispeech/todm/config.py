@@ -1,14 +1,14 @@
 """The configuration of the recipe: every key a conf or a command line may set, with its default and meaning."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Optional
 
 from utils import config as configuration
-from utils.config import ConfigError
-from utils.text import file_name
+from utils.config import ConfigError, Layer
 
-RECIPE = Path(__file__).parent
+RECIPE = Path(__file__).resolve().parent
 CONFS = RECIPE / "conf"
 LEARNED = ("simple-topk", "iterative-zero-out", "orthosoftmax")  # values of select.method that are learned in training
 
@@ -287,7 +287,10 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse values that can not work. What a checkpoint or a saved conf holds is not asked: it has worked."""
+        from egs.librispeech.todm.config_check import check
+
         check(self)
 
     @property
@@ -318,77 +321,38 @@ class Config:
         return self.data_dir / "lang"
 
 
-def check(config: Config) -> None:
-    """Refuse values that can not work together, with what to change."""
-    m, s = config.model, config.supernet
-    groups = m.heads // 2 if m.gating else m.heads
+def read(conf: str | Path, overrides: list[str] = ()) -> list[Layer]:
+    """What a conf (a path, or a name such as ``mini``), its bases and the overrides set, with their paths resolved."""
+    from egs.librispeech.todm.config_paths import find_base, find_conf, resolve_paths
 
-    def need(condition: bool, message: str) -> None:
-        if not condition:
-            raise ConfigError(message)
-
-    need(m.stack in (1, 2), f"model.stack is {m.stack}; 1 or 2 SSM convolutions per head are supported")
-    need(m.heads >= 1 and m.ssm_dim % m.heads == 0, f"model.ssm_dim {m.ssm_dim} is not divisible by model.heads {m.heads}")
-    need(not m.gating or m.heads % 2 == 0, f"model.gating pairs heads, so model.heads must be even, not {m.heads}")
-    need(s.ffn_chunks >= 1 and m.ffn_dim % s.ffn_chunks == 0,
-         f"model.ffn_dim {m.ffn_dim} is not divisible by supernet.ffn_chunks {s.ffn_chunks}")
-    need(1 <= s.min_ffn_chunks <= s.ffn_chunks,
-         f"supernet.min_ffn_chunks {s.min_ffn_chunks} is not between 1 and supernet.ffn_chunks {s.ffn_chunks}")
-    need(1 <= s.min_blocks <= m.blocks, f"supernet.min_blocks {s.min_blocks} is not between 1 and model.blocks {m.blocks}")
-    need(not s.elastic_heads or 1 <= s.min_heads <= groups,
-         f"supernet.min_heads {s.min_heads} is not between 1 and the {groups} head groups")
-    need(0 < m.dt_min <= m.dt_max, f"model.dt_min {m.dt_min} must be positive and at most model.dt_max {m.dt_max}")
-    need(m.tail_frames >= 0, f"model.tail_frames is {m.tail_frames}; it must not be negative")
-    need(0 <= m.dropout < 1, f"model.dropout {m.dropout} is not in [0, 1)")
-    need(config.loss.ctc_first == 0 or config.loss.ctc_weight > 0, "loss.ctc_first is set, so loss.ctc_weight must be above 0")
-    need(config.loss.objective == "transducer" or config.loss.ctc_weight > 0, "loss.objective is ctc, so loss.ctc_weight must be above 0")
-    if config.select.method in LEARNED:
-        learn, last = config.learn, round(config.learn.share * config.train.updates)
-        need(0 < learn.share < 1, f"learn.share {learn.share} is not between 0 and 1")
-        need(config.method.subnets_from < last, f"step 1 ends at update {last:.0f} (learn.share), before it begins (method.subnets_from)")
-        need(config.search.cost != "latency", f"select.method={config.select.method} counts parameters or MACs, not latency: search.cost=macs")
-        need(not m.architecture, f"select.method={config.select.method} needs the whole search space, not model.architecture")
-        need(learn.iterations >= 1 and learn.penalty >= 0 and 0 < learn.tau_end <= 1 and learn.lr_scale > 0 and 0 <= learn.stochastic_depth < 1,
-             "learn: iterations must be at least 1, penalty not negative, tau_end in (0, 1], lr_scale positive, stochastic_depth in [0, 1)")
-    need(config.loss.delay_penalty >= 0, f"loss.delay_penalty is {config.loss.delay_penalty}; it must not be negative")
-    need(config.loss.delay_penalty == 0 or config.loss.subnet_weighting == "constant",
-         "loss.delay_penalty can make a loss negative, of which loss.subnet_weighting=saturating makes no weight: set one of them alone")
-    need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
-    need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
-    need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")
-    need(bool(config.search.budgets), "search.budgets is empty")
-    for name in ("mutation", "crossover"):
-        need(0 <= getattr(config.search, name) <= 1, f"search.{name} {getattr(config.search, name)} is not in [0, 1]")
-    for group, names in (("search", ("population", "proxy_seconds", "finalists")), ("train", ("updates", "accumulate", "save_every", "keep_last", "valid_every", "log_every",
-                                    "average_every")), ("data", ("max_duration", "num_buckets"))):
-        for name in names:
-            value = getattr(getattr(config, group), name)
-            need(value > 0, f"{group}.{name} is {value}; it must be positive")
-    unknown = set(config.decode.methods) - {"greedy", "beam"}
-    need(not unknown, f"decode.methods has {sorted(unknown)}; known: greedy, beam")
-    e = config.export
-    need(e.chunk_frames >= 4 and e.chunk_frames % 4 == 0, f"export.chunk_frames {e.chunk_frames} is not a multiple of 4, the subsampling")
-    need(bool(e.methods) and not set(e.methods) - {"greedy", "beam"}, f"export.methods is {e.methods}; known: greedy, beam")
-    need(e.benchmark_rounds >= 1 and e.benchmark_seconds > 0, "export.benchmark_rounds and export.benchmark_seconds must be positive")
-    need(not (e.subnets and e.budget), "export.subnets and export.budget are both set; one of them says what is exported")
-    t = config.tables
-    names = [file_name(variant.name) for variant in t.ablations + t.selections]
-    need(all(names) and len(set(names)) == len(names) and not any(n.startswith(("supernet", "individual")) for n in names),
-         f"tables.ablations and tables.selections need distinct names that do not begin like supernet or individual; as file names they are {names}")
-    need(not t.records or bool(t.seeds) and len(set(t.seeds)) == len(t.seeds), f"tables.seeds must be distinct and at least one, not {t.seeds}")
-    need(not t.records or t.seeds[0] == config.train.seed or config.train.seed in t.seeds,
-         f"train.seed {config.train.seed} is not among tables.seeds {t.seeds}")
-    strange = [b for b in t.budgets if b not in config.search.budgets]
-    need(not strange, f"tables.budgets has {strange}, which search.budgets {config.search.budgets} lacks")
-    need(t.workers >= 1, f"tables.workers is {t.workers}; it must be at least 1")
-    shared = set(config.data.train) & set(config.data.dev + config.data.test) | set(config.data.dev) & set(config.data.test)
-    need(not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test")
+    layers = configuration.read_layers(Config, find_conf(conf), overrides, find_base)
+    for layer in layers:
+        resolve_paths(layer)
+    return layers
 
 
 def load(conf: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a conf: a path, or the name of a file in the recipe's conf folder (``mini``, ``conf/mini.yaml``)."""
-    path = Path(conf)
-    if not path.is_file():
-        relative = path if path.parts[:1] == ("conf",) else Path("conf") / path
-        path = (RECIPE / relative).with_suffix(".yaml") if not relative.suffix else RECIPE / relative
-    return configuration.load(Config, path, overrides)
+    """Read a conf: a path, relative to the user's folder or to the repository, or the name of one of the recipe's (``mini``).
+
+    Raises:
+      ConfigError: an unknown conf or key, or a value that can not work.
+    """
+    return configuration.build(Config, read(conf, overrides))
+
+
+def explicit_keys(conf: str | Path, overrides: list[str] = ()) -> set[str]:
+    """The keys that the user has set: by overrides, in the conf that he names and in its bases outside the recipe.
+
+    Without those of a conf that only an override deprives of their effect: ``conf/mini.yaml data.root=...`` is no mistake.
+    """
+    from egs.librispeech.todm.config_effects import without_effect
+
+    layers = read(conf, overrides)
+    named = [layer for layer in layers if layer.file is None]
+    files = [layer for layer in layers if layer.file is not None]
+    own = set().union(*(layer.keys for layer in files if layer is files[-1] or CONFS not in layer.file.resolve().parents))
+    idle = set(without_effect(configuration.build(Config, layers), own))
+    if idle and named:
+        with contextlib.suppress(ConfigError):  # the conf alone need not be complete
+            idle -= set(without_effect(configuration.build(Config, files), own))
+    return (own - idle if named else own).union(*(layer.keys for layer in named))

@@ -130,9 +130,11 @@ def _spec_augment(config: Config) -> list:
     s = config.spec_augment
     if not s.enabled:
         return []
+    masks, size, share = s.num_time_masks, s.max_time_mask, s.max_time_fraction
+    if not masks or not share:  # lhotse divides by both; a mask is narrower than its size: one of size 1 masks nothing
+        masks, size, share = 1, 1, 1.0
     return [SpecAugment(time_warp_factor=s.time_warp or None, num_feature_masks=s.num_freq_masks, features_mask_size=s.max_freq_mask,
-                        num_frame_masks=s.num_time_masks, frames_mask_size=s.max_time_mask, max_frames_mask_fraction=s.max_time_fraction,
-                        p=0.9)]
+                        num_frame_masks=masks, frames_mask_size=size, max_frames_mask_fraction=share, p=0.9)]
 
 
 class ResumableSampler(Sampler):

@@ -68,7 +68,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
 def load_conf(folder: Path) -> Config:
     """The conf of an exported model."""
     try:
-        return configuration.load(Config, folder / CONF)
+        return configuration.read_saved(Config, folder / CONF)
     except configuration.ConfigError as error:
         raise StageError(f"{error}; export it again") from error
 

@@ -6,16 +6,20 @@ It imports neither torch nor lhotse, so that a run of which everything has finis
 import argparse
 import logging
 import os
+import shlex
 import subprocess
 import sys
 
-from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.config import Config, explicit_keys, load
+from egs.librispeech.todm.config_effects import ineffective
 from egs.librispeech.todm.stages import STAGES, runner, setup_logging
+from egs.librispeech.todm.summary import closing
 from utils.config import ConfigError
 from utils.locks import FolderBusy, FolderLock, held_by_parent
 from utils.processes import run_child
 from utils.stages import StageError, StageRunner
 
+REPORT = 9  # the stage that ends with the table
 DRY_RUN = "egs.librispeech.todm.dry_run"
 
 
@@ -50,6 +54,19 @@ class Recipe:
     @property
     def runner(self) -> StageRunner:
         return runner(self.config, self.user_arguments)
+
+    def warn(self) -> None:
+        """Name the keys that were set and change nothing."""
+        for sentence in ineffective(self.config, explicit_keys(self.arguments.conf, self.arguments.overrides)):
+            logging.warning("%s", sentence)
+
+    def close(self) -> None:
+        """What there is now, and what one may want next; the table, too, where its stage had nothing to do."""
+        report = self.config.exp_dir / "report.md"
+        if self.arguments.stop_stage >= REPORT:
+            if REPORT not in self.ran and report.is_file() and self.arguments.stage <= REPORT:
+                print(f"\n{report.read_text(encoding='utf-8')}", flush=True)
+            print(closing(self.config, shlex.join(self.user_arguments)), flush=True)
 
     def run(self) -> int:
         """Every stage that was asked for, in order. Returns the exit status of the first that fails, else 0."""
@@ -90,8 +107,13 @@ def main() -> None:
         if arguments.dry_run:
             size = ["--world-size", str(arguments.world_size)] if arguments.world_size else []
             os.execv(sys.executable, [sys.executable, "-m", DRY_RUN, "--conf", arguments.conf, *size, *arguments.overrides])
-        sys.exit(Recipe(arguments, config).run())
-    except (ConfigError, StageError, FolderBusy) as error:
+        recipe = Recipe(arguments, config)
+        recipe.warn()
+        status = recipe.run()
+        if status == 0:
+            recipe.close()
+        sys.exit(status)
+    except (ConfigError, StageError, FolderBusy, OSError) as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
