@@ -18,6 +18,7 @@ from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from utils.channels import as_mono
 from utils.files import atomic_path, naming, write_json_atomic
+from utils.processes import end_with_parent
 from utils.progress import progress
 from utils.stages import StageError
 from utils.text import first_line
@@ -128,7 +129,7 @@ def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> tupl
     shards = [everything[i : i + size] for i in range(0, len(everything), size)]
     results: dict[int, list[MonoCut]] = {}
     dropped = []
-    with ProcessPoolExecutor(processes) as pool, progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar:
+    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool, progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar:
         futures = {pool.submit(compute_shard, config.features, shard, folder / f"{name}-{i}") if stored else pool.submit(read_shard, shard): i
                    for i, shard in enumerate(shards)}
         try:

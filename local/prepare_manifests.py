@@ -19,6 +19,7 @@ from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from utils.channels import as_mono, is_mean
 from utils.files import atomic_path
+from utils.processes import end_with_parent
 from utils.progress import progress
 from utils.stages import StageError
 
@@ -75,7 +76,7 @@ def scan_split(root: Path, split: str, verify: bool, processes: int) -> tuple[li
         raise StageError(f"no .flac and no .trans.txt below {folder}; expected {split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}")
     utterances, dropped = pair(found, folder)
     cuts = []
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         results = pool.map(partial(examine, verify), utterances, chunksize=16)
         for result in progress(results, total=len(utterances), desc=split, unit="utt"):
             (cuts if isinstance(result, MonoCut) else dropped).append(result)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.stages import Stage, StageError, StageRunner
+from utils.stages import Stage, StageError, StageRunner, StageTable
 
 
 @dataclass
@@ -20,11 +20,11 @@ class Toy:
     third: Part = field(default_factory=Part)
 
 
-STAGES = {
-    0: Stage(0, "collect", "m0", ("first",), (), "nothing", "{data}/zero", "data", ("zero",), ("first.speed",)),
-    1: Stage(1, "cook", "m1", ("second.size",), (0,), "{data}/zero", "{exp}/one", "exp", ("one",)),
-    2: Stage(2, "serve", "m2", ("third.size",), (1,), "{exp}/one", "{exp}/two", "exp", ("two",)),
-}
+STAGES = StageTable((
+    Stage(0, "collect", ("first",), (), "nothing", "{data}/zero", "data", ("zero",), ("first.speed",)),
+    Stage(1, "cook", ("second.size",), (0,), "{data}/zero", "{exp}/one", "exp", ("one",)),
+    Stage(2, "serve", ("third.size",), (1,), "{exp}/one", "{exp}/two", "exp", ("two",)),
+))
 
 
 class Kitchen:
@@ -36,7 +36,7 @@ class Kitchen:
     @property
     def runner(self) -> StageRunner:
         """A new one, as every stage script makes its own."""
-        return StageRunner(STAGES, self.config, self.folders, "mini first.size=1")
+        return StageRunner(STAGES, self.config, self.folders, ["mini", "first.size=1"])
 
     def output(self, number: int) -> Path:
         stage = STAGES[number]
@@ -133,3 +133,82 @@ def test_a_failed_stage_is_not_finished(kitchen):
     with pytest.raises(StageError, match="--stage 1 "):
         kitchen.run(2)
     assert kitchen.run(1)
+
+
+# ---- the table
+
+
+@dataclass
+class Meal:
+    first: Part = field(default_factory=Part)
+    second: Part = field(default_factory=Part)
+    third: Part = field(default_factory=Part)
+
+
+MEALS = StageTable((
+    Stage(0, "collect", ("first",), (), "", "", "data", (), passive_keys=("first.speed",)),
+    Stage(1, "cook", ("second",), (0,), "", "", "data", (), content_keys=("second.speed",)),
+    Stage(2, "serve", ("third",), (1,), "", "", "exp", (), continue_keys=("third.speed",)),
+    Stage(3, "wash", ("second",), (2, 0), "", "", "exp", ()),
+))
+
+
+def test_what_a_stage_comes_from():
+    assert MEALS.upstream(3) == [0, 1, 2] and MEALS.upstream(0) == []
+    assert MEALS.all_values([0, 2], Meal()) == {"first.size": 1, "third.size": 1, "third.speed": 1}
+
+
+@pytest.mark.parametrize("changed, reasons", [
+    ({}, []),
+    ({"first.speed": 5}, []),                                         # changes nothing about the result
+    ({"first.size": 5}, ["first.size was 1, is 5"]),
+    ({"second.speed": 5}, []),                                        # what changes is seen in what was written
+    ({"third.speed": 5}, []),                                         # goes on with the new value
+    ({"second.size": 2, "third.size": 3}, ["second.size was 1, is 2", "third.size was 1, is 3"]),
+])
+def test_what_can_be_gone_on_from(changed, reasons):
+    now = Meal()
+    for key, value in changed.items():
+        part, name = key.split(".")
+        setattr(getattr(now, part), name, value)
+    assert MEALS.changes_before(2, Meal(), now) == reasons
+
+
+def test_a_key_that_is_newer_than_what_was_saved_had_its_default():
+    assert MEALS[2].changes({"third.size": 1}, Meal(third=Part(speed=2))) == ["third.speed was 1, is 2"]
+    assert MEALS[2].changes({"third.size": 1}, Meal()) == []
+
+
+def test_a_stage_with_nothing_to_do_says_why(kitchen, caplog, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setitem(STAGES, 1, replace(STAGES[1], idle=lambda config: "the kitchen is closed"))
+    with caplog.at_level(logging.INFO):
+        assert not kitchen.run(1, force=True)
+    assert "stage 1 (cook): nothing to do: the kitchen is closed" in caplog.text
+
+
+def test_force_leaves_a_mark_that_stays(kitchen):
+    """Also over a run that fails, and until the next force."""
+    assert kitchen.runner.forced([0, 1]) == []
+    kitchen.run(1, force=True)
+    (mark,) = kitchen.runner.forced([0, 1])
+    kitchen.output(1).unlink()
+    assert kitchen.run(1) and kitchen.runner.forced([0, 1]) == [mark]
+    with pytest.raises(RuntimeError, match="burnt"):
+        kitchen.runner.run(1, fail, force=True)
+    (other,) = kitchen.runner.forced([0, 1])
+    assert other != mark and kitchen.run(1) and kitchen.runner.forced([0, 1]) == [other]
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]"])
+def test_a_damaged_stamp_is_none(kitchen, content):
+    kitchen.runner.stamp_path(STAGES[1]).write_text(content)
+    assert kitchen.run(1)
+
+
+def test_commands_can_be_pasted(tmp_path):
+    import shlex
+
+    runner = StageRunner(STAGES, Toy(), {"data": tmp_path, "exp": tmp_path}, ["my conf.yaml", "name=it's"])
+    assert shlex.split(runner.command(2)) == ["./run.sh", "--stage", "2", "--stop-stage", "2", "--conf", "my conf.yaml", "name=it's"]

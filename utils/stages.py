@@ -128,9 +128,10 @@ class StageRunner:
         if not path.is_file():
             return {}
         try:
-            return read_json(path)
-        except ValueError:  # damaged: the stage has to run again
-            return {}
+            content = read_json(path)
+        except ValueError:
+            content = None
+        return content if isinstance(content, dict) else {}  # damaged: the stage has to run again
 
     def stamp(self, stage: Stage) -> dict | None:
         """What the stage left when it finished; None: it has not, or has begun again since."""

@@ -1,5 +1,6 @@
 """Training curves, as tensorboard's event files have them."""
 
+import logging
 from pathlib import Path
 
 
@@ -9,6 +10,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
     if not folder.is_dir():
         return {}
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it speaks of every file's end
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     found = {}

@@ -38,7 +38,7 @@ def closing(config: Config, conf_argument: str, colour: bool | None = None) -> s
     bold = "\033[1m%s\033[0m" if (wants_colour() if colour is None else colour) else "%s"
     made = f"{len(names)} recognisers out of one training" if len(names) > 1 else "one recogniser"
     lines = ["", bold % f"{config.name}: {made}, in {config.exp_dir}", ""]
-    lines += [f"  {label:<12}{text}" for label, text in ends(rows)]
+    lines += [f"  {label:<19}{text}" if label else f"  {text}" for label, text in ends(rows)]
     page, commands = config.exp_dir / PAGE, next_commands(config, conf_argument, run)
     if page.is_file():
         lines += ["", f"  Look at it: {bold % page}  (open it in a browser)"]

@@ -1,0 +1,170 @@
+"""Signals are passed on to a child, and nothing outlives its parent; a folder has one writer at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
+from utils.processes import run_child
+
+PYTHON = [sys.executable, "-c"]
+WAITING = "import signal, sys, time, pathlib\n{handler}\npathlib.Path({ready!r}).touch()\ntime.sleep(60)"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition, seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def outer(tmp_path: Path, inner: str, grace: float = 120) -> subprocess.Popen:
+    """A process that runs another by run_child and exits with its status."""
+    code = f"import sys; from utils.processes import run_child; sys.exit(run_child([sys.executable, '-c', {inner!r}], {{}}, grace={grace}))"
+    return subprocess.Popen([*PYTHON, code], cwd=ROOT, start_new_session=True)
+
+
+@pytest.mark.parametrize("code, status", [("pass", 0), ("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
+def test_the_exit_status_is_a_shells(code, status):
+    assert run_child([*PYTHON, code], {"ANSWER": "42"}) == status
+
+
+def test_the_environment_is_added_to():
+    assert run_child([*PYTHON, "import os, sys; sys.exit(int(os.environ['ANSWER']) + ('PATH' in os.environ))"], {"ANSWER": "42"}) == 43
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_child_which_may_finish(tmp_path, number):
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    handler = f"def save(n, f): time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(5)\nsignal.signal({int(number)}, save)"
+    process = outer(tmp_path, WAITING.format(handler=handler, ready=str(ready)))
+    assert until(ready.exists)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number and saved.exists()
+
+
+def test_a_child_that_does_not_stop_is_killed_in_the_end(tmp_path):
+    ready = tmp_path / "ready"
+    process = outer(tmp_path, WAITING.format(handler="signal.signal(signal.SIGTERM, signal.SIG_IGN)", ready=str(ready)), grace=0.5)
+    assert until(ready.exists)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent was killed")
+def test_a_killed_parent_takes_its_child_and_its_workers_with_it(tmp_path):
+    """The child gets SIGTERM; workers of a pool in it, which wait for work, do not stay behind."""
+    pids = tmp_path / "pids"
+    inner = ("import os, time, pathlib\nfrom concurrent.futures import ProcessPoolExecutor\nfrom utils.processes import end_with_parent\n"
+             "with ProcessPoolExecutor(2, initializer=end_with_parent) as pool:\n"
+             "    list(pool.map(abs, range(4)))\n"
+             f"    pathlib.Path({str(pids)!r}).write_text(' '.join(map(str, [os.getpid(), *pool._processes])))\n"
+             "    time.sleep(60)")
+    process = outer(tmp_path, inner)
+    assert until(lambda: pids.exists() and len(pids.read_text().split()) == 3)
+    family = [int(pid) for pid in pids.read_text().split()]
+    assert all(map(alive, family))
+    process.kill()
+    process.wait()
+    assert until(lambda: not any(map(alive, family)))
+
+
+# ---- locks
+
+
+def holder(folder: Path, exclusive: bool) -> subprocess.Popen:
+    """Another process that holds a folder until it is ended; it has it when this returns."""
+    code = (f"import sys, time; from pathlib import Path; from utils.locks import FolderLock\n"
+            f"lock = FolderLock(Path({str(folder)!r}), './run.sh --of-another'); lock.acquire({exclusive}); print('held', flush=True); time.sleep(60)")
+    process = subprocess.Popen([*PYTHON, code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("theirs, mine, free", [(True, True, False), (True, False, False), (False, True, False), (False, False, True)])
+def test_one_writer_or_several_readers(tmp_path, theirs, mine, free):
+    other = holder(tmp_path / "new", theirs)
+    try:
+        lock = FolderLock(tmp_path / "new", "me")
+        if free:
+            lock.acquire(mine)
+        else:
+            with pytest.raises(FolderBusy, match=f"process {other.pid} on .*--of-another"):
+                lock.acquire(mine)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_dead_holders_lock_is_void(tmp_path):
+    other = holder(tmp_path, True)
+    other.kill()
+    other.wait()
+    FolderLock(tmp_path, "me").acquire(exclusive=True)
+    assert "of-another" not in (tmp_path / LOCK).read_text()
+
+
+def test_a_lock_changes_between_reading_and_writing(tmp_path):
+    mine, other = FolderLock(tmp_path, "me"), FolderLock(tmp_path, "other")
+    mine.acquire(exclusive=True)
+    mine.acquire(exclusive=False)
+    other.acquire(exclusive=False)
+    with pytest.raises(FolderBusy):
+        mine.acquire(exclusive=True)
+    other.release()
+    mine.acquire(exclusive=True)
+
+
+def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_dies(tmp_path):
+    """What still writes still holds the folder, and is named."""
+    child_ready = tmp_path / "ready"
+    inner = ("import os, signal, time\nfrom pathlib import Path\nfrom utils.locks import FolderLock\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+             f"FolderLock(Path({str(tmp_path / 'exp')!r}), 'the child').acquire(True)\nPath({str(child_ready)!r}).write_text(str(os.getpid()))\ntime.sleep(60)")
+    code = (f"import sys; from pathlib import Path; from utils.locks import FolderLock, held_by_parent; from utils.processes import run_child\n"
+            f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the parent'); lock.acquire(True)\n"
+            f"run_child([sys.executable, '-c', {inner!r}], held_by_parent([lock]), [lock.descriptor])")
+    parent = subprocess.Popen([*PYTHON, code], cwd=ROOT)
+    assert until(lambda: child_ready.exists() and child_ready.read_text())
+    child = int(child_ready.read_text())
+    try:
+        parent.kill()
+        parent.wait()
+        with pytest.raises(FolderBusy, match=f"process {child} on .*the child"):
+            FolderLock(tmp_path / "exp", "me").acquire(exclusive=True)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert until(lambda: not alive(child))
+    FolderLock(tmp_path / "exp", "me").acquire(exclusive=True)
+
+
+def test_what_a_parent_holds_is_not_asked_for_again(tmp_path, monkeypatch):
+    parent = FolderLock(tmp_path, "parent")
+    parent.acquire(exclusive=True)
+    monkeypatch.setenv(HELD, held_by_parent([parent])[HELD])
+    child = FolderLock(tmp_path, "child")
+    child.acquire(exclusive=True)
+    assert child.descriptor is None  # the parent's open file is what holds it
+
+
+def test_damaged_notes_of_holders_do_no_harm(tmp_path):
+    other = holder(tmp_path, True)
+    try:
+        (tmp_path / LOCK).write_text('{"pid": "x"}\nnonsense\n[1]\n')
+        with pytest.raises(FolderBusy, match="in use by another process"):
+            FolderLock(tmp_path, "me").acquire(exclusive=True)
+    finally:
+        other.kill()
+        other.wait()
