@@ -95,7 +95,8 @@ def check(config: Config) -> None:
         for number in value if isinstance(value, list) else [value]:
             need(not isinstance(number, float) or math.isfinite(number), f"{key} is {value}; a finite number is needed")
     for key, allowed in RANGES.items():
-        need(values[key] in allowed, f"{key} is {values[key]}; it must be {allowed}")
+        if not key.startswith("learn.") or config.select.method in LEARNED:  # config_effects says that they do not count
+            need(values[key] in allowed, f"{key} is {values[key]}; it must be {allowed}")
     check_distinct(values, need)
     for part in (check_folders, check_data, check_model, check_training, check_selection, check_decoding, check_tables):
         part(config, need)
