@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
 def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
     """The error about a conf that was not found; names where it was looked for and the conf that is nearest in name."""
     places = ", ".join(str(path) for path in dict.fromkeys(looked))
-    others = {p.name: p for path in reversed(looked) for p in sorted(path.parent.glob("*.yaml"))}
+    others = {p.name: p for path in reversed(looked) if os.path.isdir(path.parent) for p in sorted(path.parent.glob("*.yaml"))}
     wanted = Path(conf).name.removesuffix(".yaml")
     similar = difflib.get_close_matches(wanted, [name.removesuffix(".yaml") for name in others], n=1)
     near = [f"{name}.yaml" for name in similar]

@@ -1,6 +1,7 @@
 """Which values of the configuration can work: ranges of single keys, and what keys ask of each other."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -94,7 +95,8 @@ def check(config: Config) -> None:
         for number in value if isinstance(value, list) else [value]:
             need(not isinstance(number, float) or math.isfinite(number), f"{key} is {value}; a finite number is needed")
     for key, allowed in RANGES.items():
-        need(values[key] in allowed, f"{key} is {values[key]}; it must be {allowed}")
+        if not key.startswith("learn.") or config.select.method in LEARNED:  # config_effects says that they do not count
+            need(values[key] in allowed, f"{key} is {values[key]}; it must be {allowed}")
     check_distinct(values, need)
     for part in (check_folders, check_data, check_model, check_training, check_selection, check_decoding, check_tables):
         part(config, need)
@@ -121,15 +123,20 @@ def check_folders(config: Config, need: Need) -> None:
     for key, value in places.items():
         need(value is None or value.isprintable(), f"{key} is {value!r}, which has a character that no path should have")
         need(value is None or bool(value.strip()) or key == "data.root", f"{key} is empty; a path is needed")
-    exp, home = Path(config.exp).resolve(), Path.home()
+    exp, home = resolved(config.exp), Path.home()
     for key in ("exp", "data.dir"):
-        folder = Path(places[key]).resolve()
+        folder = resolved(places[key])
         need(folder not in (Path.cwd(), *Path.cwd().parents, home, *home.parents),
              f"{key}={places[key]} is a folder that holds other things; give one of its own, e.g. {key}={'exp' if key == 'exp' else 'data'}/{name}")
     for key in ("data.dir", "data.root"):
-        inside = Path(places[key]).resolve() if places[key] else None
+        inside = resolved(places[key]) if places[key] else None
         need(inside is None or exp != inside and exp not in inside.parents,
              f"{key}={places[key]} lies in exp={config.exp}, and a new training moves all that is there into its folder earlier; take another place")
+
+
+def resolved(path: str) -> Path:
+    """Absolute, links followed as far as they lead."""
+    return Path(os.path.realpath(path))
 
 
 def check_data(config: Config, need: Need) -> None:

@@ -31,7 +31,7 @@ def find_base(base: str, conf: Path) -> Path:
     """What ``base:`` of a conf names: a conf beside it, or one of the recipe's by its name (``mini``, ``conf/mini.yaml``)."""
     path = expanded(base)
     beside = conf.parent / path
-    itself = beside.is_file() and beside.samefile(conf) and _in_recipe(path).is_file() and not _in_recipe(path).samefile(conf)
+    itself = os.path.isfile(beside) and beside.samefile(conf) and os.path.isfile(_in_recipe(path)) and not _in_recipe(path).samefile(conf)
     return _first(base, [*([] if itself else [beside]), _in_recipe(path)], f"base of {conf}: ")
 
 
@@ -78,12 +78,9 @@ def _in_recipe(path: Path) -> Path:
 
 def _first(name: str | Path, candidates: list[Path], prefix: str = "") -> Path:
     for candidate in candidates:
-        try:
-            if candidate.is_file():
-                return candidate
-        except (OSError, ValueError):  # a name that is too long, or with a NUL
-            continue
-    folder = next((c for c in candidates if c.is_dir()), None)
+        if os.path.isfile(candidate):  # unlike Path.is_file, false for a name that is too long or has a NUL
+            return candidate
+    folder = next((c for c in candidates if os.path.isdir(c)), None)
     if folder and str(name).strip("./"):
         raise ConfigError(f"{prefix}{folder} is a folder, not a conf")
     error = missing_conf(name, candidates)
