@@ -149,9 +149,11 @@ def test_names_that_are_not_utf8_or_no_files(tmp_path):
     shutil.copy(path, os.fsencode(split) + b"/1-1-caf\xe9.flac")
     os.mkfifo(split / "1-1-0001.flac")  # opening it would wait for ever
     (split / "more.trans.txt").write_text("1-1-0001 B\n")
+    os.mkfifo(split / "pipe.trans.txt")
+    (split / "circle").symlink_to(split / "circle")
     cuts, dropped = scan_split(tmp_path, "train", True, 1)
     assert [c.id for c in cuts] == ["1-1-0000"]
-    assert sorted(d.reason for d in dropped) == ["corrupt audio", "missing transcript"]
+    assert sorted(d.reason for d in dropped) == ["corrupt audio", "missing transcript", "unreadable transcript"]
     write_dropped(tmp_path / "dropped.tsv", {"train": dropped})
     assert "\\udce9" in (tmp_path / "dropped.tsv").read_text(encoding="utf-8")
 

@@ -103,6 +103,30 @@ def test_what_stage_1_has_not_decoded_stage_2_finds(tmp_path, on_the_fly):
     assert kept == {f"1-1-000{i}{s}" for i in range(2) for s in ("", "_sp0.9", "_sp1.1")}
 
 
+@pytest.mark.parametrize("stage", [prepare, compute])
+def test_too_many_open_files_are_no_bad_audio(tmp_path, monkeypatch, stage):
+    """Audio libraries call this a system error; it is not to cost an utterance."""
+    for i in range(2):
+        write_utterance(tmp_path / "corpus/train", f"1-1-000{i}", "A B")
+    config = make_config(tmp_path)
+    prepare(config, None)
+    original = os.open
+
+    def refuse(path, *arguments, **keywords):
+        if str(path).endswith(".flac"):
+            raise OSError(24, "Too many open files", str(path))
+        return original(path, *arguments, **keywords)
+
+    def fail(*arguments, **keywords):
+        raise soundfile.LibsndfileError(2, "Error opening: ")
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(soundfile, "info", fail)
+    monkeypatch.setattr("lhotse.MonoCut.load_audio", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        stage(config, None)
+
+
 def test_verified_audio_is_not_decoded_again_on_the_fly(tmp_path):
     write_utterance(tmp_path / "corpus/train", "1-1-0000", "A B")
     config = make_config(tmp_path, on_the_fly=True)
@@ -234,6 +258,12 @@ def test_splits_in_folders_and_the_same_ids_in_several(tmp_path):
 def test_names_of_splits_that_would_lead_elsewhere(name):
     with pytest.raises(StageError, match="is not the name of a folder below the corpus"):
         check_names(["train", name])
+
+
+def test_a_split_in_another_would_share_its_utterances():
+    with pytest.raises(StageError, match="english/dev lies in the split english"):
+        check_names(["english", "english/dev"])
+    check_names(["english", "english-dev", "other/dev"])
 
 
 def test_a_corpus_of_all_kinds_through_run_sh(tmp_path):
