@@ -1,10 +1,9 @@
 """Stage 2: 80-dim log-mel filterbank features, stored or (features.on_the_fly) only their mean and deviation."""
 
-import errno
 import logging
 import shutil
 from argparse import Namespace
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from egs.librispeech.todm.stages import stage_main
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from utils.channels import as_mono
-from utils.files import atomic_path, naming, write_json_atomic
+from utils.files import atomic_path, naming, require_openable, write_json_atomic
 from utils.processes import end_with_parent
 from utils.progress import progress
 from utils.stages import StageError
@@ -103,9 +102,10 @@ def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
         return Dropped(cut.id, "too short", f"{path}: {cut.num_samples} samples are less than half a frame")
     try:
         return cut.load_audio()
+    except MemoryError:
+        raise
     except Exception as error:  # whatever the audio library raises for this one file
-        if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
+        require_openable(path)
         return Dropped(cut.id, "unreadable audio", f"{path}: {error}")
 
 
@@ -138,9 +138,10 @@ def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> tupl
                 results[i], failed = future.result()
                 dropped += failed
                 bar.update(len(shards[i]))
-        except BaseException:
+        except (BrokenExecutor, MemoryError) as error:
+            raise StageError(f"the memory does not suffice for {processes} processes ({first_line(error)}); lower data.num_jobs") from error
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
     return CutSet.from_cuts(cut for i in sorted(results) for cut in results[i]), without_copies(dropped)
 
 

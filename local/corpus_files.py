@@ -1,6 +1,7 @@
 """What lies below a split's folder: audio files and lines of transcripts, paired by their ids, none of them lost."""
 
 import codecs
+import errno
 import os
 import re
 import unicodedata
@@ -74,6 +75,8 @@ def find(folder: Path) -> Found:
             found.texts.setdefault(path.parent, path.name)
     for path in transcripts:
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise OSError(errno.EINVAL, "not a file")
             found.lines += read_lines(path)
         except OSError as error:
             found.unreadable.append(Dropped(path.name, "unreadable transcript", f"{path}: {error.strerror}", audio=False, line=False))
@@ -98,10 +101,17 @@ def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
             unreadable.append(Dropped(str(here.relative_to(folder.parent)), "unreadable folder", f"{here}: {error.strerror}", audio=False, line=False))
             continue
         for entry in entries:
-            if not os.path.isdir(entry.path):
+            if not is_folder(entry):
                 yield here / entry.name
             else:
                 (links if entry.is_symlink() else real).append(here / entry.name)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def is_flac(path: Path) -> bool:

@@ -34,6 +34,9 @@ def check_names(splits: list[str]) -> None:
         if not name or os.path.isabs(name) or os.path.normpath(name) != name or name.split(os.sep)[0] in (os.curdir, os.pardir):
             raise StageError(f"the split {name!r} of data.train, data.dev or data.test is not the name of a folder below the corpus; "
                              "write it as in dev-clean or english/dev, without / at either end, . and ..")
+        above = [other for other in splits if name.startswith(other + os.sep)]
+        if above:
+            raise StageError(f"the split {name} lies in the split {above[0]}, whose utterances it would share; name the folders in {above[0]} one by one")
 
 
 def make_synthetic(config: Config) -> None:

@@ -18,7 +18,7 @@ from local.corpus_files import Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from utils.channels import as_mono, is_mean
-from utils.files import atomic_path
+from utils.files import atomic_path, require_openable
 from utils.processes import end_with_parent
 from utils.progress import progress
 from utils.stages import StageError
@@ -59,6 +59,7 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
     except FileNotFoundError:
         return Dropped(name, "missing audio", f"{path} is a link to a file that is not there")
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
+        require_openable(path)
         return Dropped(name, "corrupt audio", f"{path}: {error}")
     if frames == 0:
         return Dropped(name, "empty audio", f"{path} has no samples")

@@ -111,6 +111,8 @@ def _write_speaker(task: tuple[SyntheticConfig, Voice, list[str], Path]) -> floa
     """All utterances of one voice: FLAC files and their ``.trans.txt``. Returns seconds of audio."""
     config, voice, texts, folder = task
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".*"):  # of a run that was killed
+        unfinished.unlink()
     lines, seconds = [], 0.0
     for i, (text, samples) in enumerate(zip(texts, _utterances(config, voice, texts))):
         name = f"{voice.speaker}-1-{i:04d}"

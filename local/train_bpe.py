@@ -13,6 +13,7 @@ from egs.librispeech.todm.config import BpeConfig, Config
 from egs.librispeech.todm.frontend import subsampled_length
 from egs.librispeech.todm.stages import stage_main
 from local.dropped import Dropped, report, write_dropped
+from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
 from utils.stages import StageError
 from utils.tokens import SPECIAL, UNK, Tokenizer

@@ -72,6 +72,18 @@ def growth_error(path: Path) -> OSError | None:
     return None
 
 
+def require_openable(path: str | Path) -> None:
+    """Raise an OSError where a file can not be opened because of this machine (too many open files, no memory), not of the file.
+
+    Audio libraries tell neither from a damaged file.
+    """
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+
+
 def describe(error: OSError, folder: Path) -> str:
     """An error of the file system in a sentence: which file (``folder``: where it is, if the error does not say), why, and the space left."""
     path = Path(error.filename if isinstance(error.filename, str) else folder)
