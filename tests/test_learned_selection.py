@@ -614,3 +614,9 @@ def test_a_frozen_selection_has_no_schedule_to_keep(caplog):
     with caplog.at_level("INFO"):
         after.go_on(70, before.schedule(), before.config)
     assert after.frozen and not after.learns(70) and not caplog.records
+
+
+def test_updates_that_were_passed_before_the_freeze_are_an_error():
+    """Stage 5 would otherwise ask for stage 4, and stage 4 train nothing, for ever."""
+    with pytest.raises(StageError, match="at update 40 and its masks are not frozen.*train.updates=40.*update 60"):
+        resumed("simple-topk", 40, "train.updates=40")
