@@ -9,7 +9,7 @@ import torch
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.learned_selection import (
-    LearnedSampler, closest_count, distinct_argmax, orthogonality_penalty, relaxed_top_k, straight_through,
+    LearnedSampler, Selector, closest_count, distinct_argmax, orthogonality_penalty, relaxed_top_k, straight_through,
 )
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.selection_report import append_scores, read_scores
@@ -569,3 +569,54 @@ def test_importance_of_a_unit_that_no_row_picks_comes_last():
     importance = selector.importance().tolist()
     assert min(range(21), key=lambda i: importance[i]) == order[20]
     assert [importance[i] for i in order[:19]] == pytest.approx([-float(k) for k in range(19)], abs=1e-3)
+
+
+def resumed(method: str, update: int, *overrides: str, saved: bool = True) -> tuple[Selector, Selector]:
+    """A selector of STEPS that has come to an update, and one of another conf that goes on from there."""
+    before, after = make(method), make(method, *overrides)
+    after.go_on(update, before.schedule() if saved else None, before.config)
+    return before, after
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("saved", [True, False])
+def test_more_updates_leave_step_1_as_it_was(method, saved, caplog):
+    with caplog.at_level("INFO"):
+        before, after = resumed(method, 40, "train.updates=400", saved=saved)
+    assert [after.progress(u) for u in range(100)] == [before.progress(u) for u in range(100)]
+    assert after.learns(59) and not after.learns(60) and not after.after_update(59) and after.after_update(60)
+    assert "step 1 ends at update 60" in caplog.text
+
+
+@pytest.mark.parametrize("update, updates, last", [(40, 80, 48), (40, 50, 41), (20, 60, 36), (5, 60, 36), (58, 99, 59)])
+def test_fewer_updates_shorten_what_is_left_of_step_1(update, updates, last):
+    """Continuously: the progress at the update is what it was, and it rises evenly to 1."""
+    before, after = resumed("orthosoftmax", update, f"train.updates={updates}")
+    values = [after.progress(u) for u in range(update, last + 1)]
+    assert values[0] == pytest.approx(before.progress(update)) and values[-1] == 1 and values == sorted(values)
+    steps = torch.tensor(values[max(0, 10 - update):]).diff()
+    assert torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6)
+    assert not after.after_update(last - 1) and after.after_update(last)
+
+
+def test_a_schedule_that_goes_on_goes_on_again():
+    """From 100 updates to 400, stopped at 50, then to 200: still what it began with."""
+    first, second = resumed("simple-topk", 40, "train.updates=400")
+    third = make("simple-topk", "train.updates=200")
+    third.go_on(50, second.schedule(), second.config)
+    assert [third.progress(u) for u in range(100)] == [first.progress(u) for u in range(100)] and third.last == 60
+
+
+def test_a_frozen_selection_has_no_schedule_to_keep(caplog):
+    before, after = make("simple-topk"), make("simple-topk", "train.updates=400")
+    before.after_update(60)
+    after.load_state_dict(before.state_dict())
+    with caplog.at_level("INFO"):
+        after.go_on(70, before.schedule(), before.config)
+    assert after.frozen and not after.learns(70) and not caplog.records
+
+
+def test_updates_that_were_passed_before_the_freeze_are_an_error():
+    """Stage 5 would otherwise ask for stage 4, and stage 4 train nothing, for ever."""
+    with pytest.raises(StageError, match="at update 40 and its masks are not frozen.*train.updates=40.*update 60"):
+        resumed("simple-topk", 40, "train.updates=40")

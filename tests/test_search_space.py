@@ -3,6 +3,7 @@ import random
 import pytest
 
 from egs.librispeech.todm.cost import cost
+from egs.librispeech.todm.latency import checked_nets
 from egs.librispeech.todm.search_space import SearchSpace, SubnetSampler, drop_order
 from egs.librispeech.todm.subnet import Subnet
 from tests.helpers import VOCAB, tiny_config
@@ -141,3 +142,20 @@ def test_a_fixed_architecture_has_one_subnet():
     assert space.largest == space.smallest == space.draw(random.Random(0)) == Subnet.parse(text)
     assert space.ladder(5) == [space.largest]
     assert set(SubnetSampler(space, seed=0)(3)) == {space.largest}
+
+
+@pytest.mark.parametrize("overrides, count", [
+    (("supernet.min_blocks=3", "supernet.min_ffn_chunks=4"), 1),                 # nothing is elastic
+    (("supernet.min_blocks=3", "supernet.min_ffn_chunks=3"), 2),
+    (("supernet.min_blocks=2", "supernet.min_ffn_chunks=4"), 2),
+    (("supernet.min_blocks=1", "supernet.min_ffn_chunks=4"), 3),
+    (("model.architecture=h0-2f0-3 - h0f0",), 1),
+])
+def test_three_nets_of_spaces_that_have_fewer(overrides, count):
+    space = make_space(*overrides)
+    nets = space.three()
+    assert len(nets) == 3 and len(set(nets)) == count and nets[0] == space.largest and nets[-1] == space.smallest
+    assert list(checked_nets(space).values()) == nets
+    assert [str(net) for net in dict.fromkeys(nets)] == [str(net) for net in space.ladder(3)] and len(space.ladder(5)) <= 5
+    subnets = SubnetSampler(space, seed=0)(3)
+    assert set(subnets) <= set(space.ladder(5)) and subnets[-1] == space.smallest

@@ -31,6 +31,7 @@ def tiny_config(tiny_run, tmp_path, *overrides: str) -> Config:
     ["model.direction=causal", "model.stack=2", "loss.backend=torch"],
     ["model.gating=false", "spec_augment.enabled=false"],
     ["model.architecture=h0-1f0-1 - h0f0"],
+    ["supernet.min_blocks=3", "supernet.min_ffn_chunks=4"],
 ])
 def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, overrides):
     config = tiny_config(tiny_run, tmp_path, *overrides)

@@ -18,6 +18,7 @@ from egs.librispeech.todm.budget import parse_budget
 from egs.librispeech.todm.config import LEARNED, Config
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.units import Units
+from utils.stages import StageError
 
 NOISE = 0.01         # of initial scores: equal ones would stay equal
 ZEROED = -5.0        # what Iterative-Zero-Out sets a gate's logit to
@@ -68,13 +69,21 @@ class Selector(nn.Module):
         Args:
           saved: :meth:`schedule`'s; None: the checkpoint is from before there was one.
           then: the conf that the checkpoint was made with.
+
+        Raises:
+          StageError: ``train.updates`` has been passed before step 1's end.
         """
         if saved is None:
             first, last = schedule(then)
             saved = {"start": float(first), "last": last}
         wanted = self.last
         self.start, self.last = saved["start"], saved["last"]
-        if self.frozen or wanted == self.last:
+        if self.frozen:
+            return
+        if update >= self.config.train.updates:
+            raise StageError(f"this training is at update {update} and its masks are not frozen yet, so train.updates={self.config.train.updates} "
+                             f"leaves none to train them in; it began with step 1 ending at update {self.last} (learn.share): give it more")
+        if wanted == self.last:
             return
         if wanted < self.last and self.config.train.updates < then.train.updates:
             reached = self.progress(update)
