@@ -49,8 +49,8 @@ class Exported:
         return Recognizer(e.config, e.model, e.tokenizer, [self.entry], 4 if method == "beam" else 0, CHUNK)
 
 
-def exported(folder: Path, direction: str) -> Exported:
-    config = tiny_config(f"model.direction={direction}", f"export.chunk_frames={CHUNK}")
+def exported(folder: Path, direction: str, *overrides: str) -> Exported:
+    config = tiny_config(f"model.direction={direction}", f"export.chunk_frames={CHUNK}", *overrides)
     experiment = Experiment(config, talkative(config), tokenizer(), 0, 0.0, 0.0, "random weights")
     entry = describe_subnet(config, tokenizer().vocab_size, Subnet.parse(SMALL), "by hand")
     write_subnet(folder, config, experiment, entry)
@@ -101,6 +101,22 @@ def test_whole_utterances_are_recognised_as_in_torch(models, utterances, directi
     assert_same(client.decode(utterances), expected)
     assert_same([client.decode([samples])[0] for samples in utterances], expected)
     assert_same(client.decode(utterances[::-1]), expected[::-1])
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_the_tail_is_in_the_offline_graph_and_not_in_the_streaming_one(utterances, tmp_path, method):
+    """Torch is held to it in the one as in the other; times go on in the tail, where torch gives the end of the audio."""
+    model = exported(tmp_path, "causal", "model.tail_frames=47")
+    expected = model.recognizer(method).transcribe_batch(utterances)
+    found = Client(model.folder, method=method).decode(utterances)
+    assert [r.text for r in found] == [t.text for t in expected]
+    for r, t in zip(found, expected):
+        assert [min(time, round(t.seconds, 2)) for time in r.timestamps] == pytest.approx(t.timestamps, abs=1e-3)
+    assert sum(time > t.seconds for r, t in zip(found, expected) for time in r.timestamps) > 4
+    streams = [model.recognizer(method).stream() for _ in utterances]
+    for stream, samples in zip(streams, utterances):
+        stream.accept(with_tail(samples, CHUNK))
+    assert_same(Client(model.folder, method=method, streaming=True).decode(utterances), [stream.finish(tail=False) for stream in streams])
 
 
 def frames_of_whole_chunks(frames: int, chunk: int = CHUNK) -> int:

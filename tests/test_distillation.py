@@ -7,7 +7,8 @@ from torch import Tensor
 from egs.librispeech.todm.config import DistillConfig, MethodConfig
 from egs.librispeech.todm.distillation import LatticeDistillation
 from tests.helpers import make_targets
-from utils.transducer_loss import Targets
+from utils import transducer_loss_torch
+from utils.transducer_loss import Targets, TransducerLoss
 
 VOCAB, WINDOW = 5, 3
 TARGETS = make_targets([[3, 1, 4], [2]], [4, 3])
@@ -19,8 +20,8 @@ def random_logits(seed: int = 0) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(2, 4, WINDOW, VOCAB, generator=generator) for _ in range(2))
 
 
-def make(distill: str = "alpha", lattice: str = "full", targets: Targets = TARGETS) -> LatticeDistillation:
-    return LatticeDistillation(MethodConfig(distill=distill, lattice=lattice), DistillConfig(), RANGES, targets)
+def make(distill: str = "alpha", lattice: str = "full", targets: Targets = TARGETS, rnnt_type: str = "regular") -> LatticeDistillation:
+    return LatticeDistillation(MethodConfig(distill=distill, lattice=lattice), DistillConfig(), RANGES, targets, rnnt_type)
 
 
 def distil(distillation: LatticeDistillation, teacher: Tensor, student: Tensor) -> Tensor:
@@ -73,6 +74,18 @@ def test_collapsed_classes_by_hand():
     assert classes[0, 0, 0].tolist() == pytest.approx([0.15, 0.1, 0.75])  # next is 3
     assert classes[0, 2, 0].tolist() == pytest.approx([0.2, 0.1, 0.7])    # the window starts at 1, next is 1
     assert classes[1, 1, 1].tolist() == pytest.approx([0.0, 0.1, 0.9])    # after the only symbol
+
+
+@pytest.mark.parametrize("rnnt_type", ["regular", "modified", "constrained"])
+def test_only_nodes_that_some_path_uses_are_compared(rnnt_type):
+    """Those whose logits the loss has a gradient for, all windows being wide enough for any path."""
+    targets = make_targets([[3, 1, 4], [2], [3, 1, 2, 4]], [5, 3, 4])
+    ranges = torch.arange(5).expand(3, 5, 5)
+    logits = torch.randn(3, 5, 5, VOCAB, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = TransducerLoss(transducer_loss_torch, 5, 0.0, 0.0, rnnt_type).pruned(logits, ranges, targets)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    distillation = LatticeDistillation(MethodConfig(), DistillConfig(), ranges, targets, rnnt_type)
+    assert torch.equal(distillation.mask, gradient.abs().sum(-1) > 1e-6)
 
 
 @pytest.mark.parametrize("lattice", ["full", "collapsed"])

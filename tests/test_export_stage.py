@@ -50,9 +50,10 @@ def exported(tiny_run, tmp_path_factory) -> tuple[list[str], Path, str]:
 
 @pytest.fixture(scope="module")
 def streaming(tiny_run, tmp_path_factory) -> tuple[list[str], Path, str]:
-    """The same of a causal model, of which one subnet is exported: the middle one of three is the largest within 75 %."""
+    """The same of a causal model with a tail, trained on the modified lattice, of which one subnet is exported: the middle one of three is the largest within 75 %."""
     exp = tmp_path_factory.mktemp("streaming") / "exp"
-    arguments = [*tiny_arguments(tiny_run[0]), f"exp={exp}", "model.direction=causal", "decode.methods=[greedy]", "export.budget=0.75"]
+    arguments = [*tiny_arguments(tiny_run[0]), f"exp={exp}", "model.direction=causal", "decode.methods=[greedy]", "export.budget=0.75",
+                 "model.tail_frames=24", "loss.rnnt_type=modified", "loss.delay_penalty=0.01"]
     run_sh("--stage", "4", "--stop-stage", "6", *arguments)
     return arguments, exp, run_sh("--stage", "10", "--stop-stage", "10", *arguments, *QUICK).stdout
 

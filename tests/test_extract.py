@@ -29,7 +29,7 @@ def extracted(config: Config, text: str) -> tuple[Transducer, Transducer]:
 
 
 @pytest.mark.parametrize("text", SUBNETS)
-@pytest.mark.parametrize("overrides", [(), ("model.gating=false",), ("model.stack=2",), ("model.direction=causal",)])
+@pytest.mark.parametrize("overrides", [(), ("model.gating=false",), ("model.stack=2",), ("model.direction=causal",), ("model.tail_frames=20",)])
 def test_an_extracted_model_computes_what_the_supernet_does(overrides, text):
     model, alone = extracted(tiny_config(*overrides), text)
     for got, expected in zip(outputs(alone, None), outputs(model, Subnet.parse(text))):

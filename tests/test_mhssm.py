@@ -80,7 +80,7 @@ def test_gradient_against_a_loop_over_heads():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item(), msg=name)
 
 
-@pytest.mark.parametrize("overrides", [(), ("model.stack=2", "model.gating=false"), ("model.direction=causal",)])
+@pytest.mark.parametrize("overrides", [(), ("model.stack=2", "model.gating=false"), ("model.direction=causal",), ("model.tail_frames=22",)])
 def test_an_utterance_gets_in_a_batch_what_it_gets_alone(overrides):
     model = tiny_model(tiny_config(*overrides)).eval()
     lengths = torch.tensor([150, 61, 20])

@@ -25,7 +25,7 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SOME = "h0,2f1,3 f2 h1"
 VARIANTS = [((), LARGEST), ((), SOME), ((), "h0f0 - h0-1f0-2"), ((), "- - -"), (("model.gating=false",), SOME), (("model.stack=2",), SOME),
-            (("model.direction=causal",), LARGEST)]
+            (("model.direction=causal",), LARGEST), (("model.tail_frames=21",), SOME)]
 SLOW = "model.dt_min=0.0005"  # states fade over thousands of encoder frames: what is long past must still be heard
 FRAMES = (30, 31, 127, 131, 132, 500, 1300, 4000)
 LOG_EPSILON = float(np.log(1e-10))
@@ -97,7 +97,8 @@ def test_the_offline_encoder_is_torch_at_every_length_alone_and_in_a_batch(offli
     utterances = [speechlike(frames) for frames in FRAMES]
     expected = [in_torch(overrides, text, u).numpy() for u in utterances]
     together, lengths = run_offline(path, utterances, padding=5)
-    assert lengths.tolist() == [(frames - 3) // 4 for frames in FRAMES] and lengths.dtype == np.int64
+    tail = config_of(overrides).model.tail_frames
+    assert lengths.tolist() == [(frames + tail - 3) // 4 for frames in FRAMES] and lengths.dtype == np.int64
     for i, (utterance, right) in enumerate(zip(utterances, expected)):
         (single,), (length,) = run_offline(path, [utterance])
         assert length == len(right)
@@ -119,15 +120,19 @@ def test_what_is_hundreds_of_blocks_past_is_carried(offline, direction):
     assert np.abs(expected[0] - expected[1])[-1000:].max() > 1e-3
 
 
-@pytest.mark.parametrize("overrides, text", [((), LARGEST), (("model.direction=causal",), LARGEST), ((), "- - -")])
+@pytest.mark.parametrize("overrides, text", [((), LARGEST), (("model.direction=causal",), LARGEST), ((), "- - -"), (("model.tail_frames=21",), SOME)])
 @pytest.mark.parametrize("frames, length", [(0, 0), (1, 0), (3, 0), (6, 0), (7, 1), (10, 1), (11, 2)])
 def test_utterances_that_are_too_short_have_length_0(offline, overrides, text, frames, length):
     path = offline(overrides, text)
+    if overrides == ("model.tail_frames=21",):
+        length, whole = (frames + 21 - 3) // 4 if length else 0, 54
+    else:
+        whole = 49
     encoded, lengths = run_offline(path, [speechlike(frames)])
     assert lengths.tolist() == [length] and encoded.shape[0] == 1 and encoded.shape[1] >= length and encoded.shape[2] == 10
     encoded, lengths = run_offline(path, [speechlike(frames), speechlike(200, seed=1)])
-    assert lengths.tolist() == [length, 49]
-    np.testing.assert_allclose(encoded[1, :49], in_torch(overrides, text, speechlike(200, seed=1)).numpy(), rtol=0, atol=1e-4)
+    assert lengths.tolist() == [length, whole]
+    np.testing.assert_allclose(encoded[1, :whole], in_torch(overrides, text, speechlike(200, seed=1)).numpy(), rtol=0, atol=1e-4)
     if length:
         np.testing.assert_allclose(encoded[0, :length], in_torch(overrides, text, speechlike(frames)).numpy(), rtol=0, atol=1e-4)
 

@@ -28,6 +28,7 @@ LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SUBNETS = [LARGEST, SMALL, "h0f0 - h0-1f0-2", "- - -"]
 VARIANTS = [(), ("model.stack=2",), ("model.gating=false",)]
 CAUSAL = "model.direction=causal"
+TAIL = "model.tail_frames=45"
 SECONDS = [2.5, 0.8, 1.61, 0.07, 0.05, 0.0]  # the last three: a frame of the encoder, none, and nothing at all
 SILENCE = np.zeros(RATE, np.float32)
 CPU = torch.device("cpu")
@@ -291,7 +292,7 @@ def test_a_bidirectional_model_has_no_states():
 
 @pytest.mark.parametrize("beam", [0, 4])
 @pytest.mark.parametrize("chunk_frames", [4, 16, 32])
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", [*VARIANTS, (TAIL,)])
 def test_a_stream_gives_what_the_whole_utterance_gives(overrides, chunk_frames, beam):
     recognizer = make_recognizer(CAUSAL, *overrides, beam=beam, chunk_frames=chunk_frames)
     for subnet in (LARGEST, SMALL):
@@ -303,8 +304,9 @@ def test_a_stream_gives_what_the_whole_utterance_gives(overrides, chunk_frames, 
 
 
 @pytest.mark.parametrize("chunk_frames", [4, 16, 32])
-def test_every_length_around_a_chunk_is_decoded_to_its_end(chunk_frames):
-    recognizer = make_recognizer(CAUSAL, chunk_frames=chunk_frames)
+@pytest.mark.parametrize("overrides", [(), (TAIL,)])
+def test_every_length_around_a_chunk_is_decoded_to_its_end(overrides, chunk_frames):
+    recognizer = make_recognizer(CAUSAL, *overrides, chunk_frames=chunk_frames)
     audio = babble(1, seed=8)
     transcripts = []
     for frames in range(5, 45, 3):
@@ -312,6 +314,36 @@ def test_every_length_around_a_chunk_is_decoded_to_its_end(chunk_frames):
         transcripts.append(streamed(recognizer, samples, (1600,)))
         assert [transcripts[-1]] == recognizer.transcribe_batch([samples])
     assert len({len(t.tokens) for t in transcripts}) >= 3
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("beam", [0, 4])
+def test_the_tail_is_silence_behind_every_utterance(direction, beam):
+    """What a model with a tail recognises, the same model without one recognises when the silence is in the features; but
+    what is too short for a frame of its own has none."""
+    recognizer = make_recognizer(f"model.direction={direction}", TAIL, beam=beam)
+    _, plain = made(f"model.direction={direction}")
+    plain.load_state_dict(recognizer.model.state_dict())
+    utterances = [babble(seconds, seed=i) for i, seconds in enumerate([1.7, 0.81, 0.33, 0.07])]
+    silence = torch.full((45, 80), float(np.log(1e-10)))
+    longer = 0
+    for samples, got in zip(utterances, recognizer.transcribe_batch(utterances)):
+        features = torch.cat([filterbank(samples), silence])
+        with torch.no_grad():
+            encoded, lengths = plain.encoder(features[None], torch.tensor([len(features)]))
+        (hypothesis,) = Recognizer(*made(f"model.direction={direction}"), tokenizer(), entries_of(LARGEST), beam).found(encoded, lengths)
+        seconds = len(samples) / RATE
+        assert got.text == plain_text(hypothesis) and got.timestamps == [round(min(0.04 * f, seconds), 2) for f in hypothesis.frames]
+        longer += sum(0.04 * f >= seconds for f in hypothesis.frames)
+    assert longer > 4  # the model speaks in the tail, too
+    assert [t.text for t in recognizer.transcribe_batch([babble(0.05), babble(0)])] == ["", ""]
+
+
+def test_a_stream_whose_audio_brings_its_silence_needs_no_tail():
+    recognizer, plain = make_recognizer(CAUSAL, TAIL), make_recognizer(CAUSAL)
+    samples, stream = babble(0.9), recognizer.stream()
+    stream.accept(samples)
+    assert stream.finish(tail=False) == streamed(plain, samples) != streamed(recognizer, samples)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (159, 161), (100_000,), (5120, 0, 0)])

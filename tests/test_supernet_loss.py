@@ -8,10 +8,10 @@ from egs.librispeech.todm import feed_forward, mhssm, supernet_loss
 from egs.librispeech.todm.config import Config, DistillConfig, LossConfig
 from egs.librispeech.todm.data import Batch
 from egs.librispeech.todm.distillation import LatticeDistillation
+from egs.librispeech.todm.frontend import LOG_EPSILON
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
+from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_transducer_loss
 from tests.helpers import make_targets, plain_pruned_loss, plain_simple_loss, tiny_config, tiny_model
-from utils import transducer_loss_torch
 from utils.transducer_loss import TransducerLoss
 
 LENGTHS = torch.tensor([75, 43])
@@ -22,8 +22,7 @@ WIDE = 20  # prune_range that keeps every node
 
 
 def make_loss(config: Config) -> SupernetLoss:
-    c = config.loss
-    return SupernetLoss(tiny_model(config), config, TransducerLoss(transducer_loss_torch, c.prune_range, c.lm_scale, c.am_scale))
+    return SupernetLoss(tiny_model(config), config, make_transducer_loss(config.loss, "torch", torch.device("cpu")))
 
 
 def make_features() -> Tensor:
@@ -67,14 +66,15 @@ def plain_supernet_loss(model: nn.Module, config: Config, features: Tensor, subn
     """Every net by itself on the full lattice, node by node."""
     ranges = torch.arange(5).expand(2, 18, 5)
     encoded, predicted, teacher = plain_net(model, features, None)
+    lattice = {"rnnt_type": config.loss.rnnt_type, "delay_penalty": config.loss.delay_penalty}
     simple = plain_simple_loss(model.heads.simple_am(encoded).double(), model.heads.simple_lm(predicted).double(), TARGETS,
-                               config.loss.lm_scale, config.loss.am_scale)
-    total = (weights.simple * simple + weights.pruned * plain_pruned_loss(teacher.double(), ranges, TARGETS)
+                               config.loss.lm_scale, config.loss.am_scale, **lattice)
+    total = (weights.simple * simple + weights.pruned * plain_pruned_loss(teacher.double(), ranges, TARGETS, **lattice)
              + config.loss.ctc_weight * plain_ctc(model, encoded))
-    distillation = LatticeDistillation(config.method, config.distill, ranges, TARGETS)
+    distillation = LatticeDistillation(config.method, config.distill, ranges, TARGETS, config.loss.rnnt_type)
     for subnet in subnets:
         encoded, _, student = plain_net(model, features, subnet)
-        hard = weights.pruned * plain_pruned_loss(student.double(), ranges, TARGETS)
+        hard = weights.pruned * plain_pruned_loss(student.double(), ranges, TARGETS, **lattice)
         soft = distillation(distillation.log_probs(teacher.detach()), distillation.log_probs(student))
         total = total + config.loss.subnet_weight * hard + weights.distill * soft
     return total
@@ -89,6 +89,35 @@ def test_total_is_the_sum_of_parts_computed_separately(count, ctc_weight):
     total, losses = loss(features, TARGETS, SUBNETS[:count], WEIGHTS)
     assert_same(total, plain_supernet_loss(loss.model, config, features, SUBNETS[:count], WEIGHTS), loss.model)
     assert len(losses) == count + 1 and not any(x.requires_grad for x in losses)
+
+
+@pytest.mark.parametrize("rnnt_type", ["modified", "constrained"])
+@pytest.mark.parametrize("delay_penalty", [0.0, 0.2])
+def test_all_parts_are_of_the_lattice_that_the_conf_names(rnnt_type, delay_penalty):
+    config = tiny_config(f"loss.prune_range={WIDE}", f"loss.rnnt_type={rnnt_type}", f"loss.delay_penalty={delay_penalty}")
+    loss, features = make_loss(config), make_features()
+    total, losses = loss(features, TARGETS, SUBNETS, WEIGHTS)
+    assert_same(total, plain_supernet_loss(loss.model, config, features, SUBNETS, WEIGHTS), loss.model)
+    regular = make_loss(tiny_config(f"loss.prune_range={WIDE}"))(features, TARGETS, SUBNETS, WEIGHTS)[1]
+    assert all(abs(a - b) > 0.1 for a, b in zip(losses, regular))
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, Weights(0.0, 0.0, 0.0)])
+def test_a_model_with_a_tail_learns_on_silence_behind_every_utterance(weights):
+    """The losses are those of a model without one on features with the silence; what the batch is padded with does not matter."""
+    tail = 21
+    with_tail, plain = (make_loss(tiny_config(f"model.tail_frames={n}", "loss.ctc_weight=0.4")) for n in (tail, 0))
+    padded = torch.full((2, 75 + tail, 80), LOG_EPSILON)
+    for b, length in enumerate(LENGTHS.tolist()):
+        padded[b, :length] = make_features()[b, :length]
+    batches = [Batch(make_features(), LENGTHS, ["cecc", "ef"], ["x", "y"]), Batch(padded, LENGTHS + tail, ["cecc", "ef"], ["x", "y"])]
+    got, expected = (supernet_loss.make_targets(batch, Letters(), n) for batch, n in zip(batches, (tail, 0)))
+    assert got.frames.tolist() == expected.frames.tolist() == [23, 15]
+    total, losses = with_tail(batches[0].features, got, SUBNETS, weights)
+    wanted, others = plain(padded, expected, SUBNETS, weights)
+    torch.testing.assert_close(torch.stack([total, *losses]), torch.stack([wanted, *others]), rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match="model.tail_frames"):
+        with_tail(make_features(), TARGETS, SUBNETS, weights)
 
 
 def test_subnets_share_the_pruning_ranges_of_the_largest():
@@ -183,13 +212,16 @@ def test_dropout_follows_the_width_that_runs(monkeypatch, kind, ffn, ssm):
         assert all(training for _, training in seen[module])
 
 
-def test_targets_of_a_batch():
-    class Letters:
-        def encode(self, text: str) -> list[int]:
-            return [ord(c) - ord("a") + 3 for c in text]
+class Letters:
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) - ord("a") + 3 for c in text]
 
+
+def test_targets_of_a_batch():
     batch = Batch(torch.zeros(2, 75, 80), torch.tensor([75, 40]), ["abc", "d"], ["x", "y"])
     targets = supernet_loss.make_targets(batch, Letters(), 0)
     assert targets.symbols.tolist() == [[3, 4, 5], [6, 0, 0]] and targets.lengths.tolist() == [3, 1]
     assert targets.frames.tolist() == [18, 9]
-    assert targets.boundary.tolist() == [[0, 0, 3, 18], [0, 0, 1, 9]]
+    assert targets.boundary.tolist() == [[0, 0, 3, 18], [0, 0, 1, 9]] and targets.heard.tolist() == [75, 40]
+    batch = Batch(torch.zeros(3, 75, 80), torch.tensor([75, 40, 6]), ["abc", "d", "e"], ["x", "y", "z"])
+    assert supernet_loss.make_targets(batch, Letters(), 20).frames.tolist() == [23, 14, 0]
