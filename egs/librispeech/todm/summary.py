@@ -38,7 +38,7 @@ def closing(config: Config, conf_argument: str, colour: bool | None = None) -> s
     bold = "\033[1m%s\033[0m" if (wants_colour() if colour is None else colour) else "%s"
     made = f"{len(names)} recognisers out of one training" if len(names) > 1 else "one recogniser"
     lines = ["", bold % f"{config.name}: {made}, in {config.exp_dir}", ""]
-    lines += [f"  {label:<19}{text}" if label else f"  {text}" for label, text in ends(rows)]
+    lines += [f"  {label}{text}" for label, text in ends(rows)]
     page, commands = config.exp_dir / PAGE, next_commands(config, conf_argument, run)
     if page.is_file():
         lines += ["", f"  Look at it: {bold % page}  (open it in a browser)"]
@@ -88,9 +88,9 @@ def ends(rows: list[dict]) -> list[tuple[str, str]]:
     best = min(names, key=lambda name: dev_errors(rows, name))
     chosen = [("", best)] if len(names) == 1 else [("best", best), ("smallest", names[-1])]
     lines = []
-    for label, name in chosen if best != names[-1] or len(names) == 1 else [("best and smallest", best)]:
+    for label, name in chosen if best != names[-1] or len(names) == 1 else [("best and smallest ", best)]:
         rates = ", ".join(f"{percent(row['wer'])} on {row['split']}" for row in rows if row["name"] == name)
-        lines.append((label, f"{name}: WER {rates}"))
+        lines.append((f"{label:<10}" if label else "", f"{name}: WER {rates}"))
     return lines
 
 
@@ -135,9 +135,12 @@ def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command
 
 def rounded_up(parameters: int) -> str:
     """A budget that holds these parameters, as people write it, in two digits: 862,432 -> 870k."""
-    unit, name = (1_000_000, "M") if parameters >= 1_000_000 else (1000, "k")
     step = 10 ** max(len(str(parameters)) - 2, 0)
-    return f"{-(-parameters // step) * step / unit:g}{name}"
+    rounded = -(-parameters // step) * step
+    for unit, name in ((1_000_000, "M"), (1000, "k")):
+        if rounded >= unit:
+            return f"{rounded / unit:g}{name}"
+    return str(rounded)
 
 
 def example_audio(config: Config) -> str:
