@@ -9,6 +9,7 @@ from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.stages import STAGES
 from egs.librispeech.todm.subnets_file import read_subnets
 from utils import config as configuration
+from utils.config_values import literal
 from utils.files import read_json, write_json_atomic
 from utils.stages import StageError
 from utils.text import file_name
@@ -52,7 +53,7 @@ class Run:
 
     def all_overrides(self, config: Config) -> list[str]:
         """What turns the conf of the tables into that of this run."""
-        return [*self.overrides, *self.setting.split(), f"train.seed={self.seed}", f"exp={self.exp(config)}"]
+        return [*self.overrides, *self.setting.split(), f"train.seed={self.seed}", f"exp={literal(str(self.exp(config)))}"]
 
 
 @dataclass(frozen=True)
