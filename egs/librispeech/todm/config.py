@@ -42,6 +42,8 @@ class DataConfig:
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
     musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5
+    join_prob: float = 0.0      # share of the training batches whose utterances are joined two by two, so that the net hears pauses
+    join_pause: list[float] = field(default_factory=lambda: [0.1, 1.0])  # seconds between the two, drawn; together at most max_seconds
     max_duration: float = 200.0  # seconds of audio in a batch
     num_buckets: int = 10
     num_workers: int = 2        # 0: the training process itself loads
@@ -345,6 +347,9 @@ def check(config: Config) -> None:
         need(not m.architecture, f"select.method={config.select.method} needs the whole search space, not model.architecture")
         need(learn.iterations >= 1 and learn.penalty >= 0 and 0 < learn.tau_end <= 1 and learn.lr_scale > 0 and 0 <= learn.stochastic_depth < 1,
              "learn: iterations must be at least 1, penalty not negative, tau_end in (0, 1], lr_scale positive, stochastic_depth in [0, 1)")
+    pause = config.data.join_pause
+    need(0 <= config.data.join_prob <= 1, f"data.join_prob {config.data.join_prob} is not in [0, 1]")
+    need(len(pause) == 2 and 0 <= pause[0] <= pause[1], f"data.join_pause {pause} must be two numbers of seconds, the shorter first")
     need(config.loss.prune_range >= 2, f"loss.prune_range {config.loss.prune_range} is below 2")
     need(config.method.subnets_per_step >= 0, "method.subnets_per_step is negative")
     need(config.select.num_subnets >= 1, "select.num_subnets must be at least 1")

@@ -75,7 +75,7 @@ class Trainer:
 
     def state(self) -> dict:
         """All that a resumed run needs."""
-        return describe(self.config, self.tokenizer) | {
+        return describe(self.config, self.tokenizer, self.batches.longest) | {
             "update": self.update, "epoch": self.epoch, "batch_in_epoch": self.batch_in_epoch,
             "batches_per_epoch": self.batches_per_epoch, "hours": self.hours, "seconds": self.seconds,
             "bad_total": self.bad_total, "world_size": self.world_size, "model": self.model.state_dict(),
