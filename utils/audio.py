@@ -69,7 +69,7 @@ def _decoded(file: Path | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
                 nonlocal missing
                 while len(piece := audio.read(round(rate * PIECE_SECONDS), dtype="float32", always_2d=True)):
                     missing -= len(piece)
-                    yield checked(piece.mean(axis=1), name)
+                    yield checked(piece, name).mean(axis=1)
 
             yield from resampled(counted(), rate)
     except soundfile.LibsndfileError as error:

@@ -19,6 +19,7 @@ MIN_SPEECH = 3          # windows above SPEECH that a stretch must have: a click
 ROOM = (6, 19)          # windows: a stretch begins and ends so far from what is surely speech, where it is quietest
 PAUSE_SECONDS = 0.8     # a pause longer than this always ends a stretch; shorter ones are part of it while it fits
 HANGOVER_SECONDS = 0.6  # after speech in which a stream is still decoded: causal nets find words some time after they were said
+GAP = 9                 # windows, an odd number: over so many a place to cut speech is judged
 LEVEL_WEIGHT = 0.02     # of a decibel beside a probability, where a place to cut speech is looked for
 FLOOR = -60             # decibels of full scale below which all is equally quiet
 
@@ -130,7 +131,7 @@ class _Cutter:
         """The window before which a stretch that has become too long ends: of its last half, where speech is least probable and quiet."""
         first = self.most // 2
         badness = np.array(self.probabilities[: self.most + 1]) + LEVEL_WEIGHT * self._levels(0, self.most + 1)
-        smooth = np.convolve(np.pad(badness, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+        smooth = np.convolve(np.pad(badness, GAP // 2, mode="edge"), np.ones(GAP) / GAP, mode="valid")
         return first + int(np.argmin(smooth[first : self.most + 1]))
 
     def _levels(self, first: int, end: int) -> np.ndarray:
