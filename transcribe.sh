@@ -2,5 +2,14 @@
 # Speech to text with an experiment or an exported subnet: ./transcribe.sh exp/mini speech.wav (--help tells the rest)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
-"$TODM_ROOT/local/setup.sh" >&2
-exec python -m egs.librispeech.todm.transcribe "$@"
+for _argument in "$@"; do
+  case $_argument in
+    -h | --help) _python=$(command -v python || command -v python3) ;;  # needs no package: nothing is installed for it
+  esac
+done
+[ -n "${_python:-}" ] || { "$TODM_ROOT/local/setup.sh" >&2; _python=python; }
+# Like python -m, without the caller's folder on the path: a utils.py there would be taken for ours.
+exec "$_python" -c 'import runpy, sys
+if sys.path[0] == "":
+    del sys.path[0]
+runpy.run_module("egs.librispeech.todm.transcribe", run_name="__main__", alter_sys=True)' "$@"

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import soxr
 import torch
 from lhotse import Fbank, FbankConfig
 
@@ -15,9 +16,11 @@ from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.transducer import Transducer
+from local.espeak import speak
 from local.train_bpe import train_bpe
 from tests.helpers import tiny_model
 from utils.tokens import BLANK, SOS_EOS, UNK, Tokenizer
+from utils.voice_activity import VoiceActivity
 
 RATE = 16000
 SMALL = "h0,2f1,3 f2 h1"  # a subnet of the tiny model, none of whose blocks is a leading slice
@@ -40,6 +43,20 @@ def babble(seconds: float, seed: int = 0) -> np.ndarray:
         for frequency, level in zip(rng.uniform(150, 5000, 2), rng.uniform(0.02, 0.3, 2)):
             samples[start : start + len(time)] += level * np.sin(2 * np.pi * frequency * time)
     return samples.astype(np.float32)
+
+
+def spoken(text: str, voice: str = "en-us", room: float = 0.1) -> np.ndarray:
+    """Speech by espeak-ng in light noise, with so many seconds of nothing else at both ends."""
+    samples, rate = speak(text, voice)
+    samples = np.pad(soxr.resample(samples, rate, RATE), round(room * RATE))
+    return (samples + np.random.default_rng(len(text)).normal(0, 1e-3, len(samples))).astype(np.float32).clip(-1, 1)
+
+
+class EverythingIsSpeech(VoiceActivity):
+    """What hears speech in ``babble``, too."""
+
+    def _probability(self, window: np.ndarray) -> float:
+        return 1.0
 
 
 def lhotse_features(samples: np.ndarray) -> torch.Tensor:

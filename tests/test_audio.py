@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from utils.audio import AudioError, pcm_pieces, quietest, read_pieces, split_at_pauses
+from utils.audio import AudioError, pcm_pieces, read_pieces
 
 RATE = 16000
 
@@ -227,103 +227,3 @@ def test_a_stream_that_has_only_read_will_do():
             return self.left.pop(0)
 
     assert np.concatenate(list(pcm_pieces(OnlyRead(), RATE))).tolist() == [0.5, -0.5]
-
-
-def pieces_of(samples: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
-    first = 0
-    while first < len(samples):
-        size = sizes[0]
-        sizes = sizes[1:] + sizes[:1]
-        yield samples[first : first + size]
-        first += size
-
-
-@pytest.mark.parametrize("seconds", [0, 0.0001, 0.5, 1.0, 1.00007, 3.7, 10.3])
-@pytest.mark.parametrize("longest", [0.05, 0.3, 1.0, 4.0])
-@pytest.mark.parametrize("sizes", [[8000], [1, 777, 20000], [10**9]])
-def test_stretches_are_the_input_in_order_and_none_is_too_long(seconds, longest, sizes):
-    samples = noise(seconds).astype(np.float32)
-    stretches = list(split_at_pauses(pieces_of(samples, sizes), longest))
-    np.testing.assert_array_equal(np.concatenate([np.zeros(0), *(s for _, s in stretches)]), samples)
-    lengths = [len(s) for _, s in stretches]
-    assert [start for start, _ in stretches] == [sum(lengths[:i]) for i in range(len(lengths))]
-    assert all(0 < n <= longest * RATE for n in lengths)
-    assert all(n >= longest * RATE / 2 for n in lengths[:-1])
-
-
-@pytest.mark.parametrize("longest", [0.00001, 0.0002])
-def test_a_bound_of_a_few_samples_still_ends(longest):
-    stretches = list(split_at_pauses([noise(0.01).astype(np.float32)], longest))
-    assert sum(len(s) for _, s in stretches) == 160 and all(0 < len(s) <= 3 for _, s in stretches)
-
-
-def test_what_fits_is_not_cut():
-    samples = noise(2).astype(np.float32)
-    ((start, got),) = split_at_pauses(pieces_of(samples, [8000]), 2.0)
-    assert start == 0 and len(got) == len(samples)
-
-
-@pytest.mark.parametrize("pause", [(2.2, 2.5), (2.9, 3.1), (3.4, 3.9)])
-@pytest.mark.parametrize("level", [0.0, 0.01])
-def test_the_cut_falls_into_the_pause(pause, level):
-    """Of 7 s with a bound of 4 s the first cut is between 2 and 4 s."""
-    samples = noise(7)
-    quiet = slice(*(round(t * RATE) for t in pause))
-    samples[quiet] *= level
-    (_, first), (start, _), *_ = split_at_pauses(pieces_of(samples.astype(np.float32), [5000]), 4.0)
-    assert len(first) == start and pause[0] + 0.05 <= start / RATE <= pause[1] - 0.05
-
-
-def test_a_pause_before_the_last_half_is_left_alone():
-    samples = noise(7)
-    samples[8000:16000] = 0
-    samples[round(2.7 * RATE) : round(2.9 * RATE)] *= 0.1
-    (_, first), *_ = split_at_pauses([samples.astype(np.float32)], 4.0)
-    assert 2.7 < len(first) / RATE < 2.9
-
-
-def test_an_hour_is_cut_as_it_arrives_and_never_held():
-    arrived, piece, longest = 0, 8000, 5.0
-
-    def hour() -> Iterator[np.ndarray]:
-        nonlocal arrived
-        samples = noise(0.5).astype(np.float32)
-        for _ in range(7200):
-            arrived += piece
-            yield samples.copy()
-
-    tracemalloc.start()
-    try:
-        done = 0
-        for start, samples in split_at_pauses(hour(), longest):
-            assert start == done and arrived - start <= longest * RATE + piece
-            done += len(samples)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert done == 3600 * RATE and peak < 10 * 4 * longest * RATE
-
-
-def plain_quietest(samples: np.ndarray, width: int) -> tuple[int, np.ndarray]:
-    energies = np.array([np.sum(samples[i : i + width].astype(np.float64) ** 2) for i in range(len(samples) - width + 1)])
-    return int(energies.argmin()) + width // 2, energies
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("length", [1, 2, 100, 1599, 1600, 1601, 5000])
-def test_the_quietest_tenth_of_a_second_against_a_loop(length, seed):
-    rng = np.random.default_rng(seed)
-    samples = (rng.normal(size=length) * np.repeat(rng.uniform(0.001, 1, length // 500 + 1), 500)[:length]).astype(np.float32)
-    expected, energies = plain_quietest(samples, min(1600, length))
-    assert quietest(samples) == expected
-
-
-def test_silence_after_something_loud_is_found_exactly():
-    samples = np.concatenate([np.full(20000, 0.9, np.float32), np.zeros(1600, np.float32), np.full(20000, 1e-3, np.float32)])
-    assert quietest(samples) == 20000 + 800
-
-
-def test_the_quietest_is_found_after_ten_loud_seconds():
-    """In single precision the sum of so much energy would hide it."""
-    samples = np.repeat(np.array([0.9, 1e-3, 1e-4, 1e-3], np.float32), [160000, 4800, 1600, 4800])
-    assert quietest(samples) == 164800 + 800

@@ -1,7 +1,13 @@
 """Speech from files, raw streams and microphones, as mono float32 pieces at 16 kHz, in bounded memory."""
 
+import contextlib
+import io
+import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +17,9 @@ import soxr
 
 SAMPLE_RATE = 16000
 PIECE_SECONDS = 0.5   # of what is read at a time
-PAUSE_SECONDS = 0.1   # length of the quietest stretch that a long recording is cut in
+LARGEST_SAMPLE = 64   # that a file of floats may hold: somewhat above 1 is a loud recording, thousands are another scale
 OPEN_LENGTH = 0x7FFFF000  # bytes: what a WAV that is written to a pipe promises, or more
+CONTAINERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
@@ -21,38 +28,130 @@ class AudioError(ValueError):
 
 
 def read_pieces(path: Path) -> Iterator[np.ndarray]:
-    """The samples of a file in pieces of half a second: 16 kHz, mono, in [-1, 1].
+    """The samples of a file, or of what comes through a named pipe, in pieces of half a second: 16 kHz, mono, in [-1, 1].
 
     Raises:
-      AudioError: missing, empty, not audio, or damaged.
+      AudioError: missing, not readable, empty, not audio, damaged, or with samples that are no numbers.
     """
     try:
-        found, size = path.is_file(), path.stat().st_size
-    except OSError:
-        found = False
-    if not found:
-        raise AudioError(f"{path}: no such file")
-    if size == 0:
-        raise AudioError(f"{path} is empty")
+        if path.is_file():
+            with open(path, "rb"):  # libsndfile does not say why it can not
+                if path.stat().st_size == 0:
+                    raise AudioError(f"{path} is empty")
+            yield from _decoded(path, str(path))
+        elif path.is_dir():
+            raise AudioError(f"{path} is a folder, not audio")
+        else:
+            with open(path, "rb") as stream:
+                head, stream = peeked(stream)
+                if not head:
+                    raise AudioError(f"{path} is empty")
+                yield from container_pieces(stream, str(path), head)
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: no such file") from error
+    except OSError as error:
+        raise AudioError(f"{path} can not be read: {error.strerror or error}") from error
+
+
+def _decoded(file: Path | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
+    """What libsndfile makes of a file, of the reading end of a pipe (which is closed then) or of an open file."""
     try:
-        with soundfile.SoundFile(path) as audio:
+        with soundfile.SoundFile(file) as audio:
             rate, missing = audio.samplerate, audio.frames
             audio.seekable = lambda: False  # soundfile seeks after every read, which fails where the header has no length
-            promised = re.search(r"^data : (\d+) \(should be (\d+)\)", audio.extra_info, re.MULTILINE)
-            if promised and int(promised[1]) < OPEN_LENGTH:
-                raise AudioError(f"{path} is truncated: {int(promised[1]) - int(promised[2])} bytes of what its header promises are missing")
+            promised = re.search(r"^data : (\d+)(?: \(should be (\d+)\))?$", audio.extra_info, re.MULTILINE)
+            if promised and int(promised[1]) >= OPEN_LENGTH:
+                missing = 0
+            elif promised and promised[2]:
+                raise AudioError(f"{name} is truncated: {int(promised[1]) - int(promised[2])} bytes of what its header promises are missing")
 
             def counted() -> Iterator[np.ndarray]:
                 nonlocal missing
                 while len(piece := audio.read(round(rate * PIECE_SECONDS), dtype="float32", always_2d=True)):
                     missing -= len(piece)
-                    yield piece.mean(axis=1)
+                    yield checked(piece, name).mean(axis=1)
 
             yield from resampled(counted(), rate)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path} is not audio that can be read, or is damaged: {error.error_string}") from error
+        raise AudioError(f"{name} is not audio that can be read, or is damaged: {error.error_string}") from error
     if 0 < missing < 2**62:  # of a stream without a length libsndfile says a huge one
-        raise AudioError(f"{path} is truncated: {missing / rate:.2f} s of what its header promises are missing")
+        raise AudioError(f"{name} is truncated: {missing / rate:.2f} s of what its header promises are missing")
+
+
+def checked(samples: np.ndarray, name: str) -> np.ndarray:
+    """The samples, if floats: a file of floats may hold anything.
+
+    Raises:
+      AudioError: some are NaN or infinite, or so large that they can not be meant to lie in [-1, 1].
+    """
+    peak = float(np.abs(samples).max(initial=0))
+    if not np.isfinite(peak):
+        raise AudioError(f"{name} holds samples that are no numbers (NaN or infinity); the program that wrote it has a fault")
+    if peak > LARGEST_SAMPLE:
+        raise AudioError(f"{name} holds samples as large as {peak:.0f}; in a file of floats they must lie between -1 and 1")
+    return samples
+
+
+def container(head: bytes) -> str | None:
+    """The kind of audio file that begins with these bytes (4 suffice, but 12 are better); None: none that is known, so it may be raw PCM."""
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] in (b"WAVE", b""):
+        return "WAV"
+    return CONTAINERS.get(head[:4]) or ("MP3" if head[:3] == b"ID3" else None)
+
+
+def peeked(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
+    """The first bytes of a stream, at most 12, and a stream that begins with them."""
+    stream = getattr(stream, "raw", stream)  # a thread that waits for a buffered standard input would hold its lock when Python ends
+    read, head = getattr(stream, "read1", stream.read), b""
+    while len(head) < 12 and (got := read(12 - len(head))):
+        head += got
+    return head, io.BufferedReader(_Rejoined(head, read), buffer_size=1 << 16)
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with what was already read of it put back."""
+
+    def __init__(self, head: bytes, read: Callable[[int], bytes]):
+        self.head, self.read_on = head, read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        got = self.head[: len(buffer)] or self.read_on(len(buffer))
+        self.head = self.head[len(got):]
+        buffer[: len(got)] = got
+        return len(got)
+
+
+def container_pieces(stream: BinaryIO, name: str, head: bytes) -> Iterator[np.ndarray]:
+    """The samples of an audio file that arrives through a pipe, as it arrives.
+
+    FLAC is written to a temporary file first: libsndfile must seek in it.
+
+    Args:
+      head: its first bytes, which are still in the stream.
+    Raises:
+      AudioError: as :func:`read_pieces`.
+    """
+    if container(head) == "FLAC":
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy)
+            copy.seek(0)
+            yield from _decoded(copy, name)
+        return
+    reading, writing = os.pipe()
+    threading.Thread(target=_pump, args=(stream, writing), daemon=True).start()
+    yield from _decoded(reading, name)
+
+
+def _pump(stream: BinaryIO, descriptor: int) -> None:
+    """Copy a stream into a pipe until one of them ends."""
+    with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as pipe:
+        while got := stream.read1(1 << 16):
+            rest = memoryview(got)
+            while rest:
+                rest = rest[pipe.write(rest):]
 
 
 def pcm_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
@@ -79,27 +178,3 @@ def resampled(pieces: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     for piece in pieces:
         yield resampler.resample_chunk(np.ascontiguousarray(piece, np.float32))
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def split_at_pauses(pieces: Iterable[np.ndarray], longest: float) -> Iterator[tuple[int, np.ndarray]]:
-    """``(first sample, samples)`` of stretches of at most ``longest`` seconds, cut where it is quietest.
-
-    What follows in the last half of a stretch decides where it ends, so that words are seldom cut in two.
-    """
-    most = max(round(longest * SAMPLE_RATE), 2)
-    start, held = 0, np.zeros(0, np.float32)
-    for piece in pieces:
-        held = np.concatenate([held, piece])
-        while len(held) > most:
-            cut = quietest(held[most // 2 : most]) + most // 2
-            yield start, held[:cut]
-            start, held = start + cut, held[cut:]
-    if len(held):
-        yield start, held
-
-
-def quietest(samples: np.ndarray) -> int:
-    """The middle of the stretch of 0.1 s with the least energy."""
-    width = min(round(PAUSE_SECONDS * SAMPLE_RATE), len(samples))
-    energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
-    return int(np.argmin(energy[width:] - energy[:-width])) + width // 2

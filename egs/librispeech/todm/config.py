@@ -42,6 +42,8 @@ class DataConfig:
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
     musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5
+    join_prob: float = 0.0      # share of the training utterances that are joined two by two, so that the net hears pauses
+    join_pause: list[float] = field(default_factory=lambda: [0.1, 1.0])  # seconds between the two, drawn; together at most max_seconds
     max_duration: float = 200.0  # seconds of audio in a batch
     num_buckets: int = 10
     num_workers: int = 2        # 0: the training process itself loads
@@ -217,7 +219,7 @@ class SearchConfig:
 class DecodeConfig:
     methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
     beam: int = 4
-    max_symbols: int = 1        # that greedy search may emit in a frame; sherpa-onnx allows 1
+    max_symbols: int = 1        # that greedy search may emit in a frame, if loss.rnnt_type is regular; sherpa-onnx allows 1
     weights: Literal["last", "running", "range"] = "range"
     range: int = 4              # range: the mean over the updates between the last checkpoint and the one this many before
     max_duration: float = 300.0

@@ -50,7 +50,7 @@ RANGES: dict[str, Range] = {
     "synthetic.seed": SEED, "synthetic.hours": Range(0, 1000, "low"), "synthetic.train_voices": Range(1, 1000),
     "synthetic.dev_voices": Range(1, 1000), "synthetic.test_voices": Range(1, 1000),
     "synthetic.dev_utterances": Range(1, 100_000), "synthetic.test_utterances": Range(1, 100_000),
-    "data.min_seconds": NOT_NEGATIVE, "data.max_seconds": POSITIVE, "data.musan_prob": SHARE, "data.max_duration": POSITIVE,
+    "data.min_seconds": NOT_NEGATIVE, "data.max_seconds": POSITIVE, "data.musan_prob": SHARE, "data.join_prob": SHARE, "data.max_duration": POSITIVE,
     "data.num_buckets": Range(1, 10_000), "data.num_workers": PROCESSES, "data.num_jobs": PROCESSES,
     "spec_augment.time_warp": NOT_NEGATIVE, "spec_augment.num_time_masks": NOT_NEGATIVE, "spec_augment.max_time_mask": Range(2, 10**9),
     "spec_augment.max_time_fraction": SHARE, "spec_augment.num_freq_masks": Range(0, 1000), "spec_augment.max_freq_mask": Range(2, 80),
@@ -160,6 +160,8 @@ def check_data(config: Config, need: Need) -> None:
     for key, ends, top in (("snr_db", s.snr_db, 200), ("level_db", s.level_db, 0)):
         need(len(ends) == 2 and -200 <= ends[0] <= ends[1] <= top,
              f"synthetic.{key} is {ends}; it must be [lowest, highest] in dB, from -200 to {top}, e.g. synthetic.{key}={'[25, 40]' if top else '[-12, 0]'}")
+    pause = config.data.join_pause
+    need(len(pause) == 2 and 0 <= pause[0] <= pause[1], f"data.join_pause is {pause}; it must be two numbers of seconds, the shorter first")
 
 
 def check_model(config: Config, need: Need) -> None:

@@ -16,9 +16,12 @@ from lhotse.dataset import CutMix, DynamicBucketingSampler, K2SpeechRecognitionD
 from lhotse.dataset.input_strategies import OnTheFlyFeatures, PrecomputedFeatures
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from egs.librispeech.todm.config import Config
+from egs.librispeech.todm.config import Config, DataConfig
+from egs.librispeech.todm.frontend import LOG_EPSILON
+from egs.librispeech.todm.learnt_length import learnt_seconds
 from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
 from utils.interrupts import leave_group
 from utils.stages import StageError
@@ -27,6 +30,10 @@ from utils.text import first_line
 ESTIMATED_FROM = 10_000  # utterances, lhotse's own default
 # The cuts are in memory on purpose: they are filtered, counted and sorted.
 warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly read CutSet")
+
+FRAMES = 100                 # of features in a second
+DIGITAL_SILENCE = -15.942385  # features of samples that are all 0: the logarithm of the smallest step of a 32-bit float beside 1
+DIGITAL_SHARE = 0.25         # of the pauses between joined utterances that are that
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class BatchDataset(Dataset):
     """Maps a CutSet (a mini-batch that the sampler chose) to a :class:`Batch`, through lhotse's dataset."""
 
     def __init__(self, config: Config, train: bool):
+        self.data, self.train = config.data, train
         self.inner = K2SpeechRecognitionDataset(
             return_cuts=True,
             cut_transforms=_noise(config) if train else [],
@@ -73,12 +81,48 @@ class BatchDataset(Dataset):
                               "and 2 could read them; if files have changed since, stage 1 with --force looks at all of them again")
         supervisions = got["supervisions"]
         order = supervisions["sequence_idx"].argsort()
-        return Batch(
+        batch = Batch(
             features=got["inputs"],
             lengths=supervisions["num_frames"][order].long(),
             texts=[supervisions["text"][i] for i in order],
             ids=[supervisions["cut"][i].id for i in order],
         )
+        if self.train and self.data.join_prob and random.random() < self.data.join_prob:  # of all its utterances: mixed with single ones they would be padded
+            return joined(batch, self.data)
+        return batch
+
+
+def joined(batch: Batch, data: DataConfig) -> Batch:
+    """The utterances of a batch joined two by two, with a pause of ``data.join_pause`` between them, unless that is longer than
+    ``data.max_seconds``. Draws from Python's generator, as lhotse does."""
+    utterances = [x[:n] for x, n in zip(batch.features, batch.lengths.tolist())]
+    features, texts, ids = [], [], []
+    for i in range(0, len(utterances), 2):
+        pair = slice(i, i + 2)
+        pause = round(FRAMES * random.uniform(*data.join_pause))
+        together = sum(map(len, utterances[pair])) + pause
+        if len(utterances[pair]) == 2 and together <= FRAMES * data.max_seconds:
+            first, second = utterances[pair]
+            features.append(torch.cat([first, silence(random.choice((first, second)), pause), second]))
+            texts.append(" ".join(batch.texts[pair]))
+            ids.append("+".join(batch.ids[pair]))
+        else:
+            features += utterances[pair]
+            texts += batch.texts[pair]
+            ids += batch.ids[pair]
+    lengths = torch.tensor([len(x) for x in features])
+    return Batch(pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON), lengths, texts, ids)
+
+
+def silence(utterance: Tensor, frames: int) -> Tensor:
+    """A pause of so many frames: mostly the noise of the room, drawn from the quietest tenth of an utterance (T, 80), else digital silence.
+
+    What batches are padded with would be wrong: no recording has it.
+    """
+    if random.random() < DIGITAL_SHARE:
+        return utterance.new_full((frames, utterance.shape[1]), DIGITAL_SILENCE)
+    quiet = utterance.mean(1).topk(max(len(utterance) // 10, 1), largest=False).indices.tolist()
+    return utterance[random.choices(quiet, k=frames)]
 
 
 @dataclass(frozen=True)
@@ -138,10 +182,14 @@ def _spec_augment(config: Config) -> list:
 
 
 class ResumableSampler(Sampler):
-    """A lhotse sampler that starts an epoch at any batch; what it skips is never read from disk."""
+    """A lhotse sampler that starts an epoch at any batch; what it skips is never read from disk.
 
-    def __init__(self, inner: DynamicBucketingSampler):
-        self.inner, self.skip = inner, 0
+    Args:
+      longest: seconds that a net learns to recognise at once from its utterances.
+    """
+
+    def __init__(self, inner: DynamicBucketingSampler, longest: float):
+        self.inner, self.longest, self.skip = inner, longest, 0
 
     def start(self, epoch: int, skip: int) -> None:
         """Begin ``epoch`` after its first ``skip`` batches."""
@@ -192,7 +240,7 @@ def train_loader(config: Config, rank: int = 0, world_size: int = 1) -> tuple[Da
     sampler = ResumableSampler(DynamicBucketingSampler(
         cuts, max_duration=config.data.max_duration, shuffle=True, duration_bins=duration_bins(cuts, config.data.num_buckets),
         seed=config.train.seed, rank=rank, world_size=world_size,
-    ))
+    ), learnt_seconds(config, [cut.duration for cut in cuts]))
     return _loader(config, BatchDataset(config, train=True), sampler), sampler
 
 

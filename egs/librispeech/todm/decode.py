@@ -4,6 +4,7 @@ import logging
 import time
 from argparse import Namespace
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,12 +41,17 @@ def decode_split(experiment: Experiment, config: Config, subnet: Subnet, split: 
         begin = time.monotonic()
         batch = batch.to(device)
         encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
-        found = search(experiment.model, encoded, lengths, method, config.decode)
+        found = search(experiment.model, encoded, lengths, method, decoding(experiment, config.decode))
         computing += time.monotonic() - begin
         audio += batch.seconds
         references.update(zip(batch.ids, batch.texts))
         hypotheses.update((name, experiment.tokenizer.decode(h.tokens)) for name, h in zip(batch.ids, found))
     return references, hypotheses, audio, computing
+
+
+def decoding(experiment: Experiment, config: DecodeConfig) -> DecodeConfig:
+    """How an experiment is decoded: with ``decode.max_symbols`` a frame only where its lattice has let it learn more than one."""
+    return config if experiment.config.loss.rnnt_type == "regular" else replace(config, max_symbols=1)
 
 
 def search(model: Transducer, encoded: Tensor, lengths: Tensor, method: str, config: DecodeConfig) -> list[Hypothesis]:

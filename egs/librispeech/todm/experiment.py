@@ -10,6 +10,7 @@ import torch
 
 from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.learned_selection import make_selector
+from egs.librispeech.todm.learnt_length import learnt_seconds_of_data
 from egs.librispeech.todm.transducer import Transducer
 from utils import config as configuration
 from utils.checkpoint import CheckpointError, average_between, list_checkpoints, load_checkpoint, window_start
@@ -22,9 +23,14 @@ def checkpoint_folder(exp: Path) -> Path:
     return exp / "checkpoints"
 
 
-def describe(config: Config, tokenizer: Tokenizer) -> dict:
-    """What every checkpoint carries, so that it can be used without any other file."""
+def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None) -> dict:
+    """What every checkpoint carries, so that it can be used without any other file.
+
+    Args:
+      longest: seconds that the net learns to recognise at once (``learnt_length.py``).
+    """
     return {
+        "longest_seconds": longest,
         "format": FORMAT,
         "config": configuration.to_dict(config),
         "bpe": torch.frombuffer(bytearray(tokenizer.proto), dtype=torch.uint8),
@@ -65,6 +71,7 @@ class Experiment:
     hours: float   # of audio seen in training
     seconds: float  # of training, wall clock
     weights: str   # which weights these are, in words
+    longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
 
 
 def load_experiment(exp: Path, weights: str | None, count: int | None, device: torch.device) -> Experiment:
@@ -99,4 +106,5 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
     model = Transducer(config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)).to(device)
     model.load_state_dict(state)
-    return Experiment(config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words)
+    longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
+    return Experiment(config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest)

@@ -36,7 +36,7 @@ def export(config: Config, arguments: Namespace) -> None:
         experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
     except CheckpointError as error:
         raise StageError(str(error)) from error
-    entries = chosen_entries(config, experiment)
+    entries = [entry | {"longest_seconds": experiment.longest} for entry in chosen_entries(config, experiment)]
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
     proof = Proof(config, experiment, entries, root)

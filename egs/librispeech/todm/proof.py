@@ -221,7 +221,7 @@ class Proof:
             if mode == "offline":
                 found = recognizer.transcribe_batch([samples for _, samples, _ in batch])
             else:
-                streams = [(recognizer.stream(), with_tail(samples, recognizer.chunk_frames)) for _, samples, _ in batch]
+                streams = [(recognizer.stream(endpoints=False), with_tail(samples, recognizer.chunk_frames)) for _, samples, _ in batch]
                 for stream, samples in streams:
                     stream.accept(samples)
                 found = [stream.finish(tail=False) for stream, _ in streams]

@@ -1,7 +1,8 @@
 """A recogniser for use: one loaded supernet whose size changes between utterances, or an exported subnet."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,20 @@ from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import FACTS, load_model
 from egs.librispeech.todm.features import OnlineFilterbank, filterbank
 from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, SUBSAMPLING, subsampled_length
+from egs.librispeech.todm.learnt_length import learnt_seconds_of_data, unknown_seconds
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
 from egs.librispeech.todm.transducer import Transducer
-from utils.audio import SAMPLE_RATE, split_at_pauses
+from utils.audio import SAMPLE_RATE
 from utils.checkpoint import CheckpointError
 from utils.stages import StageError
 from utils.tokens import Tokenizer
+from utils.voice_activity import ROOM, WINDOW, Endpoints, VoiceActivity, speech_stretches
 
 FRAME_SECONDS = 0.04
+FRAME_SAMPLES = round(FRAME_SECONDS * SAMPLE_RATE)
+ROOM_SAMPLES = ROOM[1] * WINDOW  # of silence that an utterance of a stream begins with, where there is as much
+BATCH_SECONDS = 60  # of the stretches of a long recording that are decoded at once
 WORD_START = "\u2581"
 
 
@@ -65,11 +71,18 @@ class Recognizer:
       entries: subnets by name, as subnets.json has them; the first is in use until :meth:`use` says otherwise.
       beam: 0: greedy search; else the width of modified beam search.
       chunk_frames: filterbank frames (10 ms) that a stream advances at a time.
+      longest: seconds that the net has learnt to recognise at once; None: not known.
+
+    Attributes:
+      detector: what tells speech from everything else, made anew for every recording.
     """
 
-    def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32):
+    detector: Callable[[], VoiceActivity] = VoiceActivity
+
+    def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32,
+                 longest: float | None = None):
         self.config, self.model, self.tokenizer, self.entries = config, model, tokenizer, entries
-        self.beam, self.chunk_frames = beam, chunk_frames
+        self.beam, self.chunk_frames, self.longest = beam, chunk_frames, longest or unknown_seconds(config)
         self.device = next(model.parameters()).device
         self._operators: dict[int, Operators] = {}
         self.use(entries[0]["name"])
@@ -86,7 +99,8 @@ class Recognizer:
             raise StageError(f"{path}: no such folder; give an experiment (exp/NAME) or an exported subnet (exp/NAME/export/SUBNET)")
         if (path / FACTS).is_file() or not (path / "checkpoints").is_dir():
             config, model, tokenizer, entry = load_model(path, device)
-            return cls(config, model, tokenizer, [entry | {"architecture": str(model.full)}], beam, config.export.chunk_frames)
+            longest = entry.get("longest_seconds") or learnt_seconds_of_data(config)
+            return cls(config, model, tokenizer, [entry | {"architecture": str(model.full)}], beam, config.export.chunk_frames, longest)
         try:
             trained = load_experiment(path, None, None, device)
         except CheckpointError as error:
@@ -94,7 +108,7 @@ class Recognizer:
         subnets = path / "subnets.json"
         largest = describe_subnet(trained.config, trained.tokenizer.vocab_size, trained.model.full, "largest")
         entries = read_subnets(subnets) if subnets.is_file() else [largest]
-        return cls(trained.config, trained.model, trained.tokenizer, entries, beam, trained.config.export.chunk_frames)
+        return cls(trained.config, trained.model, trained.tokenizer, entries, beam, trained.config.export.chunk_frames, trained.longest)
 
     @property
     def can_stream(self) -> bool:
@@ -169,18 +183,27 @@ class Recognizer:
         return search.hypotheses()
 
     def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
-        """A recording of any length, given in pieces: cut in pauses into what the model was trained on (``data.max_seconds``)."""
-        tokens, times, end = [], [], 0.0
-        for start, samples in split_at_pauses(pieces, self.config.data.max_seconds):
-            (part,) = self.transcribe_batch([samples])
-            tokens += part.tokens
-            times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
-            end = (start + len(samples)) / SAMPLE_RATE
-        return Transcript(join(tokens), tokens, times, round(end, 3))
+        """A recording of any length, given in pieces: what of it is speech, in stretches no longer than the net has learnt."""
+        tokens, times, heard = [], [], 0
 
-    def stream(self) -> "Stream":
-        """A stream of one utterance or more, decoded as it arrives.
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal heard
+            for piece in pieces:
+                heard += len(piece)
+                yield piece
 
+        stretches = speech_stretches(counted(), self.longest, self.detector)
+        while batch := list(islice(stretches, max(int(BATCH_SECONDS / self.longest), 1))):
+            for (start, _), part in zip(batch, self.transcribe_batch([samples for _, samples in batch])):
+                tokens += part.tokens
+                times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
+        return Transcript(join(tokens), tokens, times, round(heard / SAMPLE_RATE, 3))
+
+    def stream(self, endpoints: bool = True) -> "Stream":
+        """A stream, decoded as it arrives: speech, in utterances that end in long pauses.
+
+        Args:
+          endpoints: False: everything is one utterance, speech or not; as whole utterances are decoded by :meth:`transcribe_batch`.
         Raises:
           StageError: the model is bidirectional, or a CTC model with a beam.
         """
@@ -189,7 +212,7 @@ class Recognizer:
                              "(model.direction=causal)")
         if self.model.is_ctc and self.beam:
             raise StageError("the prefix beam search of a CTC model needs whole utterances; streams are decoded greedily (without --beam)")
-        return Stream(self)
+        return Stream(self, Endpoints(self.longest, self.detector()) if endpoints else None)
 
     def transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
         """Tokens and frames as text and times."""
@@ -202,20 +225,29 @@ class Recognizer:
 class Stream:
     """Audio in as it arrives, text out: every ``chunk_frames`` x 10 ms, with memory that does not grow but for the text.
 
-    Chunk by chunk it computes what the same model computes of the whole utterance.
+    Chunk by chunk it computes what the same model computes of a whole utterance. A long pause ends an utterance: the next one begins
+    afresh, whatever lies between them.
+
+    Args:
+      endpoints: where utterances begin and end; None: all there is is one utterance, speech or not.
     """
 
-    def __init__(self, recognizer: Recognizer):
+    def __init__(self, recognizer: Recognizer, endpoints: Endpoints | None):
         self.recognizer, self.subnet = recognizer, recognizer.subnet  # a subnet chosen later is for later streams
+        self.endpoints = endpoints
         self.fbank = OnlineFilterbank()
-        self.search = recognizer.search(1)
         self.waiting = torch.zeros(0, recognizer.model.encoder.frontend.mean.numel())
-        self.states = recognizer.model.encoder.initial_states(1, self.subnet)
-        self.samples = self.frames = self.decoded = 0
+        self.held: list[tuple[Tensor, int]] = []  # chunks that may still be decoded, and how many of their encoder frames are real
+        self.samples = self.frames = 0
+        self.passed = 0  # encoder frames decoded or left out
+        self.tokens, self.times = [], []  # of the utterances that are over
+        self._begin()
 
     def accept(self, samples: np.ndarray) -> None:
         """More samples; whatever chunks they complete are decoded."""
         self.samples += len(samples)
+        if self.endpoints:
+            self.endpoints.accept(samples)
         self.fbank.accept(samples)
         self._take()
 
@@ -230,18 +262,39 @@ class Stream:
             self.fbank.finish()
             self._take()
         chunk, frontend = self.recognizer.chunk_frames, self.recognizer.model.encoder.frontend
-        left = subsampled_length(self.frames, frontend.tail_frames if tail else 0) - self.decoded
+        held = sum(count for _, count in self.held)
+        left = subsampled_length(self.frames, frontend.tail_frames if tail else 0) - self.passed - held
+        if left > 0 and self.endpoints:
+            self.endpoints.finish()
         while left > 0:
             window = self.waiting[: chunk + LOOK_AHEAD]
             window = torch.nn.functional.pad(window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=LOG_EPSILON)
             count = min(left, chunk // SUBSAMPLING)
-            self._decode(window, count)
+            self._chunk(window, count)
             self.waiting, left = self.waiting[chunk:], left - count
         return self.transcript()
 
     def transcript(self) -> Transcript:
         """What has been recognised so far."""
-        return self.recognizer.transcript(self.search.hypotheses()[0], self.samples / SAMPLE_RATE)
+        part = self.recognizer.transcript(self.search.hypotheses()[0], 0.0)
+        tokens = self.tokens + part.tokens
+        return Transcript(join(tokens), tokens, self.times + self._times(part), round(self.samples / SAMPLE_RATE, 3))
+
+    def _begin(self) -> None:
+        """A new utterance, which begins with the first chunk that is decoded."""
+        self.search = self.recognizer.search(1)
+        self.states = self.recognizer.model.encoder.initial_states(1, self.subnet)
+        self.offset: int | None = None
+
+    def _end(self) -> None:
+        """The utterance is over: keep its text alone."""
+        part = self.recognizer.transcript(self.search.hypotheses()[0], 0.0)
+        self.tokens += part.tokens
+        self.times += self._times(part)
+        self._begin()
+
+    def _times(self, part: Transcript) -> list[float]:
+        return [round((self.offset or 0) * FRAME_SECONDS + t, 2) for t in part.timestamps]
 
     def _take(self) -> None:
         features = self.fbank.take()
@@ -249,18 +302,38 @@ class Stream:
         self.waiting = torch.cat([self.waiting, features])
         chunk = self.recognizer.chunk_frames
         while len(self.waiting) >= chunk + LOOK_AHEAD:
-            self._decode(self.waiting[: chunk + LOOK_AHEAD], chunk // SUBSAMPLING)
+            self._chunk(self.waiting[: chunk + LOOK_AHEAD], chunk // SUBSAMPLING)
             self.waiting = self.waiting[chunk:]
+
+    def _chunk(self, window: Tensor, count: int) -> None:
+        """One chunk, of whose encoder frames the first ``count`` are real: decode it, hold it or leave it out."""
+        begin = (self.passed + sum(n for _, n in self.held)) * FRAME_SAMPLES
+        self.held.append((window, count))
+        what = self.endpoints.chunk(begin, begin + count * FRAME_SAMPLES) if self.endpoints else Endpoints.SPEAKING
+        if what in (Endpoints.SPEAKING, Endpoints.LAST):
+            for held in self.held:
+                self._decode(*held)
+            self.held = []
+        if what in (Endpoints.LAST, Endpoints.OVER):
+            self._end()
+        if what in (Endpoints.IDLE, Endpoints.OVER):
+            while len(self.held) > self._room():
+                self.passed += self.held.pop(0)[1]
+
+    def _room(self) -> int:
+        """Chunks before the first one with speech that an utterance begins with."""
+        return -(-ROOM_SAMPLES // (self.recognizer.chunk_frames // SUBSAMPLING * FRAME_SAMPLES))
 
     @torch.inference_mode()
     def _decode(self, window: Tensor, count: int) -> None:
-        """One chunk, of whose encoder frames the first ``count`` are real."""
         recognizer = self.recognizer
         operators = recognizer.operators(recognizer.chunk_frames // SUBSAMPLING)
+        if self.offset is None:
+            self.offset = self.passed
         window = window[None].to(recognizer.device)
         encoded, self.states = recognizer.model.encoder.step(window, self.states, self.subnet, operators)
         self.search.accept(recognizer.searched(encoded[:, :count]), torch.tensor([count], device=recognizer.device))
-        self.decoded += count
+        self.passed += count
 
 
 def join(tokens: list[str]) -> str:

@@ -63,7 +63,7 @@ STAGES = StageTable((
           ("lang/bpe.model", "lang/tokens.txt", "cuts")),
     Stage(4, "train the supernet",
           ("model", "supernet", "method", "loss", "distill", "train", "spec_augment", "data.max_duration", "data.num_buckets",
-           "data.musan", "data.musan_prob"), (3,),
+           "data.musan", "data.musan_prob", "data.join_prob", "data.join_pause"), (3,),
           "{data}/cuts, {data}/lang", "{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log", "exp", ("checkpoints",),
           passive_keys=("train.log_every", "train.cpu_processes", "train.keep_last", "train.scan_batches", "loss.backend"),
           continue_keys=("train.updates", "train.save_every", "train.valid_every", "train.valid_batches", "train.max_bad_batches",

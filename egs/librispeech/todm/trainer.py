@@ -79,7 +79,7 @@ class Trainer:
 
     def state(self) -> dict:
         """All that a resumed run needs; every rank must ask for it at once, because all ranks' generators are in it."""
-        return describe(self.config, self.tokenizer) | self.stream.state() | {
+        return describe(self.config, self.tokenizer, self.stream.sampler.longest) | self.stream.state() | {
             "update": self.update, "hours": self.hours, "seconds": self.seconds, "bad_total": self.bad_total,
             "model": self.model.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(), "rng": gather_over_ranks(rng_state()),
