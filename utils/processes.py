@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,10 +26,19 @@ def signal_when_parent_dies(number: int) -> None:
 def end_with_parent() -> None:
     """The initializer of worker processes: they would otherwise wait for work for ever when their parent is killed.
 
-    An interrupt is their parent's business, which ends them.
+    An interrupt is their parent's business, which ends them; a fork has its handlers, which are not meant for workers.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal_when_parent_dies(signal.SIGKILL)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    parent = os.getppid()
+
+    def watch() -> None:
+        # Not the kernel's signal: it comes when the parent's *thread* ends that made this process, as a pool's does too early.
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_workers() -> None:

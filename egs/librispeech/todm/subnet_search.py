@@ -164,12 +164,17 @@ def parse_budgets(config: Config, smallest: float, largest: float) -> dict[str, 
 
 
 def check_budgets(config: Config, space: SearchSpace) -> None:
-    """Refuse an infeasible budget before the hours of training that a search comes after.
+    """Refuse a search that can not succeed before the hours of training that it comes after.
 
     Raises:
-      StageError: no subnet fits one of them. Latencies are not known yet and are checked by the search.
+      StageError: nothing is elastic, or no subnet fits a budget. Latencies are not known yet and are checked by the search.
     """
-    if config.select.method in ("uniform", *LEARNED) or config.search.cost == "latency" or space.fixed:
+    if config.select.method in ("uniform", *LEARNED) or space.fixed:
+        return
+    if space.largest == space.smallest:
+        raise StageError(f"select.method={config.select.method} has nothing to search: supernet.min_blocks and supernet.min_ffn_chunks leave one net "
+                         "alone; lower them, or use select.method=uniform")
+    if config.search.cost == "latency":
         return
     price: Callable[[Subnet], float] = cost_function(config.search.cost, config, space.vocab_size, None)
     parse_budgets(config, price(space.smallest), price(space.largest))
