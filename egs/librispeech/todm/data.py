@@ -131,6 +131,10 @@ class Unreadable:
 
     message: str
 
+    def to(self, device: torch.device) -> "Batch":
+        """Where a dataset is asked without a loader, as before a training on a GPU."""
+        raise StageError(self.message)
+
 
 class BatchLoader(DataLoader):
     """A loader that ends with a StageError where a batch can not be read."""

@@ -110,7 +110,7 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
     return f"""# {facts['name']} {entry['name']}
 
 A {'causal' if causal else 'bidirectional'} MH-SSM {'CTC model' if ctc else 'transducer'}, one subnet of a supernet trained once by the TODM recipe (arXiv 2309.01947), for sherpa-onnx: English,
-16 kHz, BPE of {config.bpe.vocab_size} pieces. Trained on: {facts['corpus']}; {facts['updates']} updates ({facts['weights']}).
+16 kHz, BPE of {facts.get('pieces', config.bpe.vocab_size)} pieces. Trained on: {facts['corpus']}; {facts['updates']} updates ({facts['weights']}).
 
 | | |
 |---|---:|

@@ -47,7 +47,7 @@ def export(config: Config, arguments: Namespace) -> None:
             write_subnet(root / entry["name"], config, experiment, entry)
     proof.run()
     measured = benchmark_client.run(config, root, proof.variants())
-    facts = describe_run(config, experiment) | {"torch_results": torch_results(config), **proof.as_dict(), "benchmark": measured}
+    facts = describe_run(config, experiment) | {"torch_results": torch_results(config), "pieces": experiment.tokenizer.vocab_size, **proof.as_dict(), "benchmark": measured}
     write_json_atomic(root / "results.json", facts)
     deploy_report.write(root, facts, entries)
     print(f"\n{(root / 'report.md').read_text(encoding='utf-8')}", flush=True)
