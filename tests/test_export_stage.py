@@ -123,6 +123,8 @@ def test_the_report_and_the_picture_are_there(exported):
     _, exp, output = exported
     text, results = (exp / "export/report.md").read_text(), strict_json(exp / "export/results.json")
     assert text in output and (exp / "export/wer-against-rtf.png").read_bytes().startswith(PNG)
+    page = (exp / "report.html").read_text(encoding="utf-8")
+    assert "Exported nets in stock sherpa-onnx" in page and "Not of the results above" not in page
     titles, _, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
     table = {(row[0], row[2]): dict(zip(titles, row)) for row in rows}
     assert set(table) == {(name, precision) for name in subnets(exp) for precision in ("fp32", "int8")}

@@ -54,7 +54,8 @@ def change_results(config: Config, change) -> None:
 def nasty(config: Config) -> None:
     """Names and texts that a page must not take for its own, and utterances of every kind."""
     run = read_json(config.exp_dir / "results.json")
-    write_json_atomic(config.exp_dir / "results.json", run | {"name": f'{BAD} "x"', "corpus": f"/data/{BAD}", "command": "a </code><img src=x onerror=window.bad=1>"})
+    write_json_atomic(config.exp_dir / "results.json", run | {
+        "name": f'{BAD} "x"', "corpus": f"/data/{BAD}", "command": "a </code><img src=x onerror=window.bad=1>"})
     change_results(config, lambda r: r | {"how": f"a {BAD} ladder"} | ({"wer": float("inf")} if r["split"] == "test" else {}))
     for path in config.exp_dir.glob("decode/recogs-dev-*"):
         references, hypotheses = read_recogs(path)
@@ -77,7 +78,8 @@ def test_recogs_are_read_back(tmp_path):
 
 def test_lines_stand_below_each_other():
     reference = "THE CAT SAT"
-    by_size = {size: align(reference.split(), text.split()) for size, text in {"big": "THE CAT SAT", "mid": "OH THE HAT SAT DOWN THERE", "small": "CAT SAT UP"}.items()}
+    hypotheses = {"big": "THE CAT SAT", "mid": "OH THE HAT SAT DOWN THERE", "small": "CAT SAT UP"}
+    by_size = {size: align(reference.split(), text.split()) for size, text in hypotheses.items()}
     lines, words = interlinear(by_size)
     assert words == 3 and {len(line.cells) for line in lines} == {6}
     found = {line.label: [(cell.kind, cell.text) for cell in line.cells] for line in lines}

@@ -154,13 +154,13 @@ def collect(config: Config, conf_argument: str) -> Page:
     deployed = [net for net in nets if net.deployed]
     splits = list({r["split"]: Split(r["split"], r["role"], r["utterances"], r["words"], r["audio_seconds"]) for r in run["results"]}.values())
     table = make_rows(run["results"], nets, splits)
+    lowest = [min((row.wers[i] for row in table if page_plots.finite(row.wers[i]) is not None), default=None) for i in range(len(splits))]
     export = find_export(exp, run)
     plots, notes = find_plots(exp, conf, run, {net.name: number for number, net in enumerate(nets)}, export)
     return Page(
         run=run, conf=conf, exp=str(exp), made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"), nets=nets,
         best=min(deployed, key=lambda net: dev_errors(rows, net.name)), smallest=deployed[-1], method=rows[0]["method"],
-        splits=splits, rows=table, lowest=[min((r.wers[i] for r in table if page_plots.finite(r.wers[i]) is not None), default=None) for i in range(len(splits))],
-        findings=find_errors(config, rows), export=export, commands=next_commands(config, conf_argument, run), plots=plots, notes=notes)
+        splits=splits, rows=table, lowest=lowest, findings=find_errors(config, rows), export=export, commands=next_commands(config, conf_argument, run), plots=plots, notes=notes)
 
 
 def trained_conf(config: Config) -> Config:
@@ -252,8 +252,8 @@ def render(page: Page) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), autoescape=True, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"wer": wer, "millions": lambda number: f"{number / 1e6:.2f} M", "thousands": lambda number: f"{number:,}",
                             "duration": duration, "visible": visible, "sentence": lambda text: text[:1].upper() + text[1:]}
     environment.globals["infinity"] = math.inf

@@ -77,7 +77,8 @@ def draw_curves(folder: Path) -> dict | None:
                                     marker={"symbol": symbol, "size": 7}))
     for name in ("largest", "smallest"):
         if points := thinned(list(found.get(f"train loss per frame/{name}", {}).items()), POINTS):
-            traces.append(curve(points, f"train, {name} net", NETS[name][0], mode="lines", line={"width": 1, "dash": "dash"}, opacity=0.7, visible="legendonly"))
+            traces.append(curve(points, f"train, {name} net", NETS[name][0], mode="lines", line={"width": 1, "dash": "dash"}, opacity=0.7,
+                                visible="legendonly"))
     if not traces:
         return None
     ticks = [digit * 10.0**power for power in range(-6, 6) for digit in (1, 2, 5)]
@@ -105,7 +106,8 @@ def draw_candidates(found: dict) -> dict:
     losses = [p[2] for p in front if finite(p[2]) is not None]
     span = (max(losses) - min(losses) or abs(max(losses)) * 0.1 or 1) if losses else 1
     bounds = [min(losses) - 0.08 * span, max(losses) + 0.5 * span] if losses else None  # the worst candidates would flatten the rest
-    lines = [{"type": "line", "x0": limit, "x1": limit, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1, "dash": "dot"}} for limit in found["limits"].values()]
+    lines = [{"type": "line", "x0": limit, "x1": limit, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1, "dash": "dot"}}
+             for limit in found["limits"].values()]
     return figure(traces, label(found["cost_unit"]), "loss per frame on a part of dev", yaxis_range=bounds, shapes=lines)
 
 

@@ -5,7 +5,7 @@ import io
 import logging
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from egs.librispeech.todm.config import Config
@@ -231,22 +231,18 @@ def with_audio(config: Config, utterances: list[Utterance]) -> list[Utterance]:
     for split in dict.fromkeys(u.split for u in utterances):
         try:
             cuts |= {(split, cut.id): cut for cut in load_cuts(config, [split]) if (split, cut.id) in wanted}
-        except (StageError, OSError, ValueError) as error:
+        except (StageError, OSError, EOFError, ValueError) as error:
             notes[split] = str(error).partition(";")[0]
     left, found = AUDIO_BYTES, []
     for u in utterances:
         cut = cuts.get((u.split, u.name))
         if cut is None:
-            found.append(replaced(u, note=f"No audio: {notes.get(u.split, 'it is not among the cuts of stage 3')}."))
+            found.append(replace(u, note=f"No audio: {notes.get(u.split, 'it is not among the cuts of stage 3')}."))
             continue
         audio, note = encoded(cut, left)
         left -= len(audio.uri) * 3 // 4 if audio else 0
-        found.append(replaced(u, seconds=cut.duration, audio=audio, note=note))
+        found.append(replace(u, seconds=cut.duration, audio=audio, note=note))
     return found
-
-
-def replaced(utterance: Utterance, **values) -> Utterance:
-    return Utterance(**{**vars(utterance), **values})
 
 
 def encoded(cut, most: int) -> tuple[Audio | None, str]:
