@@ -101,23 +101,28 @@ def test_utterances_too_short_for_their_tokens_are_left_out(tiny_run, experiment
 def loss_by_hand(experiment: Experiment, config: Config, subnet: Subnet) -> float:
     """Node by node, the subnet as a model of its own; the largest net gives it the ranges alone."""
     trained, supernet, alone = experiment.config.loss, experiment.model, extract(experiment.model, experiment.config, subnet)
-    loss = TransducerLoss(choose_backend("torch", CPU), trained.prune_range, trained.lm_scale, trained.am_scale)
+    loss = TransducerLoss(choose_backend("torch", CPU), trained.prune_range, trained.lm_scale, trained.am_scale, trained.rnnt_type)
     total, frames = 0.0, 0
     for batch in dev_slice(config, experiment):
-        targets = make_targets(batch, experiment.tokenizer, 0)
+        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
         predicted = supernet.predictor.teacher_forced(targets.symbols)
         largest, lengths = supernet.encoder(batch.features, batch.lengths)
         _, ranges = loss.simple(supernet.heads.simple_am(largest), supernet.heads.simple_lm(predicted), targets)
         am = alone.joiner.encoder_proj(alone.encoder(batch.features, batch.lengths)[0])
         nodes = torch.stack([lm[window] for lm, window in zip(alone.joiner.predictor_proj(predicted), ranges)])
-        total += float(plain_pruned_loss(alone.joiner(am[:, :, None], nodes), ranges, targets))
+        total += float(plain_pruned_loss(alone.joiner(am[:, :, None], nodes), ranges, targets, rnnt_type=trained.rnnt_type))
         frames += int(lengths.sum())
     return total / frames
 
 
-def test_losses_by_hand_and_each_once(tiny_run, experiment, tmp_path, monkeypatch):
-    """In groups of two; a second search on the same cache computes only what is new."""
+@pytest.mark.parametrize("rnnt_type, tail_frames", [("regular", 0), ("modified", 21)])
+def test_losses_by_hand_and_each_once(tiny_run, experiment, tmp_path, monkeypatch, rnnt_type, tail_frames):
+    """In groups of two; a second search on the same cache computes only what is new. Lattice and tail are the trained model's."""
     monkeypatch.setattr(candidate_scores, "GROUP", 2)
+    trained = experiment.config
+    trained = replace(trained, loss=replace(trained.loss, rnnt_type=rnnt_type), model=replace(trained.model, tail_frames=tail_frames))
+    monkeypatch.setattr(experiment.model.encoder.frontend, "tail_frames", tail_frames)
+    experiment = replace(experiment, config=trained)
     config = make_config(tiny_run, "search.proxy_seconds=6")
     scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU)
     expected = [loss_by_hand(experiment, config, net) for net in (SMALL, FULL, MIDDLE)]
