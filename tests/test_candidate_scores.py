@@ -10,9 +10,11 @@ from egs.librispeech.todm.beam_search import greedy_search
 from egs.librispeech.todm.candidate_scores import CandidateScores, ScoreCache, dev_slice
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.data import eval_loader, load_cuts
+from egs.librispeech.todm.decode import decode_subnets
 from egs.librispeech.todm.experiment import Experiment, load_experiment
 from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.subnet import Subnet
+from egs.librispeech.todm.subnets_file import describe_subnet
 from egs.librispeech.todm.supernet_loss import make_targets
 from tests.conftest import tiny_arguments
 from tests.helpers import plain_pruned_loss
@@ -101,23 +103,28 @@ def test_utterances_too_short_for_their_tokens_are_left_out(tiny_run, experiment
 def loss_by_hand(experiment: Experiment, config: Config, subnet: Subnet) -> float:
     """Node by node, the subnet as a model of its own; the largest net gives it the ranges alone."""
     trained, supernet, alone = experiment.config.loss, experiment.model, extract(experiment.model, experiment.config, subnet)
-    loss = TransducerLoss(choose_backend("torch", CPU), trained.prune_range, trained.lm_scale, trained.am_scale)
+    loss = TransducerLoss(choose_backend("torch", CPU), trained.prune_range, trained.lm_scale, trained.am_scale, trained.rnnt_type)
     total, frames = 0.0, 0
     for batch in dev_slice(config, experiment):
-        targets = make_targets(batch, experiment.tokenizer, 0)
+        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
         predicted = supernet.predictor.teacher_forced(targets.symbols)
         largest, lengths = supernet.encoder(batch.features, batch.lengths)
         _, ranges = loss.simple(supernet.heads.simple_am(largest), supernet.heads.simple_lm(predicted), targets)
         am = alone.joiner.encoder_proj(alone.encoder(batch.features, batch.lengths)[0])
         nodes = torch.stack([lm[window] for lm, window in zip(alone.joiner.predictor_proj(predicted), ranges)])
-        total += float(plain_pruned_loss(alone.joiner(am[:, :, None], nodes), ranges, targets))
+        total += float(plain_pruned_loss(alone.joiner(am[:, :, None], nodes), ranges, targets, rnnt_type=trained.rnnt_type))
         frames += int(lengths.sum())
     return total / frames
 
 
-def test_losses_by_hand_and_each_once(tiny_run, experiment, tmp_path, monkeypatch):
-    """In groups of two; a second search on the same cache computes only what is new."""
+@pytest.mark.parametrize("rnnt_type, tail_frames", [("regular", 0), ("modified", 21)])
+def test_losses_by_hand_and_each_once(tiny_run, experiment, tmp_path, monkeypatch, rnnt_type, tail_frames):
+    """In groups of two; a second search on the same cache computes only what is new. Lattice and tail are the trained model's."""
     monkeypatch.setattr(candidate_scores, "GROUP", 2)
+    trained = experiment.config
+    trained = replace(trained, loss=replace(trained.loss, rnnt_type=rnnt_type), model=replace(trained.model, tail_frames=tail_frames))
+    monkeypatch.setattr(experiment.model.encoder.frontend, "tail_frames", tail_frames)
+    experiment = replace(experiment, config=trained)
     config = make_config(tiny_run, "search.proxy_seconds=6")
     scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU)
     expected = [loss_by_hand(experiment, config, net) for net in (SMALL, FULL, MIDDLE)]
@@ -148,6 +155,20 @@ def test_wer_by_hand_and_once(tiny_run, experiment, tmp_path):
     scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU)
     assert scores.wer(MIDDLE) == pytest.approx(score(references, hypotheses).wer, abs=1e-4)
     assert scores.wer(MIDDLE) == scores.cache.get("wer", MIDDLE) and scores.computed == {"loss": 0, "wer": 1}
+
+
+def test_a_model_of_the_modified_lattice_emits_one_symbol_a_frame(tiny_run, experiment, tmp_path, caplog):
+    """In the frame of a symbol it has never learnt what comes next, and would go on for as long as it is let."""
+    entry, found = describe_subnet(experiment.config, experiment.tokenizer.vocab_size, MIDDLE, "by hand"), {}
+    for rnnt_type in ("regular", "modified"):
+        trained = replace(experiment, config=replace(experiment.config, loss=replace(experiment.config.loss, rnnt_type=rnnt_type)))
+        for count in (1, 4):
+            config = make_config(tiny_run, f"decode.max_symbols={count}", "decode.methods=[greedy]", f"exp={tmp_path}")
+            caplog.clear()
+            results = decode_subnets(config, trained, [entry], CPU)["results"]
+            found[rnnt_type, count] = [r["insertions"] + r["deletions"] + r["substitutions"] for r in results]
+            assert ("decode.max_symbols=4 has no effect" in caplog.text) == ((rnnt_type, count) == ("modified", 4))
+    assert found["regular", 1] == found["modified", 1] == found["modified", 4] != found["regular", 4]
 
 
 def test_wer_is_of_all_dev_sets_together(tiny_run, experiment, tmp_path, monkeypatch):

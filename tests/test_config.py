@@ -101,6 +101,9 @@ def test_recipe_confs_go_by_name(name):
     ("model.dt_min=1", "at most model.dt_max 0.1"),
     ("model.dropout=1", "dropout is 1.0; it must be at least 0 and below 1"),
     ("loss.prune_range=1", "prune_range is 1; it must be from 2"),
+    ("loss.delay_penalty=-0.1", "delay_penalty is -0.1; it must be 0 or more"),
+    ("loss.rnnt_type=modifed", "loss.rnnt_type.*regular.*modified.*constrained"),
+    ("model.tail_frames=-4", "tail_frames is -4; it must be from 0 to 1000"),
     ("loss.ctc_first=5", "loss.ctc_weight must be above 0"),
     ("method.subnets_per_step=-1", "subnets_per_step is -1; it must be from 0"),
     ("select.num_subnets=0", "num_subnets is 0; it must be from 1"),
@@ -112,6 +115,11 @@ def test_recipe_confs_go_by_name(name):
 def test_values_that_can_not_work_together(override, message):
     with pytest.raises(ConfigError, match=message):
         load(Config, overrides=[override])
+
+
+def test_a_loss_that_may_be_negative_makes_no_weights():
+    with pytest.raises(ConfigError, match="loss.delay_penalty.*loss.subnet_weighting=saturating"):
+        load(Config, overrides=["loss.delay_penalty=0.01", "loss.subnet_weighting=saturating"])
 
 
 @pytest.mark.parametrize("heads", [0, 5])

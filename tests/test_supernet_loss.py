@@ -8,7 +8,7 @@ from egs.librispeech.todm import feed_forward, mhssm, supernet_loss
 from egs.librispeech.todm.config import Config, DistillConfig, LossConfig
 from egs.librispeech.todm.data import Batch
 from egs.librispeech.todm.distillation import LatticeDistillation
-from egs.librispeech.todm.frontend import LOG_EPSILON
+from egs.librispeech.todm.frontend import SILENCE
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_transducer_loss
 from tests.helpers import make_targets, plain_pruned_loss, plain_simple_loss, tiny_config, tiny_model
@@ -107,7 +107,7 @@ def test_a_model_with_a_tail_learns_on_silence_behind_every_utterance(weights):
     """The losses are those of a model without one on features with the silence; what the batch is padded with does not matter."""
     tail = 21
     with_tail, plain = (make_loss(tiny_config(f"model.tail_frames={n}", "loss.ctc_weight=0.4")) for n in (tail, 0))
-    padded = torch.full((2, 75 + tail, 80), LOG_EPSILON)
+    padded = torch.full((2, 75 + tail, 80), SILENCE)
     for b, length in enumerate(LENGTHS.tolist()):
         padded[b, :length] = make_features()[b, :length]
     batches = [Batch(make_features(), LENGTHS, ["cecc", "ef"], ["x", "y"]), Batch(padded, LENGTHS + tail, ["cecc", "ef"], ["x", "y"])]

@@ -8,10 +8,13 @@ import torch
 from egs.librispeech.todm import train
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.supernet_loss import make_targets
 from egs.librispeech.todm.trainer import Trainer
 from tests.conftest import tiny_arguments
+from utils import transducer_loss_torch
 from utils.checkpoint import list_checkpoints, load_checkpoint
 from utils.stages import StageError
+from utils.transducer_loss import TransducerLoss
 
 CPU = torch.device("cpu")
 
@@ -118,6 +121,25 @@ def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overri
     trainer.stream.sampler.start(0, 0)
     assert trainer.try_largest_steps(next(iter(trainer.stream.loader))) == nets
     assert all(torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters())
+
+
+def test_what_is_trained_is_what_the_conf_names(tiny_run, tmp_path):
+    """Lattice, delay penalty and tail reach an update: its loss is that of the batch, computed apart from the trainer."""
+    overrides = ["loss.rnnt_type=modified", "loss.delay_penalty=0.02", "model.tail_frames=24", "loss.backend=torch", "loss.ctc_first=0"]
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    trainer.model.eval()  # no dropout
+    batch = next(trainer.epoch_batches())
+    plain = TransducerLoss(transducer_loss_torch, 5, 0.25, 0.0, "modified", 0.02)
+    encoded, frames = trainer.model.encoder(batch.features, batch.lengths)
+    targets = make_targets(batch, trainer.tokenizer, 24)
+    predicted = trainer.model.predictor.teacher_forced(targets.symbols)
+    heads, joiner = trainer.model.heads, trainer.model.joiner
+    _, ranges = plain.simple(heads.simple_am(encoded), heads.simple_lm(predicted), targets)
+    nodes = plain.prune(joiner.encoder_proj(encoded), joiner.predictor_proj(predicted), ranges)
+    expected = plain.pruned(joiner(*nodes), ranges, targets).item()
+    losses, seconds, count = trainer.train_update(iter([batch]))
+    assert losses[0] == pytest.approx(expected, rel=1e-5)
+    assert count == int(frames.sum()) == int(((batch.lengths + 24 - 3) // 4).sum()) and seconds == batch.seconds
 
 
 @pytest.mark.parametrize("optimizer", ["scaled_adam", "adam"])

@@ -219,7 +219,7 @@ class SearchConfig:
 class DecodeConfig:
     methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
     beam: int = 4
-    max_symbols: int = 1        # that greedy search may emit in a frame, if loss.rnnt_type is regular; sherpa-onnx allows 1
+    max_symbols: int = 1        # that greedy search may emit in a frame; sherpa-onnx allows 1, and so does loss.rnnt_type=modified
     weights: Literal["last", "running", "range"] = "range"
     range: int = 4              # range: the mean over the updates between the last checkpoint and the one this many before
     max_duration: float = 300.0

@@ -8,6 +8,7 @@ SUBSAMPLING = 4
 RECEPTIVE_FIELD = 7           # input frames that one encoder frame sees
 LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING  # those of them that belong to the next one: a chunk needs as many beyond its end
 LOG_EPSILON = -23.025850929940457  # log(1e-10): what features are padded with
+SILENCE = -15.942384719848633      # log of the smallest float32 step: what the filterbank makes of samples that are 0
 
 
 def subsampled_length(frames, tail: int = 0):
@@ -32,7 +33,8 @@ class Frontend(nn.Module):
     buffers: nothing is normalised outside the model.
 
     Args:
-      tail_frames: filterbank frames of silence that every whole utterance gets behind its own, here and nowhere else.
+      tail_frames: filterbank frames of digital silence, such as a streaming client sends at the end, that every whole
+        utterance gets behind its own, here and nowhere else.
     """
 
     def __init__(self, channels: int, dim: int, tail_frames: int = 0):
@@ -73,4 +75,4 @@ class Frontend(nn.Module):
         """(B, T, 80) -> (B, T + tail, 80): silence from the end of every utterance on, whatever its batch is padded with."""
         features = nn.functional.pad(features, (0, 0, 0, self.tail_frames))
         beyond = torch.arange(features.shape[1], device=features.device) >= lengths[:, None]
-        return features.masked_fill(beyond[..., None], LOG_EPSILON)
+        return features.masked_fill(beyond[..., None], SILENCE)

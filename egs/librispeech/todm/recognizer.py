@@ -18,7 +18,7 @@ from egs.librispeech.todm.encoder import Operators
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import FACTS, load_model
 from egs.librispeech.todm.features import OnlineFilterbank, filterbank
-from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, SUBSAMPLING, subsampled_length
+from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, SILENCE, SUBSAMPLING, subsampled_length
 from egs.librispeech.todm.learnt_length import learnt_seconds_of_data, unknown_seconds
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
@@ -268,7 +268,7 @@ class Stream:
             self.endpoints.finish()
         while left > 0:
             window = self.waiting[: chunk + LOOK_AHEAD]
-            window = torch.nn.functional.pad(window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=LOG_EPSILON)
+            window = torch.nn.functional.pad(window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=SILENCE)
             count = min(left, chunk // SUBSAMPLING)
             self._chunk(window, count)
             self.waiting, left = self.waiting[chunk:], left - count
