@@ -162,8 +162,8 @@ def test_running_it_again_is_skipped(exported, monkeypatch, caplog):
         stage_main(10, lambda *_: pytest.fail("it ran again"), "")
     assert "stage 10 (export): finished already, skipped" in caplog.text
     changed = load("mini", [*arguments, "export.chunk_frames=16"])
-    assert runner(changed, "").stale_reasons(STAGES[10]) == ["export.chunk_frames was 32, is 16"]
-    assert "export.budget was None, is '0.5'" in runner(load("mini", [*arguments, "export.budget=0.5"]), "").stale_reasons(STAGES[10])
+    assert runner(changed, []).stale_reasons(STAGES[10]) == ["export.chunk_frames was 32, is 16"]
+    assert "export.budget was None, is '0.5'" in runner(load("mini", [*arguments, "export.budget=0.5"]), []).stale_reasons(STAGES[10])
 
 
 def test_the_proof_notices_wrong_graphs(exported, tmp_path, caplog):

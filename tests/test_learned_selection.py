@@ -1,6 +1,5 @@
 """The three ways of learning which parts every size keeps: schedules, scores, masks, nested sizes; stage values and conf."""
 
-import copy
 import math
 import random
 
@@ -16,13 +15,12 @@ from egs.librispeech.todm.selection_report import append_scores, read_scores
 from egs.librispeech.todm.stages import STAGES, runner
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnet_search import check_budgets
-from egs.librispeech.todm.train import changed_values
 from tests.helpers import VOCAB, tiny_config
 from tests.learned import (
     FULL, GRANULARITIES, METHODS, STEPS, cached_config, expected_share, learned, make, prefix_counts, price, rank_scores, row_scores,
     scores_of, set_scores, shuffled, sigmoid,
 )
-from utils.config import ConfigError, to_dict
+from utils.config import ConfigError
 from utils.files import write_json_atomic
 from utils.stages import StageError
 
@@ -465,7 +463,7 @@ def test_learned_selection_is_what_stage_4_depends_on(change, key):
 
 def stale(config: Config, folder, stamped: Config, lacking: tuple[str, ...]) -> list[str]:
     """Why stage 4 would run again, if its stamp was of a conf and of a time before some keys existed."""
-    stage, found = STAGES[4], runner(config, "conf")
+    stage, found = STAGES[4], runner(config, ["conf"])
     found.folders = {"data": folder / "data", "exp": folder / "exp"}
     for number in (4, *stage.after):
         conf = STAGES[number].values(stamped)
@@ -505,7 +503,7 @@ def test_another_learned_method_makes_stage_4_stale(before, after, reason, tmp_p
     ("iterative-zero-out", "orthosoftmax", ["select.learned was 'iterative-zero-out', is 'orthosoftmax'"]),
 ])
 def test_a_training_goes_on_only_with_the_same_learned_selection(before, after, reasons):
-    found = changed_values(learned(after), copy.deepcopy(to_dict(learned(before))))
+    found = STAGES.changes_before(4, learned(before), learned(after))
     assert found[: len(reasons)] == reasons if reasons else found == []
 
 

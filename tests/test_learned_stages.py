@@ -104,7 +104,7 @@ def test_a_training_that_goes_on_in_step_2_keeps_its_masks(transducer):
 def test_finished_stages_of_a_learned_selection_are_up_to_date(tiny_run, transducer):
     def reasons(number: int, *overrides: str) -> list[str]:
         made = arguments(tiny_run, transducer[0], *TRANSDUCER, *overrides)
-        return runner(load("conf/mini.yaml", made), "conf").stale_reasons(STAGES[number])
+        return runner(load("conf/mini.yaml", made), ["conf"]).stale_reasons(STAGES[number])
 
     assert [reasons(number) for number in (4, 5, 6)] == [[], [], []]
     assert reasons(4, "learn.penalty=2") == ["learn.penalty was 1.0, is 2.0"]

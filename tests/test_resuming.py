@@ -257,7 +257,7 @@ def test_an_older_checkpoint_has_the_first_ranks_generators_alone(tiny_run, tmp_
 
 
 def torchrun(folder, data, *overrides: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "egs.librispeech.todm.train",
+    command = [sys.executable, "-m", "utils.torchrun", "--standalone", "--nproc-per-node", "2", "-m", "egs.librispeech.todm.train",
                *tiny_arguments(folder), f"data.dir={data}", "data.num_workers=0", "train.save_every=100", "data.max_duration=8", *overrides]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=500).stderr
 

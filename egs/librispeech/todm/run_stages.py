@@ -86,7 +86,7 @@ class Recipe:
         environment = held_by_parent(locks)
         launcher = [sys.executable, "-m"]
         if number == 4 and (processes := self.arguments.world_size or self.default_processes()) > 1:
-            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+            launcher = [sys.executable, "-m", "utils.torchrun", "--standalone", "--nproc-per-node", str(processes), "-m"]
             cores = os.cpu_count() or 1
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // processes)))
         force = ["--force"] if self.arguments.force else []

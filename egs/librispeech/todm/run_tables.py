@@ -81,7 +81,7 @@ class Table:
         module = ["-m", "egs.librispeech.todm.train", "--conf", self.arguments.conf, *overrides]
         python = [sys.executable]
         train = [*python, *module] if processes == 1 else \
-            [*python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *module]
+            [*python, "-m", "utils.torchrun", "--standalone", "--nproc-per-node", str(processes), *module]
         facts = {"run": run.name, "variant": run.variant, "setting": run.setting, "tuned_by": "dev" if run.setting != SAME else "",
                  "processes": processes, "conf": self.values(run), "command": shlex.join(["python", *train[1:]])}
         write_json_atomic(folder / "run.json", {"conf": self.arguments.conf, "overrides": overrides, "nets": run.nets,

@@ -154,6 +154,10 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
             raise
         print(f"\nERROR: stage {number}: {describe_error(error, folder)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if int(os.environ.get("RANK", "0")) == 0 or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+            raise
+        sys.exit(1)  # another process of this training has ended, and says why
     except KeyboardInterrupt as stop:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
