@@ -17,7 +17,7 @@ from egs.librispeech.todm.config import SyntheticConfig
 from local.espeak import speak, used
 from local.sentences import distinct_sentences
 from utils.files import atomic_path, write_text_atomic
-from utils.processes import end_with_parent
+from utils.processes import in_fresh_processes
 from utils.progress import progress
 
 SAMPLE_RATE = 16000
@@ -98,9 +98,8 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
     # espeak-ng keeps state from one utterance to the next: a fresh process for every voice makes the corpus depend on
     # the seed alone, not on which process speaks which voice.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" and not used() else "spawn")
-    with context.Pool(jobs, initializer=end_with_parent, maxtasksperchild=1) as pool, \
-            progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
-        for (split, task), seconds in zip(tasks, pool.imap(_write_speaker, [task for _, task in tasks])):
+    with progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
+        for (split, task), seconds in zip(tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)):
             hours[split] += seconds / 3600
             bar.update(len(task[2]))
     _write_speakers(root, {splits[s]: voices[s] for s in splits})

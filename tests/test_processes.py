@@ -1,5 +1,6 @@
 """Signals are passed on to a child, and nothing outlives its parent; a folder has one writer at a time."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
-from utils.processes import run_child
+from utils.processes import in_fresh_processes, run_child
 
 PYTHON = [sys.executable, "-c"]
 WAITING = "import signal, sys, time, pathlib\n{handler}\npathlib.Path({ready!r}).touch()\ntime.sleep(60)"
@@ -80,6 +81,48 @@ def test_a_killed_parent_takes_its_child_and_its_workers_with_it(tmp_path):
     process.kill()
     process.wait()
     assert until(lambda: not any(map(alive, family)))
+
+
+def pid_and_square(number: int) -> tuple[int, int]:
+    return os.getpid(), number**2
+
+
+def fail_at_two(number: int) -> int:
+    if number == 2:
+        raise ValueError("two is too many")
+    return number
+
+
+def end_at_two(number: int) -> int:
+    if number == 2:
+        os._exit(1)
+    return number
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_every_task_has_a_process_of_its_own(method):
+    found = list(in_fresh_processes(pid_and_square, range(6), 2, multiprocessing.get_context(method)))
+    assert [square for _, square in found] == [0, 1, 4, 9, 16, 25]
+    assert len({pid for pid, _ in found} | {os.getpid()}) == 7
+
+
+@pytest.mark.parametrize("function, error", [(fail_at_two, "two is too many"), (end_at_two, "ended before it had a result")])
+def test_a_tasks_error_is_raised_and_what_came_before_it_is_there(function, error):
+    seen = []
+    with pytest.raises((ValueError, RuntimeError), match=error):
+        for number in in_fresh_processes(function, range(50), 2, multiprocessing.get_context("fork")):
+            seen.append(number)
+    assert seen == [0, 1] and not multiprocessing.active_children()
+
+
+def test_fresh_processes_end_again_and_again():
+    """A pool of the standard library hangs here now and then where its owner handles SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        for _ in range(30):
+            assert list(in_fresh_processes(abs, range(3), 2, multiprocessing.get_context("fork"))) == [0, 1, 2]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # ---- locks

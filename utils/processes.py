@@ -8,10 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from typing import TypeVar
 
 from utils.interrupts import SIGNALS
 
+T, R = TypeVar("T"), TypeVar("R")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 GRACE_SECONDS = 120.0  # that a child has for its last checkpoint after SIGTERM or SIGHUP
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -39,6 +44,43 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def in_fresh_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int, context: BaseContext) -> Iterator[R]:
+    """``function(task)`` of every task, each in a process of its own, ``jobs`` at a time; results in the order of the tasks.
+
+    A ``multiprocessing.Pool`` with one task a child does the same, but can wait for ever for a child that it starts while it ends.
+
+    Raises:
+      What the function raises; RuntimeError: a process ended without a result.
+    """
+    def one(task: T) -> R:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(function, task, sender))
+        process.start()
+        sender.close()
+        try:
+            succeeded, answer = receiver.recv()
+        except EOFError:
+            raise RuntimeError("a worker process was ended before it had a result") from None
+        finally:
+            receiver.close()
+            process.join()
+        if not succeeded:
+            raise answer
+        return answer
+
+    with ThreadPoolExecutor(jobs) as threads:
+        yield from threads.map(one, tasks)
+
+
+def _answer(function: Callable[[T], R], task: T, sender: Connection) -> None:
+    end_with_parent()
+    try:
+        answer = True, function(task)
+    except Exception as error:
+        answer = False, error
+    sender.send(answer)
 
 
 def end_workers() -> None:
