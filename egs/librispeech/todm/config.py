@@ -42,7 +42,7 @@ class DataConfig:
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
     musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5
-    join_prob: float = 0.0      # share of the training batches whose utterances are joined two by two, so that the net hears pauses
+    join_prob: float = 0.0      # share of the training utterances that are joined two by two, so that the net hears pauses
     join_pause: list[float] = field(default_factory=lambda: [0.1, 1.0])  # seconds between the two, drawn; together at most max_seconds
     max_duration: float = 200.0  # seconds of audio in a batch
     num_buckets: int = 10
