@@ -16,6 +16,7 @@ from egs.librispeech.todm.config import Config, DataConfig, FeatureConfig, load
 from egs.librispeech.todm.data import DIGITAL_SILENCE, Batch, eval_loader, joined, train_loader
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import write_model
+from egs.librispeech.todm.extract import extract
 from egs.librispeech.todm.learnt_length import learnt_seconds, learnt_seconds_of_data
 from egs.librispeech.todm.recognizer import Recognizer
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
@@ -263,5 +264,5 @@ def test_what_was_learnt_is_kept_with_the_experiment(tiny_run, tiny_config, tmp_
     assert learnt_seconds_of_data(tiny_config) == longest
     trained = load_experiment(folder / "exp", None, None, torch.device("cpu"))
     entry = {"name": "largest", "architecture": str(trained.model.full), "longest_seconds": 12.5}
-    write_model(tmp_path, trained.model, trained.config, trained.tokenizer, 32, entry)
+    write_model(tmp_path, extract(trained.model, trained.config, trained.model.full), trained.config, trained.tokenizer, 32, entry)
     assert trained.longest == longest and Recognizer.load(tmp_path).longest == 12.5
