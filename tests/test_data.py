@@ -1,6 +1,8 @@
 """Features, batches and training across processes."""
 
 import os
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ from lhotse import CutSet
 from torch.nn.parallel import DistributedDataParallel
 
 from egs.librispeech.todm.config import Config, DataConfig, FeatureConfig, load
-from egs.librispeech.todm.data import eval_loader, train_loader
+from egs.librispeech.todm.data import DIGITAL_SILENCE, Batch, eval_loader, joined, train_loader
+from egs.librispeech.todm.experiment import load_experiment
+from egs.librispeech.todm.exported import write_model
+from egs.librispeech.todm.extract import extract
+from egs.librispeech.todm.learnt_length import learnt_seconds, learnt_seconds_of_data
+from egs.librispeech.todm.recognizer import Recognizer
 from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights
 from egs.librispeech.todm.transducer import Transducer
 from local.compute_features import compute, make_extractor
@@ -167,3 +174,95 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     one, two = torch.load(tmp_path / "one.pt", weights_only=True), torch.load(tmp_path / "two.pt", weights_only=True)
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+# Joined utterances
+
+
+def batch_of(lengths: list[int]) -> Batch:
+    """Every frame of utterance i is i + a number of its own; the third frame of each is its quietest."""
+    features = torch.full((len(lengths), max(lengths), 80), -23.0)
+    for i, length in enumerate(lengths):
+        features[i, :length] = i + torch.arange(length)[:, None] / 1000
+        features[i, 2] = -10 - i
+    return Batch(features, torch.tensor(lengths), [f"TEXT {i}" for i in range(len(lengths))], [f"id-{i}" for i in range(len(lengths))])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_joined_utterances_are_two_and_two_with_a_pause_between(seed):
+    random.seed(seed)
+    batch, lengths = batch_of([9, 7, 8, 6, 5]), [9, 7, 8, 6, 5]
+    got = joined(batch, DataConfig(join_pause=[0.1, 0.4]))
+    assert got.texts == ["TEXT 0 TEXT 1", "TEXT 2 TEXT 3", "TEXT 4"] and got.ids == ["id-0+id-1", "id-2+id-3", "id-4"]
+    for row, (first, second) in enumerate([(0, 1), (2, 3)]):
+        length, (a, b) = int(got.lengths[row]), (lengths[first], lengths[second])
+        assert 10 <= length - a - b <= 40
+        torch.testing.assert_close(got.features[row, :a], batch.features[first, :a])
+        torch.testing.assert_close(got.features[row, length - b : length], batch.features[second, :b])
+        assert {round(level) for level in got.features[row, a : length - b].unique().tolist()} <= {-10 - first, -10 - second, round(DIGITAL_SILENCE)}
+        assert (got.features[row, length:] < -23).all()
+    torch.testing.assert_close(got.features[2, :5], batch.features[4, :5])
+
+
+def test_joined_utterances_are_not_longer_than_allowed():
+    random.seed(0)
+    got = joined(batch_of([60, 50, 30, 20]), DataConfig(join_pause=[0.2, 0.2], max_seconds=1.0))
+    assert got.texts == ["TEXT 0", "TEXT 1", "TEXT 2 TEXT 3"] and got.lengths.tolist() == [60, 50, 70]
+
+
+def test_the_pauses_are_noise_or_digital_silence_and_draw_from_pythons_generator():
+    pauses = set()
+    for seed in range(40):
+        random.seed(seed)
+        first = joined(batch_of([9, 7]), DataConfig(join_pause=[0.1, 0.4]))
+        random.seed(seed)
+        assert torch.equal(first.features, joined(batch_of([9, 7]), DataConfig(join_pause=[0.1, 0.4])).features)
+        pauses.add((len(first.features[0]), round(float(first.features[0, 9, 0]))))
+    assert {level for _, level in pauses} == {-10, -11, round(DIGITAL_SILENCE)} and len({length for length, _ in pauses}) > 10
+
+
+@pytest.mark.parametrize("on_the_fly", [False, True])
+def test_a_share_of_the_training_is_joined_and_nothing_is_lost(tiny_config, on_the_fly):
+    config = replace(tiny_config, data=replace(tiny_config.data, join_prob=0.5, num_workers=0),
+                     features=replace(tiny_config.features, on_the_fly=on_the_fly))
+    everything = {c.id: c.supervisions[0].text for c in CutSet.from_file(config.data_dir / "cuts/train.jsonl.gz")}
+    random.seed(1)
+    seen, pairs = [], 0
+    loader, sampler = train_loader(config)
+    for epoch in range(4):
+        sampler.start(epoch, 0)
+        for batch in loader:
+            for name, text, length in zip(batch.ids, batch.texts, batch.lengths.tolist()):
+                assert text == " ".join(everything[n] for n in name.split("+"))
+                seen += name.split("+")
+                pairs += "+" in name
+            assert batch.features.shape[1] == batch.lengths.max()
+    assert sorted(seen) == sorted(list(everything) * 4) and 0.2 < 2 * pairs / len(seen) < 0.8
+    plain, _ = train_loader(tiny_config)
+    assert not any("+" in name for batch in plain for name in batch.ids)
+
+
+# How long a stretch a net has learnt
+
+
+@pytest.mark.parametrize("durations, overrides, expected", [
+    ([3.0] * 100, [], 3.0), ([3.0] * 90 + [4.0] * 10, [], 4.0), (np.linspace(1, 11, 101), [], 11.0),
+    ([3.0] * 99 + [19.0], [], 3.75), ([0.5] * 100, [], 2.0), ([], [], 4.0), ([], ["data.max_seconds=3"], 3.0),
+    ([3.0] * 100, ["data.join_prob=0.5", "data.join_pause=[0.2,0.8]"], 6.5), ([3.0] * 100, ["data.join_prob=0.01"], 3.75),
+    ([3.0] * 100, ["data.join_prob=0.5", "data.max_seconds=5"], 3.0),
+])
+def test_what_a_net_has_learnt_to_recognise_at_once(durations, overrides, expected):
+    assert learnt_seconds(load("conf/mini.yaml", overrides), list(durations)) == pytest.approx(expected)
+
+
+def test_what_was_learnt_is_kept_with_the_experiment(tiny_run, tiny_config, tmp_path):
+    """In checkpoints and exported folders; of older checkpoints it is taken from the data."""
+    folder = tiny_run[0]
+    durations = [c.duration for c in CutSet.from_file(tiny_config.data_dir / "cuts/train.jsonl.gz")]
+    longest = learnt_seconds(tiny_config, durations)
+    assert Recognizer.load(folder / "exp").longest == longest
+    assert learnt_seconds_of_data(tiny_config) == longest
+    trained = load_experiment(folder / "exp", None, None, torch.device("cpu"))
+    entry = {"name": "largest", "architecture": str(trained.model.full), "longest_seconds": 12.5}
+    write_model(tmp_path, extract(trained.model, trained.config, trained.model.full), trained.config, trained.tokenizer, 32, entry)
+    assert trained.longest == longest and Recognizer.load(tmp_path).longest == 12.5

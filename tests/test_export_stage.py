@@ -69,6 +69,7 @@ def test_every_subnet_has_a_folder_with_all_files(exported):
     assert sorted(p.name for p in (exp / "export").iterdir()) == sorted([*names, "report.md", "results.json", "wer-against-rtf.png"])
     for name in names:
         assert sorted(p.name for p in (exp / "export" / name).iterdir()) == sorted(GRAPHS + OTHERS)
+        assert strict_json(exp / "export" / name / "export.json")["longest_seconds"] == load_experiment(exp, None, None, torch.device("cpu")).longest
 
 
 def test_the_files_are_of_the_subnet_whose_name_they_have(exported):

@@ -21,9 +21,12 @@ from egs.librispeech.todm.recognizer import Recognizer, Transcript
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.transducer import Transducer
 from tests.helpers import tiny_config, tiny_model
-from tests.recognizers import RATE, SMALL, babble, lhotse_features, plain_search, plain_text, talkative, tokenizer, write_exported
+from tests.recognizers import (
+    RATE, SMALL, EverythingIsSpeech, babble, lhotse_features, plain_search, plain_text, spoken, talkative, talkative_ctc, tokenizer, write_exported,
+)
 from utils.checkpoint import save_checkpoint
 from utils.stages import StageError
+from utils.voice_activity import speech_stretches
 
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SUBNETS = [LARGEST, SMALL, "h0f0 - h0-1f0-2", "- - -"]
@@ -213,6 +216,50 @@ def test_words_are_those_of_the_text():
         assert all(w["start"] in t.timestamps for w in words)
 
 
+# Long recordings
+
+
+def heard(recognizer: Recognizer, samples: np.ndarray) -> Transcript:
+    recognizer.detector = EverythingIsSpeech
+    return recognizer.transcribe(in_pieces(samples, (777, 8000)))
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_a_long_recording_is_cut_and_keeps_its_times(direction, beam):
+    """Every stretch is what the model finds in it alone, and no stretch is longer than what was learnt."""
+    recognizer = make_recognizer(f"model.direction={direction}", beam=beam)
+    recognizer.longest = 2.0
+    recording = babble(9.3)
+    stretches = list(speech_stretches([recording], 2.0, EverythingIsSpeech))
+    found = [(start, plain_search(recognizer.model, x, None, beam)) for start, x in stretches]
+    got = heard(recognizer, recording)
+    assert len(stretches) >= 5 and all(len(x) <= 2 * RATE for _, x in stretches) and got.seconds == pytest.approx(9.3)
+    assert got.tokens == [tokenizer().symbols[t] for _, h in found for t in h.tokens] and len(got.tokens) > 50
+    assert got.timestamps == pytest.approx([start / RATE + 0.04 * f for start, h in found for f in h.frames], abs=0.0051)
+    assert all(a < b for a, b in zip(got.timestamps, got.timestamps[1:])) and got.timestamps[-1] < 9.3
+
+
+def test_a_recording_that_fits_is_one_utterance():
+    recognizer = make_recognizer()
+    recognizer.longest = 4.0
+    assert heard(recognizer, babble(4)) == recognizer.transcribe_batch([babble(4)])[0]
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_only_speech_becomes_words(direction):
+    """The model itself hears something in noise and in silence."""
+    recognizer = make_recognizer(f"model.direction={direction}")
+    speech, noise = spoken("PLEASE SET A TIMER"), np.random.default_rng(0).normal(0, 0.1, 5 * RATE).astype(np.float32)
+    assert recognizer.transcribe_batch([noise])[0].tokens and recognizer.transcribe_batch([speech])[0].tokens
+    for samples in (noise, SILENCE):
+        assert recognizer.transcribe([samples]) == Transcript("", [], [], len(samples) / RATE)
+    alone = recognizer.transcribe([speech])
+    assert alone == recognizer.transcribe_batch([speech])[0]
+    got = recognizer.transcribe([np.zeros(5 * RATE, np.float32), speech, np.zeros(5 * RATE, np.float32)])
+    assert got.tokens and min(got.timestamps) > 4 and max(got.timestamps) < 6 + len(speech) / RATE and got.seconds > 10
+
+
 # Streams
 
 
@@ -370,6 +417,56 @@ def test_a_bidirectional_model_does_not_stream():
     assert not recognizer.can_stream and make_recognizer(CAUSAL).can_stream
     with pytest.raises(StageError, match="model.direction=causal"):
         recognizer.stream()
+
+
+def paused(recognizer: Recognizer, *parts: np.ndarray, size: int = 1600) -> Transcript:
+    stream, samples = recognizer.stream(), np.concatenate(parts)
+    for piece in in_pieces(samples, (size,)):
+        stream.accept(piece)
+    return stream.finish()
+
+
+@pytest.mark.parametrize("beam", [0, 4])
+@pytest.mark.parametrize("chunk_frames", [4, 16, 32])
+def test_speech_in_a_stream_with_endpoints_is_a_whole_utterance(beam, chunk_frames):
+    recognizer = make_recognizer(CAUSAL, beam=beam, chunk_frames=chunk_frames)
+    speech = spoken("PLEASE SET A TIMER FOR TEN MINUTES")
+    expected = recognizer.transcribe_batch([speech])[0]
+    assert len(expected.tokens) > 5
+    for size in (160, 1600, 10**6):
+        assert paused(recognizer, speech, size=size) == expected
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise"])
+@pytest.mark.parametrize("model", ["transducer", "ctc"])
+def test_a_stream_survives_a_minute_without_speech(kind, model):
+    """What follows it is recognised as if nothing had been before, and nothing is heard in between."""
+    if model == "ctc":
+        config = tiny_config(CAUSAL, "loss.objective=ctc", "loss.ctc_weight=1")
+        recognizer = Recognizer(config, talkative_ctc(config), tokenizer(), entries_of(SMALL), 0, 16)
+    else:
+        recognizer = make_recognizer(CAUSAL)
+    first, second = spoken("PLEASE SET A TIMER"), spoken("WHAT IS THE WEATHER")
+    chunk = 16 * 160
+    samples = 60 * RATE + (-len(first) - 60 * RATE) % chunk  # the second begins with a chunk
+    rest = np.zeros(samples, np.float32) if kind == "silence" else np.random.default_rng(0).normal(0, 1e-3, samples).astype(np.float32)
+    got = paused(recognizer, first, rest, second)
+    before, after = paused(recognizer, first, rest[: 5 * RATE]), paused(recognizer, rest[-20 * chunk :], second)
+    count = len(before.tokens)
+    assert count > 3 and len(after.tokens) > 3 and got.tokens[:count] == before.tokens and before.timestamps[-1] < len(first) / RATE + 1
+    moved = (len(first) + samples) / RATE - 20 * chunk / RATE
+    assert got.tokens[count:] == after.tokens
+    assert got.timestamps == pytest.approx(before.timestamps + [moved + t for t in after.timestamps], abs=0.011)
+    assert got.seconds == pytest.approx((len(first) + samples + len(second)) / RATE, abs=0.001)
+
+
+def test_a_stream_of_noise_holds_little_and_says_nothing():
+    recognizer = make_recognizer(CAUSAL)
+    stream = recognizer.stream()
+    for _ in range(40):
+        stream.accept(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32))
+        assert len(stream.held) <= 4 and len(stream.endpoints.probabilities) < 10
+    assert stream.finish() == Transcript("", [], [], 40.0)
 
 
 # Choosing a subnet

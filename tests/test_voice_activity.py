@@ -10,8 +10,8 @@ import pytest
 
 from tests.joined import join_recordings
 from tests.recognizers import RATE, EverythingIsSpeech, spoken
-from utils.stages import StageError
 from utils import voice_activity
+from utils.stages import StageError
 from utils.voice_activity import WINDOW, Endpoints, VoiceActivity, speech_stretches
 
 SENTENCES = ["PLEASE SET A TIMER FOR TEN MINUTES", "WHAT IS THE WEATHER LIKE IN LONDON TODAY", "CALL ANNA ON FIVE ONE FOUR ZERO"]
@@ -65,14 +65,12 @@ def test_probabilities_do_not_depend_on_the_pieces(utterances, size):
     assert len(got) == -(-len(samples) // WINDOW) and got == pytest.approx(probabilities(samples), abs=1e-5)
 
 
-def test_probabilities_are_those_of_the_package(utterances):
-    """silero-vad's own wrapper, in a process of its own: it imports torch and torchaudio's friends."""
+def test_probabilities_are_those_of_the_package(utterances, tmp_path):
+    """silero-vad's own wrapper, in a process of its own, since it sets the threads of torch."""
     code = "import sys, numpy as np, torch\nfrom silero_vad import load_silero_vad\nx = torch.from_numpy(np.load(sys.argv[1]))\n" \
            "print(*load_silero_vad(onnx=True).audio_forward(x[None], 16000)[0].tolist())"
-    import tempfile
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        np.save(file.name, utterances[1])
-        theirs = subprocess.run([sys.executable, "-c", code, file.name], capture_output=True, text=True, timeout=120)
+    np.save(tmp_path / "speech.npy", utterances[1])
+    theirs = subprocess.run([sys.executable, "-c", code, tmp_path / "speech.npy"], capture_output=True, text=True, timeout=120)
     assert probabilities(utterances[1]) == pytest.approx([float(p) for p in theirs.stdout.split()], abs=1e-4), theirs.stderr
 
 
@@ -140,7 +138,7 @@ def test_ten_minutes_are_never_held(detector):
     try:
         for _ in speech_stretches(minutes(), 5.0, detector):
             pass
-        assert tracemalloc.get_traced_memory()[1] < 4 * 4 * 5 * RATE
+        assert tracemalloc.get_traced_memory()[1] < 3e6  # bytes; the samples of ten minutes are 38 million
     finally:
         tracemalloc.stop()
 
@@ -194,6 +192,5 @@ def test_a_short_pause_and_a_click_end_and_begin_nothing():
 
 def test_a_long_utterance_ends_in_a_short_pause_or_at_last_in_speech():
     short = ([1.0] * 27 + [0.1] * 3) * 5
-    assert verdicts(short, longest=1.0)[:6] == ["speaking"] * 3 + ["speaking", "speaking", "last"]
-    assert "last" in verdicts([1.0] * 80, longest=1.0)
-    assert "last" not in verdicts([1.0] * 80, longest=3.0)
+    assert verdicts(short, longest=3.0)[:6] == ["speaking"] * 5 + ["last"]  # after 1.92 s; the pause after 0.96 s comes too soon
+    assert "last" in verdicts([1.0] * 80, longest=1.0) and "last" not in verdicts([1.0] * 80, longest=2.0)

@@ -38,9 +38,9 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
             with open(path, "rb"):  # libsndfile does not say why it can not
                 if path.stat().st_size == 0:
                     raise AudioError(f"{path} is empty")
-            yield from _decoded(path, str(path))
+            yield from _decoded(os.fsencode(path), str(path))  # bytes: soundfile would encode a name, and can not encode any
         elif path.is_dir():
-            raise AudioError(f"{path} is a folder, not audio")
+            raise AudioError(f"{path}: no such file, but a folder")
         else:
             with open(path, "rb") as stream:
                 head, stream = peeked(stream)
@@ -53,7 +53,7 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
         raise AudioError(f"{path} can not be read: {error.strerror or error}") from error
 
 
-def _decoded(file: Path | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
+def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
     """What libsndfile makes of a file, of the reading end of a pipe (which is closed then) or of an open file."""
     try:
         with soundfile.SoundFile(file) as audio:

@@ -179,7 +179,8 @@ class Endpoints:
     """Where the utterances of a stream begin and end, said chunk by chunk.
 
     Args:
-      longest: seconds after which an utterance ends in the next short pause; the longer it is then, the shorter a gap will do.
+      longest: seconds of which, after half, an utterance ends in the next short pause; the longer it is then, the shorter a gap will do, and
+        after one and a half of them anything.
     """
 
     IDLE = "idle"          # nobody speaks: the chunk is not decoded, but the next utterance may begin with it
@@ -210,7 +211,7 @@ class Endpoints:
             self._window(self.probabilities.pop(0), begin)
         if not self.speaking:
             return self.IDLE
-        silent, over = end - self.last_speech, (end - self.begin) / self.longest - 1
+        silent, over = end - self.last_speech, (end - self.begin) / self.longest - 0.5
         audible = silent <= HANGOVER_SECONDS * SAMPLE_RATE
         if silent > PAUSE_SECONDS * SAMPLE_RATE or over > 0 and np.mean(self.recent) <= max(over, SILENCE):
             self.speaking, self.recent = False, []

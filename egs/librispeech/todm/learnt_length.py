@@ -14,11 +14,11 @@ import numpy as np
 
 from egs.librispeech.todm.config import Config
 
-ROOT = Path(__file__).resolve().parents[3]  # which a relative data.dir is below
+ROOT = Path(__file__).resolve().parents[3]  # which a relative data.dir is below, unless it is below the folder one is in
 SHARE = 0.95      # of the training utterances that are shorter than what a net surely knows;
 BEYOND = 1.25     # it goes on as well for about this much longer, but
 LEAST = 2.0       # nothing is cut into less than this many seconds
-UNKNOWN = 6.0     # seconds, where nothing is known about the training: most corpora have longer utterances
+UNKNOWN = 4.0     # seconds, where nothing is known about the training: a net that knows longer ones loses less by more cuts
 ENOUGH = 20_000   # utterances that tell how long utterances are
 
 
@@ -48,11 +48,13 @@ def unknown_seconds(config: Config) -> float:
 
 def learnt_seconds_of_data(config: Config) -> float:
     """The same for a checkpoint that does not say it: of the data it was trained on, where that is still there."""
-    durations: list[float] = []
-    try:
-        for split in config.data.train:
-            with gzip.open(ROOT / config.data_dir / "cuts" / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
-                durations += [json.loads(line)["duration"] for line in islice(lines, ENOUGH)]
-    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
-        logging.debug("how long the training utterances were is not known: %s", error)
-    return learnt_seconds(config, durations)
+    for root in (Path(), ROOT):
+        try:
+            durations: list[float] = []
+            for split in config.data.train:
+                with gzip.open(root / config.data_dir / "cuts" / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
+                    durations += [json.loads(line)["duration"] for line in islice(lines, ENOUGH)]
+            return learnt_seconds(config, durations)
+        except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+            logging.debug("how long the training utterances were is not known: %s", error)
+    return unknown_seconds(config)
