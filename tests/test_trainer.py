@@ -47,6 +47,32 @@ def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, o
     assert load_experiment(tmp_path, "last", 0, CPU).model.full == trainer.model.full
 
 
+def test_joined_utterances_go_on_where_they_stopped(tiny_run, tmp_path):
+    """Which utterances are joined and with what pauses is drawn; a resumed training draws the same."""
+    def trainer(name: str, updates: int) -> Trainer:
+        config = tiny_config(tiny_run, tmp_path / name, "data.join_prob=0.5", "data.join_pause=[0,0.5]", "data.num_workers=0", f"train.updates={updates}")
+        return Trainer(config, CPU)
+
+    joined: list[list[str]] = []
+
+    def watched(run: Trainer) -> Trainer:
+        step = run.train_update
+        run.train_update = lambda batches: step(joined.append(batch.ids) or batch for batch in batches)
+        return run
+
+    whole = watched(trainer("whole", 6))  # a trainer sets the generators' seeds when it is made
+    whole.run()
+    first = watched(trainer("parts", 3))
+    first.run()
+    state = first.state()
+    second = watched(trainer("parts", 6))
+    second.load(state)
+    second.run()
+    assert len(joined) == 12 and joined[:6] == joined[6:] and any("+" in name for ids in joined for name in ids)
+    for (name, a), (_, b) in zip(whole.model.named_parameters(), second.model.named_parameters()):
+        torch.testing.assert_close(a, b, msg=name)
+
+
 def poison(trainer: Trainer, calls: range) -> list[int]:
     """Make the loss NaN in some calls; returns the list that counts them."""
     seen: list[int] = []

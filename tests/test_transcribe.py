@@ -476,7 +476,8 @@ def test_help_imports_nothing_heavy():
     assert result.returncode == 0 and b"--budget" in result.stdout
 
 
-@pytest.mark.parametrize("kind, subtype", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("AIFF", "PCM_24")])
+@pytest.mark.parametrize("kind, subtype", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("AIFF", "PCM_24"),
+                                           ("MP3", "MPEG_LAYER_III")])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_file_on_standard_input_is_not_taken_for_raw_pcm(causal, capsys, monkeypatch, kind, subtype, streaming):
     content = io.BytesIO()

@@ -96,7 +96,8 @@ def container(head: bytes) -> str | None:
     """The kind of audio file that begins with these bytes (4 suffice, but 12 are better); None: none that is known, so it may be raw PCM."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] in (b"WAVE", b""):
         return "WAV"
-    return CONTAINERS.get(head[:4]) or ("MP3" if head[:3] == b"ID3" else None)
+    mpeg = head[:1] == b"\xff" and head[1:2] in (b"\xfb", b"\xfa", b"\xf3", b"\xf2") and head[2:3] and head[2] >> 4 not in (0, 15) and head[2] >> 2 & 3 != 3
+    return CONTAINERS.get(head[:4]) or ("MP3" if head[:3] == b"ID3" or mpeg else None)
 
 
 def peeked(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
