@@ -21,7 +21,7 @@ TINY = [
     "model.frontend_channels=4", "model.predictor_dim=16", "model.joiner_dim=16", "supernet.ffn_chunks=4", "supernet.min_ffn_chunks=1",
     "supernet.min_blocks=2", "train.updates=12", "train.save_every=4", "train.valid_every=12", "train.log_every=4",
     "train.average_every=1", "select.num_subnets=3", "decode.methods=[greedy,beam]", "distill.start=2", "distill.ramp=2",
-    "loss.ctc_weight=0.3", "loss.ctc_first=2", "loss.warmup=4", "method.subnets_from=1",
+    "loss.ctc_weight=0.3", "loss.ctc_first=2", "loss.warmup=4", "method.subnets_from=1", "data.join_prob=0",
 ]
 
 

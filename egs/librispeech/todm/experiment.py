@@ -94,7 +94,7 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
     if weights is None:
         weights, count = config.decode.weights, config.decode.range
     words, state = f"update {update}", last["model"]
-    if weights != "last" and last["average"]["weight"] == 0:
+    if weights != "last" and not last.get("average", {}).get("weight"):
         logging.warning("%s has no mean of the weights yet, because train.average_every is %d: those of update %d are used as they are",
                         path, config.train.average_every, update)
     elif weights == "running":

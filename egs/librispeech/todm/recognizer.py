@@ -1,5 +1,6 @@
 """A recogniser for use: one loaded supernet whose size changes between utterances, or an exported subnet."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -276,7 +277,7 @@ class Stream:
 
     def transcript(self) -> Transcript:
         """What has been recognised so far."""
-        part = self.recognizer.transcript(self.search.hypotheses()[0], 0.0)
+        part = self.recognizer.transcript(self.search.hypotheses()[0], math.inf)
         tokens = self.tokens + part.tokens
         return Transcript(join(tokens), tokens, self.times + self._times(part), round(self.samples / SAMPLE_RATE, 3))
 
@@ -288,13 +289,14 @@ class Stream:
 
     def _end(self) -> None:
         """The utterance is over: keep its text alone."""
-        part = self.recognizer.transcript(self.search.hypotheses()[0], 0.0)
+        part = self.recognizer.transcript(self.search.hypotheses()[0], math.inf)
         self.tokens += part.tokens
         self.times += self._times(part)
         self._begin()
 
     def _times(self, part: Transcript) -> list[float]:
-        return [round((self.offset or 0) * FRAME_SECONDS + t, 2) for t in part.timestamps]
+        end = self.samples / SAMPLE_RATE  # a word may come in the tail of silence
+        return [round(min((self.offset or 0) * FRAME_SECONDS + t, end), 2) for t in part.timestamps]
 
     def _take(self) -> None:
         features = self.fbank.take()
