@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Speech to text with an experiment or an exported subnet: ./transcribe.sh exp/mini speech.wav (--help tells the rest)
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # sh transcribe.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
 for _argument in "$@"; do

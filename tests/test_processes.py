@@ -211,3 +211,16 @@ def test_damaged_notes_of_holders_do_no_harm(tmp_path):
     finally:
         other.kill()
         other.wait()
+
+
+def test_deleted_notes_of_holders_free_nothing(tmp_path):
+    """Whoever takes .lock for a leftover and deletes it would let two trainings into one folder."""
+    other = holder(tmp_path, True)
+    try:
+        (tmp_path / LOCK).unlink()
+        with pytest.raises(FolderBusy, match="in use by another process"):
+            FolderLock(tmp_path, "me").acquire(exclusive=True)
+    finally:
+        other.kill()
+        other.wait()
+    FolderLock(tmp_path, "me").acquire(exclusive=True)

@@ -466,6 +466,11 @@ def speaking(causal) -> tuple[Path, Path, np.ndarray]:
     return causal.model, path, samples
 
 
+def test_plain_sh_is_understood():
+    result = subprocess.run(["sh", str(ROOT / "transcribe.sh"), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0 and result.stdout.startswith("usage: transcribe.sh")
+
+
 def test_help_imports_nothing_heavy():
     """No PyTorch, no NumPy: it answers at once, also where nothing is installed."""
     code = "import sys; sys.argv = ['transcribe.sh', '--help']\ntry:\n  from egs.librispeech.todm.transcribe import main; main()\nfinally:\n" \

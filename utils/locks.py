@@ -1,7 +1,8 @@
 """One writer per folder: a lock that names its holder, and that is gone when the holder is.
 
-The lock is the kernel's (``flock``) on the file ``.lock`` of the folder.  It lives as long as any process that has inherited
-the open file, so that a killed parent does not free a folder in which its child still writes.
+The lock is the kernel's (``flock``) on the folder itself, so that whoever deletes a file in it frees nothing; its file
+``.lock`` says who holds it.  It lives as long as any process that has inherited the open folder, so that a killed parent
+does not free a folder in which its child still writes.
 """
 
 import contextlib
@@ -29,7 +30,8 @@ class FolderLock:
 
     def __init__(self, folder: Path, command: str):
         self.folder, self.command = folder, command
-        self.file = None
+        self.file = None                    # the notes of holders
+        self._held: int | None = None       # the descriptor that is locked
         self.exclusive: bool | None = None
 
     def acquire(self, exclusive: bool) -> None:
@@ -56,7 +58,7 @@ class FolderLock:
                     raise
                 return
         try:
-            fcntl.flock(self.file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            self._flock((fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderBusy(self._refusal()) from None
         except OSError:  # a file system without locks
@@ -67,16 +69,33 @@ class FolderLock:
         self.file.write(self._holder())
         self.file.flush()
 
+    def _flock(self, operation: int) -> None:
+        if self._held is None:
+            self._held = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._held, operation)
+        except BlockingIOError:
+            raise
+        except OSError:  # NFS locks nothing but files that are open to write
+            os.close(self._held)
+            self._held = os.dup(self.file.fileno())
+            fcntl.flock(self._held, operation)
+
     @property
     def descriptor(self) -> int | None:
-        """The open file, for children to inherit; None while nothing is held."""
-        return self.file.fileno() if self.file is not None and self.exclusive is not None else None
+        """What is locked, for children to inherit; None while nothing is held."""
+        return self._held if self.exclusive is not None else None
 
     def release(self) -> None:
         """Give the lock back; children that inherited it keep it."""
         if self.file is not None:
             self.file.close()
-        self.file, self.exclusive = None, None
+        if self._held is not None:
+            os.close(self._held)
+        self.file, self._held, self.exclusive = None, None, None
+
+    def __del__(self) -> None:
+        self.release()
 
     def _holder(self) -> str:
         return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": self.command, "since": time.strftime("%Y-%m-%d %H:%M:%S")}) + "\n"
@@ -95,7 +114,11 @@ def _inherited(folder: Path) -> bool:
 def _holders(path: Path) -> list[dict]:
     """Who has written itself into a lock file and is still alive, as far as can be told from here."""
     holders = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # somebody has deleted it, or it may not be read
+        lines = []
+    for line in lines:
         try:
             holder = json.loads(line)
             alive = holder["host"] != socket.gethostname() or _alive(int(holder["pid"]))
