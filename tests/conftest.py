@@ -1,6 +1,7 @@
 """Fixtures: a corpus of a few noisy files in LibriSpeech layout, and one small experiment run through run.sh."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import soundfile
 import torch
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests send it to their children, who would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tests' nets are tiny: threads would mostly wait for each other, the more so beside other programs
 ROOT = Path(__file__).resolve().parent.parent
 

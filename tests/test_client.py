@@ -113,7 +113,7 @@ def test_the_tail_is_in_the_offline_graph_and_not_in_the_streaming_one(utterance
     for r, t in zip(found, expected):
         assert [min(time, round(t.seconds, 2)) for time in r.timestamps] == pytest.approx(t.timestamps, abs=1e-3)
     assert sum(time > t.seconds for r, t in zip(found, expected) for time in r.timestamps) > 4
-    streams = [model.recognizer(method).stream() for _ in utterances]
+    streams = [model.recognizer(method).stream(endpoints=False) for _ in utterances]
     for stream, samples in zip(streams, utterances):
         stream.accept(with_tail(samples, CHUNK))
     assert_same(Client(model.folder, method=method, streaming=True).decode(utterances), [stream.finish(tail=False) for stream in streams])

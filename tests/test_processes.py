@@ -175,7 +175,7 @@ def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_dies(tmp_path):
     """What still writes still holds the folder, and is named."""
     child_ready = tmp_path / "ready"
     inner = ("import os, signal, time\nfrom pathlib import Path\nfrom utils.locks import FolderLock\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-             f"FolderLock(Path({str(tmp_path / 'exp')!r}), 'the child').acquire(True)\nPath({str(child_ready)!r}).write_text(str(os.getpid()))\ntime.sleep(60)")
+             f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the child')\nlock.acquire(True)\nPath({str(child_ready)!r}).write_text(str(os.getpid()))\ntime.sleep(60)")
     code = (f"import sys; from pathlib import Path; from utils.locks import FolderLock, held_by_parent; from utils.processes import run_child\n"
             f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the parent'); lock.acquire(True)\n"
             f"run_child([sys.executable, '-c', {inner!r}], held_by_parent([lock]), [lock.descriptor])")

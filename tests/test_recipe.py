@@ -21,7 +21,8 @@ def test_run_sh_ends_with_the_table_and_the_picture(tiny_run):
     rows = re.findall(r"^\| (\S+M\S*) +\| (greedy|beam) .*$", output, re.M)
     assert len(rows) == 6  # 3 subnets x 2 searches
     assert (folder / "exp/wer-against-parameters.png").read_bytes().startswith(b"\x89PNG")
-    assert "checkpoints" in output.splitlines()[-2]
+    assert f"exp={folder / 'exp'}" in output.splitlines()[-2] and "--stage 10" in output.splitlines()[-2]  # the commands to go on with
+    assert str(folder / "exp/report.html") in output and (folder / "exp/report.html").is_file()
 
 
 def test_results_file_agrees_with_recogs(tiny_run):
@@ -52,7 +53,7 @@ def test_a_stage_without_input_names_the_stage_to_run(tmp_path):
     (["model.dmi=3"], "did you mean model.dim"),
     (["--conf", "conf/mnii.yaml"], "mini.yaml"),
     (["train.updates=many"], "train.updates"),
-    (["--stagee", "3"], "unknown argument"),
+    (["--stagee", "3"], "unknown option"),
     (["supernet.min_blocks=9", "model.blocks=3"], "supernet.min_blocks 9 is not between 1 and model.blocks 3"),
 ])
 def test_typing_mistakes_end_with_a_message(arguments, message):

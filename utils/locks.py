@@ -87,7 +87,11 @@ class FolderLock:
         return self._held if self.exclusive is not None else None
 
     def release(self) -> None:
-        """Give the lock back; children that inherited it keep it."""
+        """Give the lock back; children that inherited it keep it. This process is no longer named as a holder."""
+        if self.exclusive is not None:
+            with contextlib.suppress(OSError):
+                notes = (self.folder / LOCK).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+                (self.folder / LOCK).write_text("".join(note for note in notes if f'"pid": {os.getpid()},' not in note), encoding="utf-8")
         if self.file is not None:
             self.file.close()
         if self._held is not None:

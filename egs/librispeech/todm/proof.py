@@ -85,7 +85,7 @@ class Proof:
         """What a subnet's files and findings depend on: with the same key they are not made again."""
         chosen = ("export.subnets", "export.budget")  # which subnets there are changes none of them
         values = {key: value for key, value in STAGES[10].values(self.config).items() if key not in chosen}
-        return {"architecture": entry["architecture"], "model": self.digest, "weights": self.experiment.weights, "data": self.data, **values}
+        return {"architecture": entry["architecture"], "model": self.digest, "update": self.experiment.update, "weights": self.experiment.weights, "data": self.data, **values}
 
     def finished(self, entry: dict) -> dict | None:
         """What an earlier run of stage 10 found of this subnet, if it went through all of it and its files are there."""
