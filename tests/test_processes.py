@@ -224,3 +224,26 @@ def test_deleted_notes_of_holders_free_nothing(tmp_path):
         other.kill()
         other.wait()
     FolderLock(tmp_path, "me").acquire(exclusive=True)
+
+
+def test_a_stop_reaches_sessions_below_the_child(tmp_path):
+    """As torchrun's ranks have them: Ctrl-Z stopped the launcher, and the training went on."""
+    ready = tmp_path / "ready"
+    rank = f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}], start_new_session=True)"
+    parent = subprocess.Popen([*PYTHON, f"import sys; from utils.processes import run_child; run_child([sys.executable, '-c', {launcher!r}], {{}})"], cwd=ROOT)
+    assert until(lambda: ready.exists() and ready.read_text())
+    pid = int(ready.read_text())
+
+    def stopped() -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    try:
+        parent.send_signal(signal.SIGTSTP)
+        assert until(stopped, 5)
+        parent.send_signal(signal.SIGCONT)
+        assert until(lambda: not stopped(), 5)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        parent.kill()
+        parent.wait()

@@ -1,5 +1,6 @@
 """Processes that end together: signals passed on to a child, and children that do not outlive their parent."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import TypeVar
 
 from utils.interrupts import SIGNALS
@@ -98,10 +100,23 @@ def handle_stops(handler: Callable) -> dict[int, object]:
     return {number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has made, and those that they have; none where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = list(children.get(pid, []))
+    for each in found:  # which grows
+        found += children.get(each, [])
+    return found
+
+
 def run_child(command: Sequence[str], environment: dict[str, str], descriptors: Sequence[int] = (), grace: float = GRACE_SECONDS) -> int:
     """Run a command in a process group of its own and wait for it.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it.  When this process is killed, the
+    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it to all below it, too.  When this process is killed, the
     child gets SIGTERM.  What is left of the group when the child has ended, or does not end in time, is killed.
 
     Args:
@@ -136,9 +151,14 @@ def run_child(command: Sequence[str], environment: dict[str, str], descriptors: 
             deadline[0] = min(deadline[0], time.monotonic() + grace)
 
     def pause(number: int, frame: object) -> None:
-        to_group(signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        to_group(signal.SIGCONT)
+        below = descendants(child.pid)  # torchrun's ranks have sessions of their own
+        for each in (signal.SIGSTOP, signal.SIGCONT):
+            to_group(each)
+            for pid in below:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, each)
+            if each == signal.SIGSTOP:
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     before = handle_stops(forward)
     if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
