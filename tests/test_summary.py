@@ -36,7 +36,7 @@ def lines_of(commands) -> list[list[str]]:
 
 
 def test_it_names_the_best_and_the_smallest_net_and_the_page(tmp_path):
-    config = load("mini", [f"exp={tmp_path}", f"data.dir={tmp_path}/data"])
+    config = load("mini", [f"exp={tmp_path}", f"data.dir={tmp_path}-data"])
     family(tmp_path)
     (tmp_path / "report.html").write_text("")
     text = closing(config, "conf/mini.yaml")
