@@ -11,8 +11,9 @@ import torch
 
 from egs.librispeech.todm.config import Config, load
 from egs.librispeech.todm.experiment import checkpoint_folder
-from egs.librispeech.todm.lineage import data_changes, split_digest, training_data, weights_digest
+from egs.librispeech.todm.lineage import data_changes, data_values, split_digest, training_data, weights_digest
 from egs.librispeech.todm.record_run import record
+from egs.librispeech.todm.runs import differences
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.stages import STAGES
 from egs.librispeech.todm.subnet_search import check_budgets
@@ -99,6 +100,18 @@ def test_a_record_is_not_made_of_another_training(tiny_run, tmp_path):
     with pytest.raises(StageError, match="holds another training than this run's: bpe.model_type was 'unigram', is 'bpe'"):
         record(config, tmp_path / "record.json", {}, ["h0-1f0-3 h0-1f0-3 h0-1f0-3"])
     assert not (tmp_path / "record.json").exists()
+
+
+def test_records_know_their_data(data):
+    """Transcripts corrected under the same conf make a record stale; a record from a place whose data are not here is believed."""
+    before = data_values(data)
+    assert set(before) == {"data.digest"} and data_values(data) == before
+    edit_cuts(data, "test", lambda cuts: cuts[0]["supervisions"][0].update(text="CORRECTED"))
+    after = data_values(data)
+    assert differences({"train.lr": 1, **before}, {"train.lr": 1, **after}) == [f"data.digest was {before['data.digest']!r}, is {after['data.digest']!r}"]
+    assert differences({"train.lr": 1}, {"train.lr": 1, **after}) == []  # a record from before there was a digest
+    (data.lang_dir / "bpe.model").unlink()
+    assert data_values(data) == {}
 
 
 def test_weights_have_a_digest_of_their_values():

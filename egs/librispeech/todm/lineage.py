@@ -41,6 +41,19 @@ def training_data(config: Config) -> dict:
     }
 
 
+def data_values(config: Config) -> dict[str, str]:
+    """What a record of a table's run says of its data beside the conf: a digest of all utterances and of the BPE model.
+
+    Nothing where the data are not there: records made elsewhere are then believed.
+    """
+    try:
+        bpe = file_digest(config.lang_dir / "bpe.model")
+    except OSError:
+        return {}
+    missing = [split for split in config.splits if not (config.data_dir / "cuts" / f"{split}.jsonl.gz").is_file()]
+    return {} if missing else {"data.digest": f"{split_digest(config, config.splits)}-{bpe}"}
+
+
 WORDS = {"train": "the train utterances are others", "bpe": "the BPE model is another", "statistics": "the features are others",
          "forced": "the data were made anew with --force"}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egs.librispeech.todm.config import Config, load
+from egs.librispeech.todm.lineage import data_values
 from egs.librispeech.todm.stages import STAGES
 from egs.librispeech.todm.subnets_file import read_subnets
 from utils import config as configuration
@@ -166,10 +167,10 @@ def differences(recorded: dict, values: dict) -> list[str]:
 
 
 def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dict:
-    """The conf values that a run's result depends on, flat."""
+    """The conf values that a run's result depends on, flat, and a digest of the data where they are here."""
     resolved = load(conf, [*overrides, *run.all_overrides(config)])
     values = STAGES.all_values([*STAGES.upstream(4), 4, 6], resolved)  # not 5: the nets are given
-    return values | configuration.select(resolved, ("model.architecture",)) | {"nets": list(run.nets)}
+    return values | configuration.select(resolved, ("model.architecture",)) | {"nets": list(run.nets)} | data_values(resolved)
 
 
 def best_setting(records: list[dict]) -> str | None:
