@@ -1,7 +1,5 @@
 import io
 import struct
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np

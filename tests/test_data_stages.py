@@ -150,6 +150,18 @@ def test_a_file_that_is_lost_after_stage_2_is_a_sentence(tmp_path, workers):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_stored_features_that_are_damaged_are_a_sentence(tmp_path, share):
+    write_utterance(tmp_path / "corpus/train", "1-1-0000", "A B")
+    config = make_config(tmp_path)
+    for stage in (prepare, compute, train_bpe_main):
+        stage(config, None)
+    path = next(tmp_path.rglob("*.lca"))
+    os.truncate(path, round(path.stat().st_size * share))
+    with pytest.raises(StageError, match="1-1-0000 can not be read: ValueError"):
+        list(eval_loader(config, ["train"], 100))
+
+
 # ---- files that can not be written
 
 def test_a_write_error_names_the_file_and_keeps_the_old_one(tmp_path):

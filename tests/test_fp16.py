@@ -75,6 +75,15 @@ def test_a_checkpoint_has_the_scale(tiny_run, tmp_path, scale):
     assert load_newest(tmp_path / "checkpoints")[1]["scaler"]["scale"] == resumed.scaler.get_scale()
 
 
+@pytest.mark.parametrize("before, after", [("fp32", "fp16"), ("fp16", "fp32")])
+def test_a_training_goes_on_in_another_precision(tiny_run, tmp_path, before, after):
+    Trainer(fp16(tiny_run, tmp_path, f"train.precision={before}"), CPU).run()
+    resumed = Trainer(fp16(tiny_run, tmp_path, f"train.precision={after}", "train.updates=5"), CPU)
+    resumed.load(load_newest(tmp_path / "checkpoints")[1])
+    resumed.run()
+    assert resumed.update == 5 and resumed.bad_total == 0 and resumed.scaler.get_scale() == 1.0
+
+
 def scaler_of(scale: float) -> torch.amp.GradScaler:
     scaler = make_scaler(CPU, enabled=True)
     scaler.scale(torch.ones(()))  # which makes it begin

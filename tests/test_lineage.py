@@ -4,7 +4,6 @@ import gzip
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch

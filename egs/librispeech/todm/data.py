@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from egs.librispeech.todm.config import Config, DataConfig
-from egs.librispeech.todm.frontend import LOG_EPSILON
+from egs.librispeech.todm.frontend import LOG_EPSILON, SILENCE
 from egs.librispeech.todm.learnt_length import learnt_seconds
 from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
 from utils.interrupts import leave_group
@@ -32,8 +32,7 @@ ESTIMATED_FROM = 10_000  # utterances, lhotse's own default
 warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly read CutSet")
 
 FRAMES = 100                 # of features in a second
-DIGITAL_SILENCE = -15.942385  # features of samples that are all 0: the logarithm of the smallest step of a 32-bit float beside 1
-DIGITAL_SHARE = 0.25         # of the pauses between joined utterances that are that
+DIGITAL_SHARE = 0.25         # of the pauses between joined utterances that are digital silence
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Batch:
     @property
     def seconds(self) -> float:
         """Seconds of audio, without padding."""
-        return float(self.lengths.sum()) / 100
+        return float(self.lengths.sum()) / FRAMES
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, features=self.features.to(device, non_blocking=True), lengths=self.lengths.to(device, non_blocking=True))
@@ -66,6 +65,8 @@ class BatchDataset(Dataset):
 
     def __init__(self, config: Config, train: bool):
         self.data, self.train = config.data, train
+        # A ValueError: what lilcom says of stored features that are damaged.
+        self.unreadable = (AudioLoadingError, OSError) + (() if config.features.on_the_fly else (ValueError,))
         self.inner = K2SpeechRecognitionDataset(
             return_cuts=True,
             cut_transforms=_noise(config) if train else [],
@@ -76,7 +77,7 @@ class BatchDataset(Dataset):
     def __getitem__(self, cuts: CutSet) -> "Batch | Unreadable":
         try:
             got = self.inner[cuts]
-        except (AudioLoadingError, OSError) as error:
+        except self.unreadable as error:
             return Unreadable(f"audio or features of {' or '.join(sorted(c.id for c in cuts)[:5])} can not be read: {first_line(error)}. Stages 1 "
                               "and 2 could read them; if files have changed since, stage 1 with --force looks at all of them again")
         supervisions = got["supervisions"]
@@ -120,7 +121,7 @@ def silence(utterance: Tensor, frames: int) -> Tensor:
     What batches are padded with would be wrong: no recording has it.
     """
     if random.random() < DIGITAL_SHARE:
-        return utterance.new_full((frames, utterance.shape[1]), DIGITAL_SILENCE)
+        return utterance.new_full((frames, utterance.shape[1]), SILENCE)
     quiet = utterance.mean(1).topk(max(len(utterance) // 10, 1), largest=False).indices.tolist()
     return utterance[random.choices(quiet, k=frames)]
 

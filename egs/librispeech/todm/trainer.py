@@ -96,7 +96,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the precision was another one: fp16 then begins as in a new training
+            self.scaler.load_state_dict(state["scaler"])
         if self.selector is not None:
             self.selector.go_on(self.update, state.get("selection"), configuration.from_dict(Config, state["config"]))
 
