@@ -13,7 +13,8 @@ from lhotse import CutSet
 from torch.nn.parallel import DistributedDataParallel
 
 from egs.librispeech.todm.config import Config, DataConfig, FeatureConfig, load
-from egs.librispeech.todm.data import DIGITAL_SILENCE, Batch, eval_loader, joined, train_loader
+from egs.librispeech.todm.frontend import SILENCE
+from egs.librispeech.todm.data import Batch, eval_loader, joined, train_loader
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.extract import extract
@@ -199,7 +200,7 @@ def test_joined_utterances_are_two_and_two_with_a_pause_between(seed):
         assert 10 <= length - a - b <= 40
         torch.testing.assert_close(got.features[row, :a], batch.features[first, :a])
         torch.testing.assert_close(got.features[row, length - b : length], batch.features[second, :b])
-        assert {round(level) for level in got.features[row, a : length - b].unique().tolist()} <= {-10 - first, -10 - second, round(DIGITAL_SILENCE)}
+        assert {round(level) for level in got.features[row, a : length - b].unique().tolist()} <= {-10 - first, -10 - second, round(SILENCE)}
         assert (got.features[row, length:] < -23).all()
     torch.testing.assert_close(got.features[2, :5], batch.features[4, :5])
 
@@ -218,7 +219,7 @@ def test_the_pauses_are_noise_or_digital_silence_and_draw_from_pythons_generator
         random.seed(seed)
         assert torch.equal(first.features, joined(batch_of([9, 7]), DataConfig(join_pause=[0.1, 0.4])).features)
         pauses.add((len(first.features[0]), round(float(first.features[0, 9, 0]))))
-    assert {level for _, level in pauses} == {-10, -11, round(DIGITAL_SILENCE)} and len({length for length, _ in pauses}) > 10
+    assert {level for _, level in pauses} == {-10, -11, round(SILENCE)} and len({length for length, _ in pauses}) > 10
 
 
 @pytest.mark.parametrize("on_the_fly", [False, True])
