@@ -1,4 +1,8 @@
-"""The embedded corpus: synthetic speech by espeak-ng, written in LibriSpeech layout. Deterministic from its seed."""
+"""The embedded corpus: synthetic speech by espeak-ng, written in LibriSpeech layout.
+
+Texts, voices, lengths, noise and levels follow from its seed alone.  So does the sound of most voices; a few (f5, sandro and
+victor among them) have another waveform in another process, because espeak-ng reads memory there that nothing has written.
+"""
 
 import io
 import multiprocessing
@@ -95,8 +99,8 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
             texts = sentences[split][i :: len(voices[split])]
             tasks.append((split, (config, voice, texts, root / name / str(voice.speaker) / "1")))
     hours = dict.fromkeys(splits, 0.0)
-    # espeak-ng keeps state from one utterance to the next: a fresh process for every voice makes the corpus depend on
-    # the seed alone, not on which process speaks which voice.
+    # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the corpus does not depend
+    # on which process speaks which voice.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" and not used() else "spawn")
     with progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
         for (split, task), seconds in zip(tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)):
