@@ -94,14 +94,14 @@ def test_no_search_is_offered_that_would_train_again_or_be_refused(tmp_path, ove
 
 
 def test_a_budget_is_in_the_unit_that_is_understood(tmp_path):
-    config = load("mini", [f"exp={tmp_path}", "search.cost=macs"])
+    config = load("mini", [f"exp={tmp_path}", f"data.dir={tmp_path}-data", "search.cost=macs"])
     lines = lines_of(next_commands(config, "conf/mini.yaml", family(tmp_path)))
     assert ["./transcribe.sh", str(tmp_path), "--subnet", "0.62M", "speech.wav"] in lines
     assert any("search.cost=encoder_params" in line for line in lines)
 
 
 def test_one_net_streaming_without_dev_words(tmp_path):
-    config = load("mini", [f"exp={tmp_path}", "model.direction=causal"])
+    config = load("mini", [f"exp={tmp_path}", f"data.dir={tmp_path}-data", "model.direction=causal"])
     write_json_atomic(tmp_path / "results.json", {"results": [row("1.00M", 1_000_000, "dev", 3, float("inf"))]})
     text = closing(config, "conf/mini.yaml")
     assert "one recogniser" in text and "1.00M: WER infinite (no words in the reference) on dev" in text

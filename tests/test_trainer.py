@@ -154,7 +154,7 @@ def test_what_is_trained_is_what_the_conf_names(tiny_run, tmp_path):
     overrides = ["loss.rnnt_type=modified", "loss.delay_penalty=0.02", "model.tail_frames=24", "loss.backend=torch", "loss.ctc_first=0"]
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     trainer.model.eval()  # no dropout
-    batch = next(trainer.epoch_batches())
+    batch = next(iter(trainer.stream))
     plain = TransducerLoss(transducer_loss_torch, 5, 0.25, 0.0, "modified", 0.02)
     encoded, frames = trainer.model.encoder(batch.features, batch.lengths)
     targets = make_targets(batch, trainer.tokenizer, 24)

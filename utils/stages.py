@@ -40,6 +40,7 @@ class Stage:
       content_keys: keys below ``keys`` whose effect on later stages is seen in what was written, and only there: another
         test set leaves the training data what they were.
       always: whether it runs whenever it is asked for, because it finds out itself what is left to do.
+      needs_inputs: whether the stages before it must have finished with a conf.
       idle: why there is nothing to do with a conf; None: there is.
       more: values beside those of the keys, where they count only in some cases.
     """
@@ -57,6 +58,7 @@ class Stage:
     content_keys: tuple[str, ...] = ()
     always: Callable[[Any], bool] = lambda config: False
     idle: Callable[[Any], str | None] = lambda config: None
+    needs_inputs: Callable[[Any], bool] = lambda config: True
     more: Callable[[Any], dict[str, Any]] = lambda config: {}
 
     def values(self, config: Any) -> dict[str, Any]:
@@ -182,7 +184,8 @@ class StageRunner:
         if reason := stage.idle(self.config):
             logging.info("stage %d (%s): nothing to do: %s", number, stage.title, reason)
             return False
-        self.require_inputs(stage)
+        if stage.needs_inputs(self.config):
+            self.require_inputs(stage)
         if force or stage.always(self.config) or self.stale_reasons(stage):
             return True
         logging.info("stage %d (%s): finished already, skipped (--force redoes it)", number, stage.title)

@@ -83,7 +83,8 @@ STAGES = StageTable((
           always=lambda config: True, idle=without_tables),
     Stage(9, "report", (), (6,),
           "{exp}/results.json, the records of tables.records", "{exp}/report.html, {exp}/report.md, {exp}/wer-against-parameters.png, tables of tables.records",
-          "exp", ("report.html", "report.md", "wer-against-parameters.png"), always=lambda config: bool(config.tables.records)),
+          "exp", ("report.html", "report.md", "wer-against-parameters.png"), always=lambda config: bool(config.tables.records),
+          needs_inputs=lambda config: not config.tables.records or (config.exp_dir / "results.json").is_file()),  # else tables of records alone
     Stage(10, "export", ("export", "decode.weights", "decode.range", "decode.beam"), (6,),
           "{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and test",
           "{exp}/export: a folder per subnet, report.md, wer-against-rtf.png; {exp}/report.html", "exp", ("export/report.md", "export/wer-against-rtf.png"),
