@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def test_latency_as_the_cost_of_the_search(table_run):
                     "search.baselines=false", "search.generations=0").stdout
     assert "latency of the largest net" in output
     table = json.loads((folder / "exp/search/latency.json").read_text())
-    assert table["fixed"] > 0 and len(table["check"]) == 3 and all(ms > 0 for ms in table["blocks"].values())
+    assert table["fixed"] > 0 and len(table["check"]) == 3
+    # A block of the tiny net takes less time than clocks vary beside other programs, so that a difference of two may be negative.
+    assert table["blocks"] and all(math.isfinite(ms) for ms in table["blocks"].values())
 
 
 def test_a_dry_run_needs_no_data_and_lists_every_run(tmp_path):
