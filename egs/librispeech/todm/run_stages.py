@@ -12,10 +12,10 @@ import sys
 
 from egs.librispeech.todm.config import Config, explicit_keys, load
 from egs.librispeech.todm.config_effects import ineffective
-from egs.librispeech.todm.stages import STAGES, runner, setup_logging
+from egs.librispeech.todm.stages import folder_locks, lock_for_stage, runner, setup_logging
 from egs.librispeech.todm.summary import closing
 from utils.config import ConfigError
-from utils.locks import FolderBusy, FolderLock, held_by_parent
+from utils.locks import FolderBusy, held_by_parent
 from utils.processes import run_child
 from utils.stages import StageError, StageRunner
 
@@ -47,8 +47,7 @@ class Recipe:
         self.arguments, self.config = arguments, config
         self.user_arguments = [arguments.conf, *arguments.overrides]
         self.scripts = {int(number): module for number, _, module in (text.partition("=") for text in arguments.script)}
-        command = os.environ.get("TODM_COMMAND", "./run.sh")
-        self.data, self.exp = FolderLock(config.data_dir, command), FolderLock(config.exp_dir, command)
+        self.locks = folder_locks(config, os.environ.get("TODM_COMMAND", "./run.sh"))
         self.ran: list[int] = []
 
     @property
@@ -73,16 +72,14 @@ class Recipe:
         for number in sorted(self.scripts):
             if not self.arguments.stage <= number <= self.arguments.stop_stage or not self.runner.wanted(number, self.arguments.force):
                 continue
-            self.data.acquire(exclusive=STAGES[number].folder == "data")
-            if STAGES[number].folder == "exp":
-                self.exp.acquire(exclusive=True)
+            lock_for_stage(number, self.locks)
             if status := self.run_stage(number):
                 return status
             self.ran.append(number)
         return 0
 
     def run_stage(self, number: int) -> int:
-        locks = [lock for lock in (self.data, self.exp) if lock.descriptor is not None]
+        locks = [lock for lock in self.locks if lock.descriptor is not None]
         environment = held_by_parent(locks)
         launcher = [sys.executable, "-m"]
         if number == 4 and (processes := self.arguments.world_size or self.default_processes()) > 1:

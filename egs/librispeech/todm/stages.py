@@ -106,17 +106,21 @@ def runner(config: Config, arguments: Sequence[str]) -> StageRunner:
     return StageRunner(STAGES, config, {"data": config.data_dir, "exp": config.exp_dir}, arguments)
 
 
-def folder_locks(config: Config, number: int, command: str) -> list[FolderLock]:
-    """The locks of a stage, held: its own folder to write; one that makes the data holds no experiment, the others read the data.
+def folder_locks(config: Config, command: str) -> list[FolderLock]:
+    """The locks of the data and of the experiment, not held yet. ``command``: what others are told of the holder."""
+    return [FolderLock(folder, command) for folder in (config.data_dir, config.exp_dir)]
+
+
+def lock_for_stage(number: int, locks: list[FolderLock]) -> None:
+    """Hold what a stage needs: its own folder to write; one that makes the data needs no experiment, the others read the data.
 
     Raises:
       FolderBusy: another process has one of them.
     """
-    data, exp = (FolderLock(folder, command) for folder in (config.data_dir, config.exp_dir))
+    data, exp = locks
     data.acquire(exclusive=STAGES[number].folder == "data")
     if STAGES[number].folder == "exp":
         exp.acquire(exclusive=True)
-    return [data, exp]
 
 
 def setup_logging(log_file: Path | None = None) -> None:
@@ -142,7 +146,8 @@ def stage_main(number: int, action: Callable[[Config, argparse.Namespace], None]
         stage_runner = runner(config, [arguments.conf, *arguments.overrides])
         folder = stage_runner.folders[STAGES[number].folder]
         if int(os.environ.get("RANK", "0")) == 0:
-            locks = folder_locks(config, number, os.environ.get("TODM_COMMAND") or shlex.join(sys.argv))  # held until the process ends
+            locks = folder_locks(config, os.environ.get("TODM_COMMAND") or shlex.join(sys.argv))  # held until the stage has ended
+            lock_for_stage(number, locks)
             stage_runner.run(number, lambda: action(config, arguments), arguments.force)
             del locks
         elif arguments.force or STAGES[number].always(config) or stage_runner.stale_reasons(STAGES[number]):
