@@ -1,4 +1,5 @@
-"""Stage 2: 80-dim log-mel filterbank features, stored or (features.on_the_fly) only their mean and deviation."""
+"""Stage 2: 80-dim log-mel filterbank features, stored or (features.on_the_fly) only their mean and
+deviation."""
 
 import logging
 import shutil
@@ -28,7 +29,8 @@ STATISTICS_CUTS = 1000  # utterances of train that mean and deviation are taken 
 
 
 def make_extractor(config: FeatureConfig) -> FeatureExtractor:
-    """Filterbank as sherpa-onnx computes it: 16 kHz, 25/10 ms, povey window, no dither, 20 to 7600 Hz.
+    """Filterbank as sherpa-onnx computes it: 16 kHz, 25/10 ms, povey window, no dither, 20 to 7600
+    Hz.
 
     Raises:
       StageError: kaldifeat is asked for and not installed.
@@ -41,11 +43,14 @@ def make_extractor(config: FeatureConfig) -> FeatureExtractor:
     from lhotse.features.kaldifeat import KaldifeatMelOptions
 
     try:
-        return KaldifeatFbank(KaldifeatFbankConfig(mel_opts=KaldifeatMelOptions(num_bins=NUM_MEL_BINS)))
+        return KaldifeatFbank(
+            KaldifeatFbankConfig(mel_opts=KaldifeatMelOptions(num_bins=NUM_MEL_BINS))
+        )
     except (AssertionError, ImportError) as error:
         raise StageError(
             f"features.extractor=kaldifeat, but kaldifeat can not be imported ({error}). "
-            "Build it: local/setup.sh --kaldifeat; or use features.extractor=lhotse, which gives the same features"
+            "Build it: local/setup.sh --kaldifeat; or use features.extractor=lhotse, which gives "
+            "the same features"
         ) from error
 
 
@@ -61,8 +66,11 @@ class Writer(LilcomChunkyWriter):
             super().close()
 
 
-def compute_shard(config: FeatureConfig, cuts: list[MonoCut], storage: Path) -> tuple[list[MonoCut], list[Dropped]]:
-    """Features of some utterances into one file; utterances that have none are returned with the reason.
+def compute_shard(
+    config: FeatureConfig, cuts: list[MonoCut], storage: Path
+) -> tuple[list[MonoCut], list[Dropped]]:
+    """Features of some utterances into one file; utterances that have none are returned with the
+    reason.
 
     Raises:
       WriteError: the features can not be written.
@@ -79,7 +87,9 @@ def compute_shard(config: FeatureConfig, cuts: list[MonoCut], storage: Path) -> 
             if isinstance(samples, Dropped):
                 failed.append(samples)
             else:
-                features = extractor.extract_from_samples_and_store(samples, writer, cut.sampling_rate, offset=cut.start, channel=cut.channel)
+                features = extractor.extract_from_samples_and_store(
+                    samples, writer, cut.sampling_rate, offset=cut.start, channel=cut.channel
+                )
                 done.append(fastcopy(cut, features=features))
     return done, failed
 
@@ -99,7 +109,9 @@ def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
     """
     path = cut.recording.sources[0].source
     if too_short(cut):
-        return Dropped(cut.id, "too short", f"{path}: {cut.num_samples} samples are less than half a frame")
+        return Dropped(
+            cut.id, "too short", f"{path}: {cut.num_samples} samples are less than half a frame"
+        )
     try:
         return cut.load_audio()
     except MemoryError:
@@ -114,24 +126,37 @@ def too_short(cut: MonoCut) -> bool:
     return cut.num_samples < FRAME_SHIFT * cut.sampling_rate / 2
 
 
-def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> tuple[CutSet, list[Dropped]]:
-    """The utterances of a split that have features, in the order of the input, computed in parallel; and those that have none.
+def compute_split(
+    config: Config, cuts: CutSet, folder: Path, name: str
+) -> tuple[CutSet, list[Dropped]]:
+    """The utterances of a split that have features, in the order of the input, computed in
+    parallel; and those that have none.
 
-    Computed on the fly, features are not stored: every file that stage 1 has not decoded is decoded here, so that training finds none
-    that it can not read.
+    Computed on the fly, features are not stored: every file that stage 1 has not decoded is decoded
+    here, so that training finds none that it can not read.
     """
     everything, stored = list(cuts), not config.features.on_the_fly
     if not stored and config.data.verify_audio and name in config.splits:
-        everything, dropped = [c for c in everything if not too_short(c)], [readable_audio(c) for c in everything if too_short(c)]
+        everything, dropped = (
+            [c for c in everything if not too_short(c)],
+            [readable_audio(c) for c in everything if too_short(c)],
+        )
         return CutSet.from_cuts(everything), without_copies(dropped)
     processes = jobs(config)
     size = max(1, min(200, -(-len(everything) // (4 * processes))))
     shards = [everything[i : i + size] for i in range(0, len(everything), size)]
     results: dict[int, list[MonoCut]] = {}
     dropped = []
-    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool, progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar:
-        futures = {pool.submit(compute_shard, config.features, shard, folder / f"{name}-{i}") if stored else pool.submit(read_shard, shard): i
-                   for i, shard in enumerate(shards)}
+    with (
+        ProcessPoolExecutor(processes, initializer=end_with_parent) as pool,
+        progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar,
+    ):
+        futures = {
+            pool.submit(compute_shard, config.features, shard, folder / f"{name}-{i}")
+            if stored
+            else pool.submit(read_shard, shard): i
+            for i, shard in enumerate(shards)
+        }
         try:
             for future in as_completed(futures):
                 i = futures[future]
@@ -139,10 +164,15 @@ def compute_split(config: Config, cuts: CutSet, folder: Path, name: str) -> tupl
                 dropped += failed
                 bar.update(len(shards[i]))
         except (BrokenExecutor, MemoryError) as error:
-            raise StageError(f"the memory does not suffice for {processes} processes ({first_line(error)}); lower data.num_jobs") from error
+            raise StageError(
+                f"the memory does not suffice for {processes} processes ({first_line(error)}); "
+                "lower data.num_jobs"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-    return CutSet.from_cuts(cut for i in sorted(results) for cut in results[i]), without_copies(dropped)
+    return CutSet.from_cuts(cut for i in sorted(results) for cut in results[i]), without_copies(
+        dropped
+    )
 
 
 def without_copies(dropped: list[Dropped]) -> list[Dropped]:
@@ -152,19 +182,26 @@ def without_copies(dropped: list[Dropped]) -> list[Dropped]:
 
 
 def statistics(cuts: list[MonoCut], extractor: FeatureExtractor) -> dict[str, list[float]]:
-    """Mean and standard deviation of every mel bin over a part of train, for the model's fixed normalisation."""
+    """Mean and standard deviation of every mel bin over a part of train, for the model's fixed
+    normalisation."""
     step = max(1, len(cuts) // STATISTICS_CUTS)
     count, total, squares = 0, np.zeros(NUM_MEL_BINS), np.zeros(NUM_MEL_BINS)
     for cut in cuts[::step]:
         try:
             x = cut.load_features() if cut.has_features else cut.compute_features(extractor)
         except (AudioLoadingError, OSError) as error:
-            raise StageError(f"{cut.recording.sources[0].source} can not be read any more ({first_line(error)}); "
-                             "stage 1 with --force looks at all files again") from error
+            raise StageError(
+                f"{cut.recording.sources[0].source} can not be read any more "
+                f"({first_line(error)}); "
+                "stage 1 with --force looks at all files again"
+            ) from error
         x = np.asarray(x, dtype=np.float64)
         count, total, squares = count + len(x), total + x.sum(0), squares + (x**2).sum(0)
     mean = total / count
-    return {"mean": mean.tolist(), "std": np.sqrt(np.maximum(squares / count - mean**2, 1e-6)).tolist()}
+    return {
+        "mean": mean.tolist(),
+        "std": np.sqrt(np.maximum(squares / count - mean**2, 1e-6)).tolist(),
+    }
 
 
 def with_speed_perturbation(cuts: CutSet) -> CutSet:
@@ -181,7 +218,11 @@ def musan_cuts(config: Config) -> CutSet:
         raise StageError(f"data.musan={root} is not a folder")
     parts = prepare_musan(root, parts=("music", "speech", "noise"))
     recordings = [r for part in parts.values() for r in part["recordings"]]
-    return CutSet.from_cuts(as_mono(r).to_cut() for r in recordings).cut_into_windows(10.0).filter(lambda c: c.duration > 5)
+    return (
+        CutSet.from_cuts(as_mono(r).to_cut() for r in recordings)
+        .cut_into_windows(10.0)
+        .filter(lambda c: c.duration > 5)
+    )
 
 
 def compute(config: Config, arguments: Namespace) -> None:
@@ -190,7 +231,10 @@ def compute(config: Config, arguments: Namespace) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     extractor = make_extractor(config.features)
-    sources = {split: CutSet.from_file(config.data_dir / "manifests" / f"{split}.jsonl.gz") for split in config.splits}
+    sources = {
+        split: CutSet.from_file(config.data_dir / "manifests" / f"{split}.jsonl.gz")
+        for split in config.splits
+    }
     if config.data.speed_perturb:
         sources.update({s: with_speed_perturbation(sources[s]) for s in config.data.train})
     if config.data.musan:

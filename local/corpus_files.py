@@ -1,4 +1,5 @@
-"""What lies below a split's folder: audio files and lines of transcripts, paired by their ids, none of them lost."""
+"""What lies below a split's folder: audio files and lines of transcripts, paired by their ids, none
+of them lost."""
 
 import codecs
 import errno
@@ -16,19 +17,49 @@ from utils.text import normalise_transcript, visible
 
 # Formats that are seen and not read.
 OTHER_FORMATS = {
-    ".wav", ".wave", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd",
-    ".sph", ".nist", ".w64", ".rf64", ".caf", ".amr", ".gsm", ".ape", ".wv", ".raw", ".pcm", ".shn",
+    ".wav",
+    ".wave",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".webm",
+    ".wma",
+    ".aif",
+    ".aiff",
+    ".aifc",
+    ".au",
+    ".snd",
+    ".sph",
+    ".nist",
+    ".w64",
+    ".rf64",
+    ".caf",
+    ".amr",
+    ".gsm",
+    ".ape",
+    ".wv",
+    ".raw",
+    ".pcm",
+    ".shn",
 }
 TRANSCRIPTS = ".trans.txt"
 _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
 _LINE = re.compile(r"\s*(\S+)(?:\s+(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a transcript. Attributes: text: as it is written. file: where it stands. legible: the file is in UTF-8."""
+    """A line of a transcript. Attributes: text: as it is written. file: where it stands. legible:
+    the file is in UTF-8."""
 
     id: str
     text: str
@@ -38,7 +69,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Utterance:
-    """An audio file with its transcript. Attributes: written: the transcript before it was normalised."""
+    """An audio file with its transcript. Attributes: written: the transcript before it was
+    normalised."""
 
     id: str
     text: str
@@ -51,7 +83,8 @@ class Found:
     """All that lies below a folder.
 
     Attributes:
-      audio: files of any audio format. lines: of all transcripts. texts: per folder a text that is no transcript by its name.
+      audio: files of any audio format. lines: of all transcripts. texts: per folder a text that is
+        no transcript by its name.
       unreadable: folders and transcripts that can not be read; what is in them nobody knows.
     """
 
@@ -79,12 +112,21 @@ def find(folder: Path) -> Found:
                 raise OSError(errno.EINVAL, "not a file")
             found.lines += read_lines(path)
         except OSError as error:
-            found.unreadable.append(Dropped(path.name, "unreadable transcript", f"{path}: {error.strerror}", audio=False, line=False))
+            found.unreadable.append(
+                Dropped(
+                    path.name,
+                    "unreadable transcript",
+                    f"{path}: {error.strerror}",
+                    audio=False,
+                    line=False,
+                )
+            )
     return found
 
 
 def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, after all real folders, and no folder is entered twice."""
+    """Every file below a folder. Links to folders are followed, after all real folders, and no
+    folder is entered twice."""
     real, links, seen = [folder], [], set()
     home = os.path.realpath(folder)
     while real or links:
@@ -98,7 +140,15 @@ def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
             with os.scandir(here) as entries:
                 entries = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            unreadable.append(Dropped(str(here.relative_to(folder.parent)), "unreadable folder", f"{here}: {error.strerror}", audio=False, line=False))
+            unreadable.append(
+                Dropped(
+                    str(here.relative_to(folder.parent)),
+                    "unreadable folder",
+                    f"{here}: {error.strerror}",
+                    audio=False,
+                    line=False,
+                )
+            )
             continue
         for entry in entries:
             if not is_folder(entry):
@@ -124,11 +174,16 @@ def canonical(name: str) -> str:
 
 
 def decoded(data: bytes) -> tuple[str, bool]:
-    """A file's text, and whether it is legible: UTF-8, or UTF-16 and UTF-32 that say so. If not, what is ASCII of it is right."""
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    """A file's text, and whether it is legible: UTF-8, or UTF-16 and UTF-32 that say so. If not,
+    what is ASCII of it is right."""
+    encoding = next(
+        (name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8"
+    )
     try:
         text = data.decode(encoding)
-        if text.count("\0") <= len(text) / 4:  # UTF-16 without its mark is valid UTF-8, every other character of it 0
+        if (
+            text.count("\0") <= len(text) / 4
+        ):  # UTF-16 without its mark is valid UTF-8, every other character of it 0
             return text, True
     except UnicodeDecodeError:
         pass
@@ -138,7 +193,8 @@ def decoded(data: bytes) -> tuple[str, bool]:
 def read_lines(path: Path) -> list[Line]:
     """The lines of a transcript, ``ID TEXT`` with any white space between; blank ones left out.
 
-    Lines end at newlines alone, before which a carriage return may stand (or at those, where a file has nothing else).
+    Lines end at newlines alone, before which a carriage return may stand (or at those, where a file
+    has nothing else).
     """
     content, legible = decoded(path.read_bytes())
     lines = []
@@ -146,7 +202,14 @@ def read_lines(path: Path) -> list[Line]:
         name, text = parse(visible(line))
         written = parse(line)
         if name:
-            lines.append(Line(canonical(name), written[1] if visible(written[0]) == name else text, path, legible))
+            lines.append(
+                Line(
+                    canonical(name),
+                    written[1] if visible(written[0]) == name else text,
+                    path,
+                    legible,
+                )
+            )
     return lines
 
 
@@ -159,8 +222,9 @@ def parse(line: str) -> tuple[str, str]:
 def pair(found: Found, folder: Path) -> tuple[list[Utterance], list[Dropped]]:
     """Bring audio and lines of the same id together, in the order of the lines.
 
-    Every audio file and every line is in exactly one of the two lists. Of several files or lines with one id the first counts;
-    a file beside the line comes before others, and FLAC before other formats.
+    Every audio file and every line is in exactly one of the two lists. Of several files or lines
+    with one id the first counts; a file beside the line comes before others, and FLAC before other
+    formats.
     """
     audio, lines = defaultdict(list), defaultdict(list)
     for path in found.audio:
@@ -170,31 +234,60 @@ def pair(found: Found, folder: Path) -> tuple[list[Utterance], list[Dropped]]:
     utterances, dropped = [], list(found.unreadable)
     for name in dict.fromkeys([*lines, *audio]):
         line, *other_lines = lines.get(name) or [None]
-        path, *other_audio = sorted(audio.get(name, []), key=lambda p: (not is_flac(p), line is None or p.parent != line.file.parent)) or [None]
+        path, *other_audio = sorted(
+            audio.get(name, []),
+            key=lambda p: (not is_flac(p), line is None or p.parent != line.file.parent),
+        ) or [None]
         result = matched(name, path, line, found.texts, folder)
         (utterances if isinstance(result, Utterance) else dropped).append(result)
         for extra, again in zip_longest(other_audio, other_lines):
-            where = " and ".join([f"a second file {extra}"] * bool(extra) + [f"a second transcript in {again.file}" if again else ""] * bool(again))
+            where = " and ".join(
+                [f"a second file {extra}"] * bool(extra)
+                + [f"a second transcript in {again.file}" if again else ""] * bool(again)
+            )
             reason = "duplicate id" if again or is_flac(extra) else "not FLAC"
-            dropped.append(Dropped(name, reason, where, audio=extra is not None, line=again is not None))
+            dropped.append(
+                Dropped(name, reason, where, audio=extra is not None, line=again is not None)
+            )
     return utterances, dropped
 
 
-def matched(name: str, path: Path | None, line: Line | None, texts: dict[Path, str], folder: Path) -> Utterance | Dropped:
+def matched(
+    name: str, path: Path | None, line: Line | None, texts: dict[Path, str], folder: Path
+) -> Utterance | Dropped:
     """What an audio file and a line, one of which may be missing, come to."""
     if path is None:
-        return Dropped(name, "missing audio", f"{line.file} names it, and there is no {name}.flac below {folder}", audio=False)
+        return Dropped(
+            name,
+            "missing audio",
+            f"{line.file} names it, and there is no {name}.flac below {folder}",
+            audio=False,
+        )
     has = {"line": line is not None}
     if not is_flac(path):
         return Dropped(name, "not FLAC", f"{path}: only FLAC is read; convert it", **has)
     if line is None:
-        hint = f"; if {texts[path.parent]} is its transcript, call that SPEAKER-CHAPTER{TRANSCRIPTS}" if path.parent in texts else ""
-        return Dropped(name, "missing transcript", f"{path}: no {TRANSCRIPTS} names it{hint}", **has)
+        hint = (
+            f"; if {texts[path.parent]} is its transcript, call that SPEAKER-CHAPTER{TRANSCRIPTS}"
+            if path.parent in texts
+            else ""
+        )
+        return Dropped(
+            name, "missing transcript", f"{path}: no {TRANSCRIPTS} names it{hint}", **has
+        )
     if not line.legible:
-        return Dropped(name, "transcript not in UTF-8", f"{line.file}; convert it, for example: iconv -f latin1 -t utf-8")
+        return Dropped(
+            name,
+            "transcript not in UTF-8",
+            f"{line.file}; convert it, for example: iconv -f latin1 -t utf-8",
+        )
     text = normalise_transcript(line.text)
     if not text:
         return Dropped(name, "empty transcript", str(line.file))
     if "\N{REPLACEMENT CHARACTER}" in text:
-        return Dropped(name, "damaged transcript", f"{line.file}: U+FFFD stands where characters were lost in a conversion")
+        return Dropped(
+            name,
+            "damaged transcript",
+            f"{line.file}: U+FFFD stands where characters were lost in a conversion",
+        )
     return Utterance(name, text, line.text, path)

@@ -13,7 +13,8 @@ class Dropped:
     """An utterance that is left out: its id, the reason (one of a few) and what exactly was wrong.
 
     Attributes:
-      audio, line: whether there is an audio file and a line of a transcript, so that what lies on the disk can be accounted for.
+      audio, line: whether there is an audio file and a line of a transcript, so that what lies on
+        the disk can be accounted for.
     """
 
     id: str
@@ -24,21 +25,35 @@ class Dropped:
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a TSV file in UTF-8: on one line; bytes of a file name that are not UTF-8 are written as escapes."""
+    """A text as a cell of a TSV file in UTF-8: on one line; bytes of a file name that are not UTF-8
+    are written as escapes."""
     return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_dropped(path: Path, dropped: dict[str, list[Dropped]]) -> None:
     """A TSV file: split, utterance, reason, detail."""
     rows = ["split\tutterance\treason\tdetail\n"]
-    rows += [f"{split}\t{cell(d.id)}\t{d.reason}\t{cell(d.detail)}\n" for split, items in dropped.items() for d in items]
+    rows += [
+        f"{split}\t{cell(d.id)}\t{d.reason}\t{cell(d.detail)}\n"
+        for split, items in dropped.items()
+        for d in items
+    ]
     write_text_atomic(path, "".join(rows))
 
 
 def report(split: str, kept: list, dropped: list[Dropped], listing: Path, notes: str = "") -> None:
     """Log what a split keeps and drops."""
     hours = sum(c.duration for c in kept) / 3600
-    logging.info("%s: kept %d utterances, %.2f h%s; dropped %d", split, len(kept), hours, notes, len(dropped))
+    logging.info(
+        "%s: kept %d utterances, %.2f h%s; dropped %d", split, len(kept), hours, notes, len(dropped)
+    )
     for reason, count in Counter(d.reason for d in dropped).most_common():
         example = next(d for d in dropped if d.reason == reason)
-        logging.info("%s:   %d %s, for example %s (all in %s)", split, count, reason, cell(example.id), listing)
+        logging.info(
+            "%s:   %d %s, for example %s (all in %s)",
+            split,
+            count,
+            reason,
+            cell(example.id),
+            listing,
+        )

@@ -1,4 +1,5 @@
-"""espeak-ng through ctypes: the shared library and voices that the ``espeakng-loader`` wheel carries."""
+"""espeak-ng through ctypes: the shared library and voices that the ``espeakng-loader`` wheel
+carries."""
 
 import ctypes
 from functools import lru_cache
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 SYNCHRONOUS, UTF8, RATE, PITCH, RANGE = 2, 1, 1, 3, 4  # constants of espeak-ng's speak_lib.h
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
 _pieces: list[np.ndarray] = []
 
 
@@ -23,9 +26,13 @@ def _library() -> tuple[ctypes.CDLL, int]:
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+    rate = library.espeak_Initialize(
+        SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0
+    )
     if rate <= 0:
-        raise RuntimeError(f"espeak-ng could not be initialised (code {rate}); reinstall espeakng-loader")
+        raise RuntimeError(
+            f"espeak-ng could not be initialised (code {rate}); reinstall espeakng-loader"
+        )
     library.espeak_SetSynthCallback(_collect)
     return library, rate
 
@@ -39,10 +46,14 @@ def variants() -> list[str]:
     """Names of the voice variants in the wheel, sorted."""
     import espeakng_loader
 
-    return sorted(p.name for p in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir())
+    return sorted(
+        p.name for p in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()
+    )
 
 
-def speak(text: str, voice: str, pitch: int = 50, rate: int = 175, pitch_range: int = 50) -> tuple[np.ndarray, int]:
+def speak(
+    text: str, voice: str, pitch: int = 50, rate: int = 175, pitch_range: int = 50
+) -> tuple[np.ndarray, int]:
     """Synthesise ``text``.
 
     Args:

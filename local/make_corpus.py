@@ -1,4 +1,5 @@
-"""Stage 0: a corpus in LibriSpeech layout. Makes the embedded one, downloads one, or checks the folder given."""
+"""Stage 0: a corpus in LibriSpeech layout. Makes the embedded one, downloads one, or checks the
+folder given."""
 
 import logging
 import os
@@ -23,20 +24,35 @@ def make_corpus(config: Config, arguments: Namespace) -> None:
     elif config.data.corpus == "synthetic":
         make_synthetic(config)
     elif config.data.corpus == "folder":
-        raise StageError("data.corpus=folder needs data.root, the folder that holds the splits: data.root=/path/to/LibriSpeech")
+        raise StageError(
+            "data.corpus=folder needs data.root, the folder that holds the splits: "
+            "data.root=/path/to/LibriSpeech"
+        )
     else:
         download(config)
 
 
 def check_names(splits: list[str]) -> None:
-    """A split is a folder below the corpus, ``dev`` or ``english/dev``; its name is also that of files in the data folder."""
+    """A split is a folder below the corpus, ``dev`` or ``english/dev``; its name is also that of
+    files in the data folder."""
     for name in splits:
-        if not name or os.path.isabs(name) or os.path.normpath(name) != name or name.split(os.sep)[0] in (os.curdir, os.pardir):
-            raise StageError(f"the split {name!r} of data.train, data.dev or data.test is not the name of a folder below the corpus; "
-                             "write it as in dev-clean or english/dev, without / at either end, . and ..")
+        if (
+            not name
+            or os.path.isabs(name)
+            or os.path.normpath(name) != name
+            or name.split(os.sep)[0] in (os.curdir, os.pardir)
+        ):
+            raise StageError(
+                f"the split {name!r} of data.train, data.dev or data.test is not the name of a "
+                "folder below the corpus; "
+                "write it as in dev-clean or english/dev, without / at either end, . and .."
+            )
         above = [other for other in splits if name.startswith(other + os.sep)]
         if above:
-            raise StageError(f"the split {name} lies in the split {above[0]}, whose utterances it would share; name the folders in {above[0]} one by one")
+            raise StageError(
+                f"the split {name} lies in the split {above[0]}, whose utterances it would share; "
+                f"name the folders in {above[0]} one by one"
+            )
 
 
 def make_synthetic(config: Config) -> None:
@@ -51,7 +67,9 @@ def make_synthetic(config: Config) -> None:
     except ValueError as error:
         raise StageError(str(error)) from error
     for split, value in hours.items():
-        logging.info("synthetic speech, %s: %.2f h in %s", split, value, config.corpus_root / splits[split])
+        logging.info(
+            "synthetic speech, %s: %.2f h in %s", split, value, config.corpus_root / splits[split]
+        )
 
 
 def check_folder(config: Config) -> None:
@@ -62,19 +80,22 @@ def check_folder(config: Config) -> None:
     if missing:
         there = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise StageError(
-            f"data.root={root} has no folder {', '.join(missing)}; it has: {', '.join(there) or 'no folders'}. "
+            f"data.root={root} has no folder {', '.join(missing)}; it has: "
+            f"{', '.join(there) or 'no folders'}. "
             "Say which are which: data.train=[...] data.dev=[...] data.test=[...]"
         )
     logging.info("using %s: %s", root, ", ".join(config.splits))
 
 
 def download(config: Config) -> None:
-    """LibriSpeech or mini LibriSpeech through lhotse; parts that are complete are not fetched again."""
+    """LibriSpeech or mini LibriSpeech through lhotse; parts that are complete are not fetched
+    again."""
     from lhotse.recipes import download_librispeech
 
     target = config.corpus_root.parent
     target.mkdir(parents=True, exist_ok=True)
-    # lhotse knows mini LibriSpeech's dev split as dev-clean-2, and takes the server from the names of the parts.
+    # lhotse knows mini LibriSpeech's dev split as dev-clean-2, and takes the server from the names
+    # of the parts.
     parts = "mini_librispeech" if config.data.corpus == "mini-librispeech" else config.splits
     try:
         download_librispeech(target, dataset_parts=parts)
@@ -82,7 +103,8 @@ def download(config: Config) -> None:
         if error.errno in WRITE_ERRORS:
             raise
         raise StageError(
-            f"the download failed: {error}. Without internet, copy the corpus here and give its folder: data.root=/path/to/LibriSpeech"
+            f"the download failed: {error}. Without internet, copy the corpus here and give its "
+            "folder: data.root=/path/to/LibriSpeech"
         ) from error
 
 

@@ -1,4 +1,5 @@
-"""Stage 1: scans the corpus, checks every utterance, writes lhotse manifests and the list of what was dropped and why."""
+"""Stage 1: scans the corpus, checks every utterance, writes lhotse manifests and the list of what
+was dropped and why."""
 
 import logging
 import os
@@ -35,14 +36,23 @@ def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
         recording = as_mono(Recording.from_file(path, recording_id=name))
     except (AudioLoadingError, OSError) as error:
         return Dropped(name, "corrupt audio", f"{path}: {error}")
-    supervision = SupervisionSegment(name, name, 0.0, recording.duration, channel=0, language="English",
-                                     speaker=name.partition("-")[0], text=utterance.text)
+    supervision = SupervisionSegment(
+        name,
+        name,
+        0.0,
+        recording.duration,
+        channel=0,
+        language="English",
+        speaker=name.partition("-")[0],
+        text=utterance.text,
+    )
     cut = MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
     return cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
 def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
-    """What is wrong with an audio file, if anything. ``verify`` decodes it whole, which finds truncated ones."""
+    """What is wrong with an audio file, if anything. ``verify`` decodes it whole, which finds
+    truncated ones."""
     try:
         str(path).encode("utf-8")
         status = path.stat()
@@ -55,7 +65,9 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
         frames = soundfile.info(path).frames
         decoded = len(soundfile.read(path, dtype="int16")[0]) if verify else frames
     except UnicodeEncodeError:
-        return Dropped(name, "path not in UTF-8", f"{path}: manifests can not hold such names; rename it")
+        return Dropped(
+            name, "path not in UTF-8", f"{path}: manifests can not hold such names; rename it"
+        )
     except FileNotFoundError:
         return Dropped(name, "missing audio", f"{path} is a link to a file that is not there")
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
@@ -68,24 +80,43 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
     return None
 
 
-def scan_split(root: Path, split: str, verify: bool, processes: int) -> tuple[list[MonoCut], list[Dropped]]:
-    """All utterances of a split: those that can be used, in the order of the transcripts, and those that can not."""
+def scan_split(
+    root: Path, split: str, verify: bool, processes: int
+) -> tuple[list[MonoCut], list[Dropped]]:
+    """All utterances of a split: those that can be used, in the order of the transcripts, and those
+    that can not."""
     folder = root / split
     found = find(folder)
     if not found.audio and not found.lines:
         unreadable = "".join(f"; {d.detail}" for d in found.unreadable[:3])
-        raise StageError(f"no .flac and no .trans.txt below {folder}; expected {split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}")
+        raise StageError(
+            f"no .flac and no .trans.txt below {folder}; expected "
+            f"{split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}"
+        )
     utterances, dropped = pair(found, folder)
     cuts = []
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         results = pool.map(partial(examine, verify), utterances, chunksize=16)
         for result in progress(results, total=len(utterances), desc=split, unit="utt"):
             (cuts if isinstance(result, MonoCut) else dropped).append(result)
-    for what, there, lost in (("audio files", found.audio, [d for d in dropped if d.audio]),
-                              ("lines of transcripts", found.lines, [d for d in dropped if d.line])):
-        logging.info("%s: %d %s lie below %s: %d can be used, %d can not", split, len(there), what, folder, len(cuts), len(lost))
+    for what, there, lost in (
+        ("audio files", found.audio, [d for d in dropped if d.audio]),
+        ("lines of transcripts", found.lines, [d for d in dropped if d.line]),
+    ):
+        logging.info(
+            "%s: %d %s lie below %s: %d can be used, %d can not",
+            split,
+            len(there),
+            what,
+            folder,
+            len(cuts),
+            len(lost),
+        )
         if len(there) != len(cuts) + len(lost):
-            raise StageError(f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, please report it")
+            raise StageError(
+                f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, "
+                "please report it"
+            )
     report_changed(split, utterances)
     return cuts, dropped
 
@@ -95,24 +126,44 @@ def report_changed(split: str, utterances: list[Utterance]) -> None:
     changed = [u for u in utterances if u.text != u.written]
     if changed:
         u = changed[0]
-        logging.info("%s: %d transcripts are not as they are written, but normalised (NFKC, white space, nothing that is not seen), "
-                     "for example %s: %r is now %r", split, len(changed), u.id, u.written, u.text)
+        logging.info(
+            "%s: %d transcripts are not as they are written, but normalised (NFKC, white space, "
+            "nothing that is not seen), "
+            "for example %s: %r is now %r",
+            split,
+            len(changed),
+            u.id,
+            u.written,
+            u.text,
+        )
 
 
 def length_problem(cut: MonoCut, config: Config) -> Dropped | None:
     """Too long or too short to train on."""
     if cut.duration > config.data.max_seconds:
-        return Dropped(cut.id, "too long", f"{cut.duration:.2f} s, data.max_seconds is {config.data.max_seconds}")
+        return Dropped(
+            cut.id,
+            "too long",
+            f"{cut.duration:.2f} s, data.max_seconds is {config.data.max_seconds}",
+        )
     if cut.duration < config.data.min_seconds:
-        return Dropped(cut.id, "too short", f"{cut.duration:.2f} s, data.min_seconds is {config.data.min_seconds}")
+        return Dropped(
+            cut.id,
+            "too short",
+            f"{cut.duration:.2f} s, data.min_seconds is {config.data.min_seconds}",
+        )
     return None
 
 
 def describe_audio(cuts: list[MonoCut]) -> str:
     """How many recordings are not 16 kHz mono files, and what is made of them."""
-    resampled = sum(any(type(t).__name__ == "Resample" for t in cut.recording.transforms or []) for cut in cuts)
+    resampled = sum(
+        any(type(t).__name__ == "Resample" for t in cut.recording.transforms or []) for cut in cuts
+    )
     mixed = sum(is_mean(cut.recording) for cut in cuts)
-    notes = [f"{resampled} resampled to 16 kHz"] * bool(resampled) + [f"{mixed} of more than one channel, whose mean is taken"] * bool(mixed)
+    notes = [f"{resampled} resampled to 16 kHz"] * bool(resampled) + [
+        f"{mixed} of more than one channel, whose mean is taken"
+    ] * bool(mixed)
     return f" ({', '.join(notes)})" if notes else ""
 
 
@@ -120,7 +171,9 @@ def prepare(config: Config, arguments: Namespace) -> None:
     folder, listing = config.data_dir / "manifests", config.data_dir / "dropped.tsv"
     all_dropped: dict[str, list[Dropped]] = {}
     for split in config.splits:
-        cuts, dropped = scan_split(config.corpus_root, split, config.data.verify_audio, jobs(config))
+        cuts, dropped = scan_split(
+            config.corpus_root, split, config.data.verify_audio, jobs(config)
+        )
         if split in config.data.train:
             problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
             dropped += problems.values()

@@ -1,4 +1,5 @@
-"""The sentences of the embedded corpus: a small grammar of things people say to a device, with spoken digits."""
+"""The sentences of the embedded corpus: a small grammar of things people say to a device, with
+spoken digits."""
 
 import random
 
@@ -20,8 +21,8 @@ SLOTS: dict[str, list[str]] = {
     "weather": "RAIN SNOW SUNSHINE WIND".split(),
 }
 
-# {any} is any single word above. A grammar alone is so predictable that a transducer's predictor explains it without
-# listening; the sentences with free words make the encoder necessary.
+# {any} is any single word above. A grammar alone is so predictable that a transducer's predictor
+# explains it without listening; the sentences with free words make the encoder necessary.
 SLOTS["any"] = sorted({word for values in SLOTS.values() for word in values if " " not in word})
 
 TEMPLATES = [
@@ -54,7 +55,9 @@ def sentence(rng: random.Random) -> str:
     return " ".join(parts)
 
 
-def distinct_sentences(rng: random.Random, count: int, exclude: set[str] = frozenset()) -> list[str]:
+def distinct_sentences(
+    rng: random.Random, count: int, exclude: set[str] = frozenset()
+) -> list[str]:
     """``count`` different sentences, none of them in ``exclude``."""
     chosen: dict[str, None] = {}
     while len(chosen) < count:

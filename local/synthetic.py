@@ -1,7 +1,8 @@
 """The embedded corpus: synthetic speech by espeak-ng, written in LibriSpeech layout.
 
-Texts, voices, lengths, noise and levels follow from its seed alone.  So does the sound of most voices; a few (f5, sandro and
-victor among them) have another waveform in another process, because espeak-ng reads memory there that nothing has written.
+Texts, voices, lengths, noise and levels follow from its seed alone.  So does the sound of most
+voices; a few (f5, sandro and victor among them) have another waveform in another process, because
+espeak-ng reads memory there that nothing has written.
 """
 
 import io
@@ -41,7 +42,7 @@ class Voice:
     accent: str
     variant: str
     pitch: int  # 0 to 100
-    rate: int   # words per minute
+    rate: int  # words per minute
 
 
 def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
@@ -55,7 +56,10 @@ def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
     rng.shuffle(variants)
     held_out = config.dev_voices + config.test_voices
     if held_out >= len(variants):
-        raise ValueError(f"synthetic.dev_voices + synthetic.test_voices is {held_out}; at most {len(variants) - 1} are possible")
+        raise ValueError(
+            f"synthetic.dev_voices + synthetic.test_voices is {held_out}; at most "
+            f"{len(variants) - 1} are possible"
+        )
     pools = {
         "dev": variants[: config.dev_voices],
         "test": variants[config.dev_voices : held_out],
@@ -65,7 +69,13 @@ def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
     first = {"train": 1000, "dev": 2000, "test": 3000}
     return {
         split: [
-            Voice(first[split] + i, ACCENTS[i % len(ACCENTS)], pool[i % len(pool)], rng.randint(35, 65), rng.randint(140, 170))
+            Voice(
+                first[split] + i,
+                ACCENTS[i % len(ACCENTS)],
+                pool[i % len(pool)],
+                rng.randint(35, 65),
+                rng.randint(140, 170),
+            )
             for i in range(counts[split])
         ]
         for split, pool in pools.items()
@@ -79,10 +89,16 @@ def make_sentences(config: SyntheticConfig) -> dict[str, list[str]]:
     dev = distinct_sentences(rng, config.dev_utterances, exclude=set(test))
     seconds_each = 3.2  # the mean at these rates; hours is approximate
     count = max(config.train_voices, round(config.hours * 3600 / seconds_each))
-    return {"train": distinct_sentences(rng, count, exclude=set(test) | set(dev)), "dev": dev, "test": test}
+    return {
+        "train": distinct_sentences(rng, count, exclude=set(test) | set(dev)),
+        "dev": dev,
+        "test": test,
+    }
 
 
-def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]], jobs: int) -> dict[str, float]:
+def make_corpus(
+    config: SyntheticConfig, root: Path, splits: dict[str, list[str]], jobs: int
+) -> dict[str, float]:
     """Write the corpus below ``root``.
 
     Args:
@@ -99,11 +115,15 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
             texts = sentences[split][i :: len(voices[split])]
             tasks.append((split, (config, voice, texts, root / name / str(voice.speaker) / "1")))
     hours = dict.fromkeys(splits, 0.0)
-    # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the corpus does not depend
-    # on which process speaks which voice.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" and not used() else "spawn")
+    # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the
+    # corpus does not depend on which process speaks which voice.
+    context = multiprocessing.get_context(
+        "fork" if sys.platform == "linux" and not used() else "spawn"
+    )
     with progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
-        for (split, task), seconds in zip(tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)):
+        for (split, task), seconds in zip(
+            tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)
+        ):
             hours[split] += seconds / 3600
             bar.update(len(task[2]))
     _write_speakers(root, {splits[s]: voices[s] for s in splits})
@@ -111,7 +131,8 @@ def make_corpus(config: SyntheticConfig, root: Path, splits: dict[str, list[str]
 
 
 def _write_speaker(task: tuple[SyntheticConfig, Voice, list[str], Path]) -> float:
-    """All utterances of one voice: FLAC files and their ``.trans.txt``. Returns seconds of audio."""
+    """All utterances of one voice: FLAC files and their ``.trans.txt``. Returns seconds of
+    audio."""
     config, voice, texts, folder = task
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".*"):  # of a run that was killed
@@ -134,9 +155,13 @@ def _utterances(config: SyntheticConfig, voice: Voice, texts: list[str]) -> Iter
     rng = np.random.default_rng([config.seed, voice.speaker])
     for text in texts:
         rate = int(voice.rate * rng.uniform(0.94, 1.06))
-        clean, source_rate = speak(text.lower(), f"{voice.accent}+{voice.variant}", voice.pitch, rate)
+        clean, source_rate = speak(
+            text.lower(), f"{voice.accent}+{voice.variant}", voice.pitch, rate
+        )
         clean = resample(torch.from_numpy(clean), source_rate, SAMPLE_RATE).numpy()
-        clean = np.pad(clean, rng.integers(800, 3200, size=2))  # 50 to 200 ms of room before and after
+        clean = np.pad(
+            clean, rng.integers(800, 3200, size=2)
+        )  # 50 to 200 ms of room before and after
         noise = _coloured_noise(rng, len(clean))
         snr = rng.uniform(*config.snr_db)
         scale = np.sqrt(np.mean(clean**2) / (np.mean(noise**2) + 1e-12)) * 10 ** (-snr / 20)

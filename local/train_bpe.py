@@ -1,4 +1,5 @@
-"""Stage 3: trains SentencePiece on the train transcripts, writes tokens.txt, and drops what has too few frames for its tokens."""
+"""Stage 3: trains SentencePiece on the train transcripts, writes tokens.txt, and drops what has too
+few frames for its tokens."""
 
 import io
 import logging
@@ -23,10 +24,11 @@ RESERVED = "\u2585"  # SentencePiece's own sign for what it does not know
 
 
 def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
-    """Train SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2, and write bpe.model, tokens.txt and transcript.txt.
+    """Train SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2, and write bpe.model,
+    tokens.txt and transcript.txt.
 
-    Texts are taken as they are: stage 1 has normalised them.  Where they do not allow as many pieces as ``bpe.vocab_size``, there
-    are as many as they allow, with a warning.
+    Texts are taken as they are: stage 1 has normalised them.  Where they do not allow as many
+    pieces as ``bpe.vocab_size``, there are as many as they allow, with a warning.
 
     Raises:
       StageError: the vocabulary has not even room for every character.
@@ -40,26 +42,50 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
         except (RuntimeError, OSError) as error:
             limit = re.search(r"(?:<=|at least|least|\d vs) (\d+)", str(error))
             hint = f" (SentencePiece's bound is {limit.group(1)})" if limit else ""
-            raise StageError(f"bpe.vocab_size={config.vocab_size} does not fit the {len(texts)} train transcripts{hint}; change it. "
-                             f"SentencePiece said: {error}") from first
-        logging.warning("bpe.vocab_size=%d is more than the %d train transcripts allow: SentencePiece has made %d tokens, and the model will "
-                        "have as many", config.vocab_size, len(texts), Tokenizer(model).vocab_size)
+            raise StageError(
+                f"bpe.vocab_size={config.vocab_size} does not fit the {len(texts)} train "
+                f"transcripts{hint}; change it. "
+                f"SentencePiece said: {error}"
+            ) from first
+        logging.warning(
+            "bpe.vocab_size=%d is more than the %d train transcripts allow: SentencePiece has "
+            "made %d tokens, and the model will "
+            "have as many",
+            config.vocab_size,
+            len(texts),
+            Tokenizer(model).vocab_size,
+        )
     with atomic_path(lang / "bpe.model") as path:
         path.write_bytes(model)
     tokenizer = Tokenizer(model)
-    write_text_atomic(lang / "tokens.txt", "".join(f"{s} {i}\n" for i, s in enumerate(tokenizer.symbols)))
+    write_text_atomic(
+        lang / "tokens.txt", "".join(f"{s} {i}\n" for i, s in enumerate(tokenizer.symbols))
+    )
     return tokenizer
 
 
 def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: bool) -> bytes:
-    """A model file's content, trained in memory: SentencePiece itself does not say when a disk is full."""
+    """A model file's content, trained in memory: SentencePiece itself does not say when a disk is
+    full."""
     model = io.BytesIO()
     texts = [trainable(text) for text in texts]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=model, vocab_size=config.vocab_size, hard_vocab_limit=hard_vocab_limit,
-        model_type=config.model_type, character_coverage=1.0, input_sentence_size=100_000_000, normalization_rule_name="identity",
-        max_sentence_length=max([4192, *(len(text.encode()) for text in texts)]),  # a longer text would be left out
-        control_symbols=SPECIAL[:2], unk_id=2, bos_id=-1, eos_id=-1, minloglevel=2,
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=config.vocab_size,
+        hard_vocab_limit=hard_vocab_limit,
+        model_type=config.model_type,
+        character_coverage=1.0,
+        input_sentence_size=100_000_000,
+        normalization_rule_name="identity",
+        max_sentence_length=max(
+            [4192, *(len(text.encode()) for text in texts)]
+        ),  # a longer text would be left out
+        control_symbols=SPECIAL[:2],
+        unk_id=2,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
     )
     return model.getvalue()
 
@@ -67,7 +93,8 @@ def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: b
 def trainable(text: str) -> str:
     """A text as SentencePiece may see it when it trains.
 
-    It would take ``<blk>`` in a text for the symbol and leave its characters out of the vocabulary, and a text with U+2585 as a whole.
+    It would take ``<blk>`` in a text for the symbol and leave its characters out of the vocabulary,
+    and a text with U+2585 as a whole.
     Encoding has no such exceptions: control symbols are never found in a text.
     """
     for symbol in SPECIAL:
@@ -76,7 +103,8 @@ def trainable(text: str) -> str:
 
 
 def unknown_characters(cuts: list[MonoCut], tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The characters of some utterances that the tokenizer lacks, and the ids of the utterances that have any."""
+    """The characters of some utterances that the tokenizer lacks, and the ids of the utterances
+    that have any."""
     characters, utterances = set(), []
     known: dict[str, bool] = {}
     for cut in cuts:
@@ -94,18 +122,37 @@ def warn_of_unknown(split: str, cuts: list[MonoCut], tokenizer: Tokenizer) -> No
     characters, utterances = unknown_characters(cuts, tokenizer)
     if characters:
         text = next(c.supervisions[0].text for c in cuts if c.id == utterances[0])
-        shown = " ".join(f"{c} (U+{ord(c):04X})" for c in characters[:20]) + (" ..." if len(characters) > 20 else "")
-        logging.warning("%s: the BPE model has no token for %d characters (train lacks them), so that they can not be recognised: %s. "
-                        "They are in %d of %d utterances and count as errors there, for example %s: %s", split, len(characters), shown, len(utterances), len(cuts), utterances[0], text)
+        shown = " ".join(f"{c} (U+{ord(c):04X})" for c in characters[:20]) + (
+            " ..." if len(characters) > 20 else ""
+        )
+        logging.warning(
+            "%s: the BPE model has no token for %d characters (train lacks them), so that they "
+            "can not be recognised: %s. "
+            "They are in %d of %d utterances and count as errors there, for example %s: %s",
+            split,
+            len(characters),
+            shown,
+            len(utterances),
+            len(cuts),
+            utterances[0],
+            text,
+        )
 
 
 def token_problem(cut: MonoCut, tokenizer: Tokenizer) -> Dropped | None:
-    """Too few encoder frames for the tokens; a repeated token needs one more frame (the blank of CTC)."""
+    """Too few encoder frames for the tokens; a repeated token needs one more frame (the blank of
+    CTC)."""
     tokens = tokenizer.encode(cut.supervisions[0].text)
     needed = len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:]))
-    frames = subsampled_length(cut.num_frames if cut.has_features else round(cut.duration * FRAMES_PER_SECOND))
+    frames = subsampled_length(
+        cut.num_frames if cut.has_features else round(cut.duration * FRAMES_PER_SECOND)
+    )
     if frames < needed:
-        return Dropped(cut.id, "too few frames for its tokens", f"{frames} encoder frames, {needed} needed for {len(tokens)} tokens")
+        return Dropped(
+            cut.id,
+            "too few frames for its tokens",
+            f"{frames} encoder frames, {needed} needed for {len(tokens)} tokens",
+        )
     return None
 
 
@@ -113,7 +160,9 @@ def main(config: Config, arguments: Namespace) -> None:
     features = config.data_dir / "features"
     cuts = {name: CutSet.from_file(features / f"{name}.jsonl.gz") for name in config.splits}
     # Speed perturbation repeats every transcript; each counts once.
-    texts = list(dict.fromkeys(c.supervisions[0].text for split in config.data.train for c in cuts[split]))
+    texts = list(
+        dict.fromkeys(c.supervisions[0].text for split in config.data.train for c in cuts[split])
+    )
     tokenizer = train_bpe(texts, config.bpe, config.lang_dir)
     logging.info("BPE: %d tokens from %d distinct transcripts", tokenizer.vocab_size, len(texts))
     listing = config.data_dir / "dropped-tokens.tsv"
@@ -121,19 +170,26 @@ def main(config: Config, arguments: Namespace) -> None:
     for split, split_cuts in cuts.items():
         everything = list(split_cuts)
         dropped[split] = []
-        if split in config.data.train:  # dev and test are scored whole: greedy search needs no such minimum
+        if (
+            split in config.data.train
+        ):  # dev and test are scored whole: greedy search needs no such minimum
             problems = {c.id: p for c in everything if (p := token_problem(c, tokenizer))}
             dropped[split] = list(problems.values())
             everything = [c for c in everything if c.id not in problems]
             if not everything:
-                raise StageError(f"every utterance of {split} has too few frames for its tokens: a smaller bpe.vocab_size makes more tokens")
+                raise StageError(
+                    f"every utterance of {split} has too few frames for its tokens: a smaller "
+                    "bpe.vocab_size makes more tokens"
+                )
         report(split, everything, dropped[split], listing)
         warn_of_unknown(split, everything, tokenizer)
         with atomic_path(config.data_dir / "cuts" / f"{split}.jsonl.gz") as path:
             CutSet.from_cuts(everything).to_file(path)
     write_dropped(listing, dropped)
     # Training reads one folder, so that an experiment can be moved to another machine with it.
-    write_json_atomic(config.data_dir / "cuts" / "statistics.json", read_json(features / "statistics.json"))
+    write_json_atomic(
+        config.data_dir / "cuts" / "statistics.json", read_json(features / "statistics.json")
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,21 @@ from utils.transducer_loss import Targets
 
 VOCAB = 11
 TINY = (
-    "model.dim=16", "model.blocks=3", "model.ffn_dim=24", "model.ssm_dim=24", "model.heads=6", "model.modes=3",
-    "model.dt_min=0.01", "model.dt_max=0.5", "model.frontend_channels=8", "model.predictor_dim=12", "model.joiner_dim=10",
-    "model.dropout=0", "supernet.ffn_chunks=4", "supernet.min_ffn_chunks=1", "supernet.min_blocks=2",
+    "model.dim=16",
+    "model.blocks=3",
+    "model.ffn_dim=24",
+    "model.ssm_dim=24",
+    "model.heads=6",
+    "model.modes=3",
+    "model.dt_min=0.01",
+    "model.dt_max=0.5",
+    "model.frontend_channels=8",
+    "model.predictor_dim=12",
+    "model.joiner_dim=10",
+    "model.dropout=0",
+    "supernet.ffn_chunks=4",
+    "supernet.min_ffn_chunks=1",
+    "supernet.min_blocks=2",
 )
 
 
@@ -36,14 +48,22 @@ def tiny_model(config: Config, vocab_size: int = VOCAB, seed: int = 0) -> Transd
 
 def make_targets(symbols: list[list[int]], frames: list[int]) -> Targets:
     """Padded targets from token lists."""
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in symbols], batch_first=True, padding_value=BLANK)
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(s) for s in symbols], batch_first=True, padding_value=BLANK
+    )
     return Targets(padded, torch.tensor([len(s) for s in symbols]), torch.tensor(frames))
 
 
-def plain_transducer_loss(log_probs: Callable[[int, int], Tensor], symbols: list[int], frames: int,
-                          kept: Callable[[int, int], bool] = lambda s, t: True, rnnt_type: str = "regular",
-                          delay_penalty: float = 0.0) -> Tensor:
-    """-log of the sum over all paths of kept nodes, node by node; log_probs(s, t) -> (V,). Frame ``frames`` is the end."""
+def plain_transducer_loss(
+    log_probs: Callable[[int, int], Tensor],
+    symbols: list[int],
+    frames: int,
+    kept: Callable[[int, int], bool] = lambda s, t: True,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+) -> Tensor:
+    """-log of the sum over all paths of kept nodes, node by node; log_probs(s, t) -> (V,). Frame
+    ``frames`` is the end."""
     ends_frame = rnnt_type != "regular"
     score = {(0, 0): torch.zeros((), dtype=torch.float64)}
     for s in range(len(symbols) + 1):
@@ -51,7 +71,9 @@ def plain_transducer_loss(log_probs: Callable[[int, int], Tensor], symbols: list
             arriving = []
             source = s - 1, t - ends_frame
             if source in score and source[1] < frames:
-                arc = log_probs(*source)[symbols[s - 1]] + delay_penalty * ((frames - 1) / 2 - source[1])
+                arc = log_probs(*source)[symbols[s - 1]] + delay_penalty * (
+                    (frames - 1) / 2 - source[1]
+                )
                 if rnnt_type != "constrained":
                     arriving.append(score[source] + arc)
                 elif kept(s, t - 1):
@@ -63,16 +85,25 @@ def plain_transducer_loss(log_probs: Callable[[int, int], Tensor], symbols: list
     return -score[len(symbols), frames]
 
 
-def plain_simple_loss(am: Tensor, lm: Tensor, targets: Targets, lm_scale: float, am_scale: float, **lattice) -> Tensor:
-    """Sum over the batch of the trivial joiner's loss, interpolated with its lm-only and am-only versions."""
+def plain_simple_loss(
+    am: Tensor, lm: Tensor, targets: Targets, lm_scale: float, am_scale: float, **lattice
+) -> Tensor:
+    """Sum over the batch of the trivial joiner's loss, interpolated with its lm-only and am-only
+    versions."""
     unigram = lm.softmax(-1).mean((0, 1)).log()
     total = 0
     for b, (length, frames) in enumerate(zip(targets.lengths.tolist(), targets.frames.tolist())):
-        def log_probs(s: int, t: int) -> Tensor:
-            return ((1 - lm_scale - am_scale) * (am[b, t] + lm[b, s]).log_softmax(-1)
-                    + lm_scale * lm[b, s].log_softmax(-1) + am_scale * (am[b, t] + unigram).log_softmax(-1))
 
-        total = total + plain_transducer_loss(log_probs, targets.symbols[b, :length].tolist(), frames, **lattice)
+        def log_probs(s: int, t: int) -> Tensor:
+            return (
+                (1 - lm_scale - am_scale) * (am[b, t] + lm[b, s]).log_softmax(-1)
+                + lm_scale * lm[b, s].log_softmax(-1)
+                + am_scale * (am[b, t] + unigram).log_softmax(-1)
+            )
+
+        total = total + plain_transducer_loss(
+            log_probs, targets.symbols[b, :length].tolist(), frames, **lattice
+        )
     return total
 
 
@@ -86,6 +117,10 @@ def plain_pruned_loss(logits: Tensor, ranges: Tensor, targets: Targets, **lattic
             return logits[b, t, windows[t].index(s)].log_softmax(-1)
 
         total = total + plain_transducer_loss(
-            log_probs, targets.symbols[b, :length].tolist(), frames, kept=lambda s, t: s in windows[t], **lattice
+            log_probs,
+            targets.symbols[b, :length].tolist(),
+            frames,
+            kept=lambda s, t: s in windows[t],
+            **lattice,
         )
     return total

@@ -1,6 +1,7 @@
 """Long recordings out of short ones; run as a program, what joining costs a trained net:
 
-  python -m tests.joined exp/mini dev        WER of a split's files alone, and of all of them joined with several kinds of pause
+python -m tests.joined exp/mini dev        WER of a split's files alone, and of all of them joined
+with several kinds of pause
 """
 
 import sys
@@ -11,17 +12,25 @@ import numpy as np
 
 RATE = 16000
 KINDS = {  # seconds of pause, and the level of the noise in it
-    "no pause": ((0.0, 0.0), 0.0), "0.25 to 1 s of digital silence": ((0.25, 1.0), 0.0), "0.25 to 1 s at -60 dB": ((0.25, 1.0), 1e-3),
-    "0.25 to 1 s at -40 dB": ((0.25, 1.0), 1e-2), "2 to 5 s of digital silence": ((2.0, 5.0), 0.0), "2 to 5 s at -60 dB": ((2.0, 5.0), 1e-3),
-    "2 to 5 s at -40 dB": ((2.0, 5.0), 1e-2), "a minute of digital silence after every 30": ((0.25, 1.0), 0.0),
+    "no pause": ((0.0, 0.0), 0.0),
+    "0.25 to 1 s of digital silence": ((0.25, 1.0), 0.0),
+    "0.25 to 1 s at -60 dB": ((0.25, 1.0), 1e-3),
+    "0.25 to 1 s at -40 dB": ((0.25, 1.0), 1e-2),
+    "2 to 5 s of digital silence": ((2.0, 5.0), 0.0),
+    "2 to 5 s at -60 dB": ((2.0, 5.0), 1e-3),
+    "2 to 5 s at -40 dB": ((2.0, 5.0), 1e-2),
+    "a minute of digital silence after every 30": ((0.25, 1.0), 0.0),
 }
 
 
-def join_recordings(recordings: list[np.ndarray], pause: tuple[float, float], noise: float, seed: int = 0) -> tuple[np.ndarray, list[tuple[int, int]]]:
+def join_recordings(
+    recordings: list[np.ndarray], pause: tuple[float, float], noise: float, seed: int = 0
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Recordings one after the other, each followed by a pause.
 
     Args:
-      pause: shortest and longest, in seconds. noise: standard deviation of the white noise in it; 0: digital silence.
+      pause: shortest and longest, in seconds. noise: standard deviation of the white noise in it;
+        0: digital silence.
     Returns:
       Samples, and where each recording begins and ends among them.
     """
@@ -57,10 +66,15 @@ def main(model: str, split: str, *options: str) -> None:
 
     def show(name: str, references: list[str], found: list[str], begin: float) -> None:
         errors = score(dict(enumerate(references)), dict(enumerate(found)))
-        print(f"{name:45s} {errors.counts()} WER {errors.wer:.2f} %, {time.time() - begin:.0f} s", flush=True)
+        print(
+            f"{name:45s} {errors.counts()} WER {errors.wer:.2f} %, {time.time() - begin:.0f} s",
+            flush=True,
+        )
 
     begin = time.time()
-    show(f"alone (cut to {recognizer.longest} s)", texts, [heard(x).text for x in recordings], begin)
+    show(
+        f"alone (cut to {recognizer.longest} s)", texts, [heard(x).text for x in recordings], begin
+    )
     for name, (pause, noise) in KINDS.items():
         begin = time.time()
         joined, spans = join_recordings(recordings, pause, noise)

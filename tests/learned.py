@@ -1,6 +1,8 @@
-"""What the tests of learned selection share: selectors of the tiny model with scores as wanted, and costs by hand.
+"""What the tests of learned selection share: selectors of the tiny model with scores as wanted, and
+costs by hand.
 
-The tiny model has 3 blocks of 3 head groups and 4 chunks: 21 components, 6 modules. Step 1 is updates 10 to 59, in 5 parts.
+The tiny model has 3 blocks of 3 head groups and 4 chunks: 21 components, 6 modules. Step 1 is
+updates 10 to 59, in 5 parts.
 """
 
 import functools
@@ -20,7 +22,12 @@ METHODS = ["simple-topk", "iterative-zero-out", "orthosoftmax"]
 GRANULARITIES = ["module", "component"]
 STEPS = ("train.updates=100", "learn.share=0.6", "method.subnets_from=10", "learn.iterations=5")
 FULL = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
-FIXED, HEAD, CHUNK, MODULE = 2652, 496, 198, 32  # encoder parameters of the tiny model: what stays, of parts, of a module's norm and bias
+FIXED, HEAD, CHUNK, MODULE = (
+    2652,
+    496,
+    198,
+    32,
+)  # encoder parameters of the tiny model: what stays, of parts, of a module's norm and bias
 LENGTHS = torch.tensor([75, 43])
 TARGETS = make_targets([[3, 5, 4, 3], [7, 8]], [18, 10])
 FRAMES = 28
@@ -28,7 +35,9 @@ cached_config = functools.cache(tiny_config)
 
 
 def learned(method: str, *overrides: str) -> Config:
-    return cached_config(*STEPS, "search.budgets=[0.5,0.75,1.0]", f"select.method={method}", *overrides)
+    return cached_config(
+        *STEPS, "search.budgets=[0.5,0.75,1.0]", f"select.method={method}", *overrides
+    )
 
 
 def make(method: str, *overrides: str, seed: int = 0) -> Selector:
@@ -67,15 +76,21 @@ def price(net: Subnet, config: Config) -> int:
 
 def prefix_counts(selector: Selector, order: list[int], limits: list[float]) -> list[int]:
     """How many units of an order fit every limit: all prefixes tried."""
-    costs = [price(selector.units.subnet(order[:k]), selector.config) for k in range(len(order) + 1)]
+    costs = [
+        price(selector.units.subnet(order[:k]), selector.config) for k in range(len(order) + 1)
+    ]
     return [max(k for k, c in enumerate(costs) if c <= limit * (1 + 1e-9)) for limit in limits]
 
 
 def expected_share(gates: list[float]) -> float:
-    """Of the full net's encoder parameters, under 21 gates of components: the closed form, part by part."""
+    """Of the full net's encoder parameters, under 21 gates of components: the closed form, part by
+    part."""
     total = FIXED
     for first in range(0, 21, 7):
-        for kind, price_of_part in ((gates[first : first + 3], HEAD), (gates[first + 3 : first + 7], CHUNK)):
+        for kind, price_of_part in (
+            (gates[first : first + 3], HEAD),
+            (gates[first + 3 : first + 7], CHUNK),
+        ):
             kept = [min(max(g, 0.0), 1.0) for g in kind]
             total += price_of_part * sum(kind) + MODULE * (1 - math.prod(1 - g for g in kept))
     return total / 9684

@@ -1,4 +1,5 @@
-"""What the tests of the recogniser share: speech-like audio, a tokenizer, models that emit symbols, and the plain way to a transcript."""
+"""What the tests of the recogniser share: speech-like audio, a tokenizer, models that emit symbols,
+and the plain way to a transcript."""
 
 import functools
 import tempfile
@@ -49,7 +50,11 @@ def spoken(text: str, voice: str = "en-us", room: float = 0.1) -> np.ndarray:
     """Speech by espeak-ng in light noise, with so many seconds of nothing else at both ends."""
     samples, rate = speak(text, voice)
     samples = np.pad(soxr.resample(samples, rate, RATE), round(room * RATE))
-    return (samples + np.random.default_rng(len(text)).normal(0, 1e-3, len(samples))).astype(np.float32).clip(-1, 1)
+    return (
+        (samples + np.random.default_rng(len(text)).normal(0, 1e-3, len(samples)))
+        .astype(np.float32)
+        .clip(-1, 1)
+    )
 
 
 class EverythingIsSpeech(VoiceActivity):
@@ -71,18 +76,26 @@ def some_features() -> torch.Tensor:
 
 @torch.no_grad()
 def talkative(config: Config, seed: int = 2) -> Transducer:
-    """A random model whose symbols are about equally likely, and blank at about half of the frames of ``babble``."""
+    """A random model whose symbols are about equally likely, and blank at about half of the frames
+    of ``babble``."""
     model = tiny_model(config, tokenizer().vocab_size, seed).eval()
     features = some_features()
     model.encoder.frontend.set_statistics(features.mean(0).tolist(), features.std(0).tolist())
     joiner = model.joiner
-    encoded = torch.cat([model.encoder(features[None], torch.tensor([len(features)]), subnet)[0][0] for subnet in (None, Subnet.parse(SMALL))])
+    encoded = torch.cat(
+        [
+            model.encoder(features[None], torch.tensor([len(features)]), subnet)[0][0]
+            for subnet in (None, Subnet.parse(SMALL))
+        ]
+    )
     projected = joiner.encoder_proj(encoded)
     joiner.encoder_proj.weight.div_(projected.std(0)[:, None])
     joiner.encoder_proj.bias.sub_(projected.mean(0)).div_(projected.std(0))
     joiner.predictor_proj.weight.mul_(0.2)
     joiner.output.weight.mul_(8)
-    predicted = joiner.predictor_proj(model.predictor(model.predictor.start(1, torch.device("cpu")))[0])
+    predicted = joiner.predictor_proj(
+        model.predictor(model.predictor.start(1, torch.device("cpu")))[0]
+    )
     joiner.output.bias.sub_(joiner(joiner.encoder_proj(encoded), predicted).mean(0))
     joiner.output.bias[BLANK] += 6
     joiner.output.bias[SOS_EOS] -= 50
@@ -91,11 +104,17 @@ def talkative(config: Config, seed: int = 2) -> Transducer:
 
 @torch.no_grad()
 def talkative_ctc(config: Config, seed: int = 2) -> Transducer:
-    """A random CTC model: blank wins at about half of the frames, <unk> and <sos/eos> at some, and the others about equally often."""
+    """A random CTC model: blank wins at about half of the frames, <unk> and <sos/eos> at some, and
+    the others about equally often."""
     model = tiny_model(config, tokenizer().vocab_size, seed).eval()
     features = some_features()
     model.encoder.frontend.set_statistics(features.mean(0).tolist(), features.std(0).tolist())
-    encoded = torch.cat([model.encoder(features[None], torch.tensor([len(features)]), subnet)[0][0] for subnet in (None, Subnet.parse(SMALL))])
+    encoded = torch.cat(
+        [
+            model.encoder(features[None], torch.tensor([len(features)]), subnet)[0][0]
+            for subnet in (None, Subnet.parse(SMALL))
+        ]
+    )
     head = model.heads.ctc
     head.weight.mul_(4)
     head.bias.sub_(head(encoded).mean(0))
@@ -104,14 +123,26 @@ def talkative_ctc(config: Config, seed: int = 2) -> Transducer:
 
 
 @torch.no_grad()
-def plain_search(model: Transducer, samples: np.ndarray, subnet: str | None = None, beam: int = 0) -> Hypothesis:
+def plain_search(
+    model: Transducer, samples: np.ndarray, subnet: str | None = None, beam: int = 0
+) -> Hypothesis:
     """One whole utterance with the model itself, from lhotse's features."""
     features = lhotse_features(samples)
-    encoded, lengths = model.encoder(features[None], torch.tensor([len(features)]), Subnet.parse(subnet) if subnet else None)
+    encoded, lengths = model.encoder(
+        features[None], torch.tensor([len(features)]), Subnet.parse(subnet) if subnet else None
+    )
     if model.is_ctc:
         log_probs = model.heads.ctc(encoded).log_softmax(-1)
-        return (ctc_prefix_beam_search(log_probs, lengths, beam) if beam else ctc_greedy_search(log_probs, lengths))[0]
-    return (modified_beam_search(model, encoded, lengths, beam) if beam else greedy_search(model, encoded, lengths))[0]
+        return (
+            ctc_prefix_beam_search(log_probs, lengths, beam)
+            if beam
+            else ctc_greedy_search(log_probs, lengths)
+        )[0]
+    return (
+        modified_beam_search(model, encoded, lengths, beam)
+        if beam
+        else greedy_search(model, encoded, lengths)
+    )[0]
 
 
 def plain_text(hypothesis: Hypothesis) -> str:
@@ -119,10 +150,18 @@ def plain_text(hypothesis: Hypothesis) -> str:
     return " ".join(tokenizer().decode(hypothesis.tokens).split())
 
 
-def write_exported(folder: Path, config: Config, model: Transducer, subnet: str, chunk_frames: int = 16) -> Path:
+def write_exported(
+    folder: Path, config: Config, model: Transducer, subnet: str, chunk_frames: int = 16
+) -> Path:
     """An exported folder as stage 10 writes it, but for the graphs."""
     alone = extract(model, config, Subnet.parse(subnet)).eval()
     parameters = sum(p.numel() for p in alone.encoder.parameters())
-    entry = {"name": "small", "architecture": subnet, "encoder_params": parameters, "dev_score": 12.5, "how": "by hand"}
+    entry = {
+        "name": "small",
+        "architecture": subnet,
+        "encoder_params": parameters,
+        "dev_score": 12.5,
+        "how": "by hand",
+    }
     write_model(folder, alone, config, tokenizer(), chunk_frames, entry)
     return folder

@@ -25,7 +25,16 @@ def read(path: Path) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *read_pieces(path)])
 
 
-@pytest.mark.parametrize("suffix, subtype", [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("flac", "PCM_24")])
+@pytest.mark.parametrize(
+    "suffix, subtype",
+    [
+        ("wav", "PCM_16"),
+        ("wav", "PCM_24"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_16"),
+        ("flac", "PCM_24"),
+    ],
+)
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 1.2345])
 def test_samples_at_16_khz_come_back_as_they_were(tmp_path, suffix, subtype, seconds):
     samples = noise(seconds)
@@ -47,12 +56,19 @@ def test_channels_are_averaged(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
 def test_a_sine_keeps_its_pitch_level_and_length(tmp_path, rate, channels, suffix):
-    soundfile.write(tmp_path / f"a.{suffix}", np.stack([sine(1000, 2.6, rate)] * channels, axis=1), rate)
+    soundfile.write(
+        tmp_path / f"a.{suffix}", np.stack([sine(1000, 2.6, rate)] * channels, axis=1), rate
+    )
     got = read(tmp_path / f"a.{suffix}")
     assert abs(len(got) - 2.6 * RATE) <= 1
-    np.testing.assert_allclose(got[800:-800], sine(1000, 2.6, RATE)[: len(got)][800:-800], atol=2e-3)  # phase too: no delay
+    np.testing.assert_allclose(
+        got[800:-800], sine(1000, 2.6, RATE)[: len(got)][800:-800], atol=2e-3
+    )  # phase too: no delay
     spectrum = np.abs(np.fft.rfft(got[: 2 * RATE] * np.hanning(2 * RATE)))
-    assert spectrum.argmax() == 2000 and np.delete(spectrum, range(1990, 2011)).max() < 1e-3 * spectrum.max()
+    assert (
+        spectrum.argmax() == 2000
+        and np.delete(spectrum, range(1990, 2011)).max() < 1e-3 * spectrum.max()
+    )
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
@@ -122,7 +138,9 @@ def test_a_flac_without_its_last_frame_is_refused(tmp_path):
     samples = noise(1)
     soundfile.write(tmp_path / "a.flac", samples, RATE)
     content = (tmp_path / "a.flac").read_bytes()
-    (tmp_path / "a.flac").write_bytes(content[: content.rfind(content[content.find(b"\xff\xf8") :][:3])])
+    (tmp_path / "a.flac").write_bytes(
+        content[: content.rfind(content[content.find(b"\xff\xf8") :][:3])]
+    )
     refused(tmp_path / "a.flac")
 
 
@@ -144,7 +162,8 @@ def test_a_wav_cut_inside_its_header_is_refused(tmp_path):
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF024])
 def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path, size):
-    """ffmpeg and sox do not know the length when they write the header: theirs promises 2 or 4 GB."""
+    """ffmpeg and sox do not know the length when they write the header: theirs promises 2 or 4
+    GB."""
     samples = noise(1.3)
     soundfile.write(tmp_path / "a.wav", samples, RATE)
     content = bytearray((tmp_path / "a.wav").read_bytes())
@@ -166,7 +185,8 @@ def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path):
 
 
 class Dripping(io.RawIOBase):
-    """A stream that gives so many bytes at a time, whatever is asked for, and remembers what was asked for."""
+    """A stream that gives so many bytes at a time, whatever is asked for, and remembers what was
+    asked for."""
 
     def __init__(self, content: bytes, sizes: list[int]):
         self.content, self.sizes, self.asked = content, list(sizes), []
@@ -197,7 +217,11 @@ def test_pieces_may_split_a_sample_and_a_last_odd_byte_is_dropped(sizes, rest):
 
 
 def test_half_a_sample_is_none():
-    assert sum(map(len, pcm_pieces(io.BytesIO(b"\x01"), RATE))) == sum(map(len, pcm_pieces(io.BytesIO(b""), RATE))) == 0
+    assert (
+        sum(map(len, pcm_pieces(io.BytesIO(b"\x01"), RATE)))
+        == sum(map(len, pcm_pieces(io.BytesIO(b""), RATE)))
+        == 0
+    )
 
 
 def test_pcm_is_handed_on_as_it_arrives():
@@ -205,7 +229,9 @@ def test_pcm_is_handed_on_as_it_arrives():
     pieces = pcm_pieces(stream, RATE)
     assert len(next(pieces)) == 200 and len(stream.asked) == 1
     assert len(next(pieces)) == 300 and len(stream.asked) == 2
-    assert max(stream.asked) <= 2 * RATE // 4  # a quarter of a second at the most, however much is there
+    assert (
+        max(stream.asked) <= 2 * RATE // 4
+    )  # a quarter of a second at the most, however much is there
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])

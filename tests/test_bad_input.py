@@ -35,8 +35,14 @@ def bad_corpus(tmp_path):
 
 
 EXPECTED = {
-    "1-1-0002": "empty transcript", "1-1-0003": "missing transcript", "1-1-0004": "corrupt audio", "1-1-0005": "empty audio",
-    "1-1-0006": "corrupt audio", "1-1-0007": "missing audio", "1-1-0000": "duplicate id", "1-1-0008": "empty audio",
+    "1-1-0002": "empty transcript",
+    "1-1-0003": "missing transcript",
+    "1-1-0004": "corrupt audio",
+    "1-1-0005": "empty audio",
+    "1-1-0006": "corrupt audio",
+    "1-1-0007": "missing audio",
+    "1-1-0000": "duplicate id",
+    "1-1-0008": "empty audio",
 }
 
 
@@ -53,9 +59,22 @@ def test_another_sampling_rate_is_resampled(bad_corpus):
 
 
 def test_prepare_writes_the_listing_and_the_manifest(bad_corpus, tmp_path):
-    config = Config(name="bad", data=DataConfig(root=str(bad_corpus), dir=str(tmp_path / "out"), train=["train"], dev=[], test=[], num_jobs=1))
+    config = Config(
+        name="bad",
+        data=DataConfig(
+            root=str(bad_corpus),
+            dir=str(tmp_path / "out"),
+            train=["train"],
+            dev=[],
+            test=[],
+            num_jobs=1,
+        ),
+    )
     prepare(config, None)
-    rows = [line.split("\t")[1:3] for line in (tmp_path / "out/dropped.tsv").read_text().splitlines()[1:]]
+    rows = [
+        line.split("\t")[1:3]
+        for line in (tmp_path / "out/dropped.tsv").read_text().splitlines()[1:]
+    ]
     assert dict(rows) == EXPECTED | {"1-1-0009": "too long", "1-1-0010": "too short"}
     with gzip.open(tmp_path / "out/manifests/train.jsonl.gz", "rt") as manifest:
         assert [json.loads(line)["id"] for line in manifest] == ["1-1-0000", "1-1-0001"]
@@ -73,25 +92,48 @@ def test_the_same_id_in_two_chapters_is_kept_once(tmp_path):
 
 def test_nothing_left_is_an_error_that_names_the_listing(tmp_path):
     write_utterance(tmp_path / "train", "1-1-0000", "")
-    config = Config(name="bad", data=DataConfig(root=str(tmp_path), dir=str(tmp_path / "out"), train=["train"], dev=[], test=[], num_jobs=1))
+    config = Config(
+        name="bad",
+        data=DataConfig(
+            root=str(tmp_path),
+            dir=str(tmp_path / "out"),
+            train=["train"],
+            dev=[],
+            test=[],
+            num_jobs=1,
+        ),
+    )
     with pytest.raises(StageError, match="dropped.tsv"):
         prepare(config, None)
 
 
 def test_an_utterance_too_short_for_its_tokens_is_dropped(tmp_path):
-    write_utterance(tmp_path / "train", "1-1-0000", "A LONG TEXT FOR HALF A SECOND OF AUDIO", seconds=0.5)
+    write_utterance(
+        tmp_path / "train", "1-1-0000", "A LONG TEXT FOR HALF A SECOND OF AUDIO", seconds=0.5
+    )
     write_utterance(tmp_path / "train", "1-1-0001", "A", seconds=0.5)
     cuts, _ = scan_split(tmp_path, "train", verify=True, processes=1)
-    tokenizer = train_bpe(["A LONG TEXT FOR HALF A SECOND OF AUDIO"] * 5, Config().bpe.__class__(vocab_size=22), tmp_path / "lang")
+    tokenizer = train_bpe(
+        ["A LONG TEXT FOR HALF A SECOND OF AUDIO"] * 5,
+        Config().bpe.__class__(vocab_size=22),
+        tmp_path / "lang",
+    )
     problem = token_problem(cuts[0], tokenizer)
-    assert problem.reason == "too few frames for its tokens" and "11 encoder frames" in problem.detail
+    assert (
+        problem.reason == "too few frames for its tokens" and "11 encoder frames" in problem.detail
+    )
     assert token_problem(cuts[1], tokenizer) is None
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["data.root=/nowhere"], "data.root=/nowhere is not a folder"),
-    (["data.root=tests"], "has no folder train, dev, test"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["data.root=/nowhere"], "data.root=/nowhere is not a folder"),
+        (["data.root=tests"], "has no folder train, dev, test"),
+    ],
+)
 def test_a_wrong_corpus_folder_names_what_is_missing(arguments, message, tmp_path):
-    result = run_sh("--stage", "0", "--stop-stage", "0", f"data.dir={tmp_path}", *arguments, check=False)
+    result = run_sh(
+        "--stage", "0", "--stop-stage", "0", f"data.dir={tmp_path}", *arguments, check=False
+    )
     assert result.returncode == 2 and message in result.stdout

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from utils.checkpoint import (
-    CheckpointError, RunningAverage, average_between, checkpoint_path, list_checkpoints, load_checkpoint, load_newest,
+    CheckpointError,
+    RunningAverage,
+    average_between,
+    checkpoint_path,
+    list_checkpoints,
+    load_checkpoint,
+    load_newest,
     save_checkpoint,
 )
 
@@ -48,7 +54,10 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_only_the_newest_are_kept(tmp_path):
     for update in (8, 9, 10, 100):
         save_checkpoint(tmp_path, update, {"update": update}, keep_last=2)
-    assert [(n, p.name) for n, p in list_checkpoints(tmp_path)] == [(10, "update-10.pt"), (100, "update-100.pt")]
+    assert [(n, p.name) for n, p in list_checkpoints(tmp_path)] == [
+        (10, "update-10.pt"),
+        (100, "update-100.pt"),
+    ]
     assert load_newest(tmp_path) == (100, {"update": 100})
 
 
@@ -79,7 +88,8 @@ def test_no_code_is_run(tmp_path, capsys):
 
 
 def test_running_average_is_the_mean_over_updates():
-    """Values 1, 4, 10 that stand for 2, 3 and 5 updates; the initial parameters count for nothing."""
+    """Values 1, 4, 10 that stand for 2, 3 and 5 updates; the initial parameters count for
+    nothing."""
     average = RunningAverage(make_model(99.0))
     for value, updates in ((1.0, 2), (4.0, 3), (10.0, 5)):
         average.add(make_model(value), updates)
@@ -106,7 +116,10 @@ def test_running_average_survives_a_checkpoint(tmp_path):
 
 def test_average_between_by_hand():
     """Mean 1 over 2 updates, mean 3 over 6: the four between have mean (18 - 2) / 4."""
-    start, end = ({"weight": w, "values": {"p": torch.tensor([m], dtype=torch.float64)}} for w, m in ((2.0, 1.0), (6.0, 3.0)))
+    start, end = (
+        {"weight": w, "values": {"p": torch.tensor([m], dtype=torch.float64)}}
+        for w, m in ((2.0, 1.0), (6.0, 3.0))
+    )
     between = average_between(start, end)
     assert between["p"].tolist() == [4.0] and between["p"].dtype == torch.float32
     assert average_between(None, end)["p"].tolist() == [3.0]

@@ -32,8 +32,11 @@ def one_second_of_macs(model: Transducer) -> int:
 
 
 def one_second_of_recurrence(model: Transducer) -> int:
-    """25 frames: per mode lam x 4, B u 2 and Re(C x) 2, per channel D u 1, of what the model really holds."""
-    ssms = [ssm for block in model.encoder.blocks if block.ssm is not None for ssm in block.ssm.ssms]
+    """25 frames: per mode lam x 4, B u 2 and Re(C x) 2, per channel D u 1, of what the model really
+    holds."""
+    ssms = [
+        ssm for block in model.encoder.blocks if block.ssm is not None for ssm in block.ssm.ssms
+    ]
     return 25 * sum(8 * ssm.a_imag.numel() + ssm.d.numel() for ssm in ssms)
 
 
@@ -50,13 +53,20 @@ def test_parameters_are_those_of_the_extracted_model(overrides, text):
 @pytest.mark.parametrize("text", SUBNETS)
 @pytest.mark.parametrize("overrides", CONFS)
 def test_macs_are_what_torch_counts_and_the_recurrence(overrides, text, monkeypatch):
-    monkeypatch.setattr(mhssm, "blockwise", lambda u, operators: u)  # whose products are not those of the recurrence
+    monkeypatch.setattr(
+        mhssm, "blockwise", lambda u, operators: u
+    )  # whose products are not those of the recurrence
     config, subnet = tiny_config(*overrides), Subnet.parse(text)
     model = extract(tiny_model(config), config, subnet)
-    assert cost(config, VOCAB, subnet).macs_per_second == one_second_of_macs(model) + one_second_of_recurrence(model)
+    assert cost(config, VOCAB, subnet).macs_per_second == one_second_of_macs(
+        model
+    ) + one_second_of_recurrence(model)
 
 
 def test_as_dict_has_the_three_numbers():
     counted = cost(tiny_config(), VOCAB, Subnet.parse(SUBNETS[0]))
-    assert counted.as_dict() == {"encoder_params": counted.encoder_params, "total_params": counted.total_params,
-                                 "macs_per_second": counted.macs_per_second}
+    assert counted.as_dict() == {
+        "encoder_params": counted.encoder_params,
+        "total_params": counted.total_params,
+        "macs_per_second": counted.macs_per_second,
+    }

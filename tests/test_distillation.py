@@ -20,8 +20,15 @@ def random_logits(seed: int = 0) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(2, 4, WINDOW, VOCAB, generator=generator) for _ in range(2))
 
 
-def make(distill: str = "alpha", lattice: str = "full", targets: Targets = TARGETS, rnnt_type: str = "regular") -> LatticeDistillation:
-    return LatticeDistillation(MethodConfig(distill=distill, lattice=lattice), DistillConfig(), RANGES, targets, rnnt_type)
+def make(
+    distill: str = "alpha",
+    lattice: str = "full",
+    targets: Targets = TARGETS,
+    rnnt_type: str = "regular",
+) -> LatticeDistillation:
+    return LatticeDistillation(
+        MethodConfig(distill=distill, lattice=lattice), DistillConfig(), RANGES, targets, rnnt_type
+    )
 
 
 def distil(distillation: LatticeDistillation, teacher: Tensor, student: Tensor) -> Tensor:
@@ -54,7 +61,9 @@ def plain(teacher: Tensor, student: Tensor, divergence, collapsed: bool) -> floa
                     continue
                 p, q = (x[b, t, r].double().softmax(-1).tolist() for x in (teacher, student))
                 if collapsed:
-                    p, q = (three_classes(x, symbols[s] if s < len(symbols) else None) for x in (p, q))
+                    p, q = (
+                        three_classes(x, symbols[s] if s < len(symbols) else None) for x in (p, q)
+                    )
                 nodes.append(divergence(p, q))
             total += sum(nodes) / len(nodes)
     return total
@@ -65,24 +74,33 @@ def plain(teacher: Tensor, student: Tensor, divergence, collapsed: bool) -> floa
 def test_value_against_a_loop_over_nodes(distill, divergence, lattice):
     teacher, student = random_logits()
     got = distil(make(distill, lattice), 2 * teacher, 2 * student)
-    assert got.item() == pytest.approx(plain(2 * teacher, 2 * student, divergence, lattice == "collapsed"), rel=1e-4)
+    assert got.item() == pytest.approx(
+        plain(2 * teacher, 2 * student, divergence, lattice == "collapsed"), rel=1e-4
+    )
 
 
 def test_collapsed_classes_by_hand():
     logits = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25]).log().expand(2, 4, WINDOW, VOCAB)
     classes = make(lattice="collapsed").log_probs(logits).exp()
     assert classes[0, 0, 0].tolist() == pytest.approx([0.15, 0.1, 0.75])  # next is 3
-    assert classes[0, 2, 0].tolist() == pytest.approx([0.2, 0.1, 0.7])    # the window starts at 1, next is 1
-    assert classes[1, 1, 1].tolist() == pytest.approx([0.0, 0.1, 0.9])    # after the only symbol
+    assert classes[0, 2, 0].tolist() == pytest.approx(
+        [0.2, 0.1, 0.7]
+    )  # the window starts at 1, next is 1
+    assert classes[1, 1, 1].tolist() == pytest.approx([0.0, 0.1, 0.9])  # after the only symbol
 
 
 @pytest.mark.parametrize("rnnt_type", ["regular", "modified", "constrained"])
 def test_only_nodes_that_some_path_uses_are_compared(rnnt_type):
-    """Those whose logits the loss has a gradient for, all windows being wide enough for any path."""
+    """Those whose logits the loss has a gradient for, all windows being wide enough for any
+    path."""
     targets = make_targets([[3, 1, 4], [2], [3, 1, 2, 4]], [5, 3, 4])
     ranges = torch.arange(5).expand(3, 5, 5)
-    logits = torch.randn(3, 5, 5, VOCAB, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = TransducerLoss(transducer_loss_torch, 5, 0.0, 0.0, rnnt_type).pruned(logits, ranges, targets)
+    logits = torch.randn(
+        3, 5, 5, VOCAB, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
+    loss = TransducerLoss(transducer_loss_torch, 5, 0.0, 0.0, rnnt_type).pruned(
+        logits, ranges, targets
+    )
     (gradient,) = torch.autograd.grad(loss, logits)
     distillation = LatticeDistillation(MethodConfig(), DistillConfig(), ranges, targets, rnnt_type)
     assert torch.equal(distillation.mask, gradient.abs().sum(-1) > 1e-6)
@@ -90,7 +108,8 @@ def test_only_nodes_that_some_path_uses_are_compared(rnnt_type):
 
 @pytest.mark.parametrize("lattice", ["full", "collapsed"])
 def test_padding_does_not_matter(lattice):
-    """Frames after the end, nodes after the last symbol, padded symbols: no part in value or gradient."""
+    """Frames after the end, nodes after the last symbol, padded symbols: no part in value or
+    gradient."""
     teacher, student = random_logits()
     other_targets = Targets(torch.tensor([[3, 1, 4], [2, 4, 4]]), TARGETS.lengths, TARGETS.frames)
     padding = torch.zeros(2, 4, WINDOW, dtype=torch.bool)

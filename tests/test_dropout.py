@@ -10,7 +10,8 @@ SIZE = 400_000
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
 def test_rate_and_mean(p):
-    """Five standard deviations; what stays has one scale, and no place in a group of eight differs."""
+    """Five standard deviations; what stays has one scale, and no place in a group of eight
+    differs."""
     torch.manual_seed(0)
     y = dropout(torch.ones(SIZE), p, training=True)
     rate, (zero, scale) = (y == 0).float().mean().item(), y.unique().tolist()

@@ -19,7 +19,9 @@ def outputs(model: Transducer, subnet: Subnet | None) -> tuple[Tensor, Tensor]:
     encoded, _ = model.encoder(features, LENGTHS, subnet)
     predicted = model.predictor.teacher_forced(torch.tensor([[3, 4, 5], [6, 7, 8]]))
     joiner = model.joiner
-    return encoded, joiner(joiner.encoder_proj(encoded)[:, :, None], joiner.predictor_proj(predicted)[:, None])
+    return encoded, joiner(
+        joiner.encoder_proj(encoded)[:, :, None], joiner.predictor_proj(predicted)[:, None]
+    )
 
 
 def extracted(config: Config, text: str) -> tuple[Transducer, Transducer]:
@@ -29,7 +31,16 @@ def extracted(config: Config, text: str) -> tuple[Transducer, Transducer]:
 
 
 @pytest.mark.parametrize("text", SUBNETS)
-@pytest.mark.parametrize("overrides", [(), ("model.gating=false",), ("model.stack=2",), ("model.direction=causal",), ("model.tail_frames=20",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model.gating=false",),
+        ("model.stack=2",),
+        ("model.direction=causal",),
+        ("model.tail_frames=20",),
+    ],
+)
 def test_an_extracted_model_computes_what_the_supernet_does(overrides, text):
     model, alone = extracted(tiny_config(*overrides), text)
     for got, expected in zip(outputs(alone, None), outputs(model, Subnet.parse(text))):
@@ -38,7 +49,9 @@ def test_an_extracted_model_computes_what_the_supernet_does(overrides, text):
 
 def test_another_subnet_computes_something_else():
     model, _ = extracted(tiny_config(), SUBNETS[0])
-    first, second = (outputs(model, Subnet.parse(text))[0] for text in ("h0f0 h0f0 h0f0", "h0f1 h0f0 h0f0"))
+    first, second = (
+        outputs(model, Subnet.parse(text))[0] for text in ("h0f0 h0f0 h0f0", "h0f1 h0f0 h0f0")
+    )
     assert not torch.allclose(first, second, atol=1e-3)
 
 
@@ -67,7 +80,9 @@ def test_changing_it_leaves_the_supernet_unchanged():
 def test_it_trains_without_the_supernet():
     model, alone = extracted(tiny_config(), "h0f0 - h0-1f0-2")
     sum(x.sum() for x in outputs(alone, None)).backward()
-    assert all(p.grad is not None for p in alone.parameters()) and all(p.grad is None for p in model.parameters())
+    assert all(p.grad is not None for p in alone.parameters()) and all(
+        p.grad is None for p in model.parameters()
+    )
 
 
 def test_a_subnet_of_an_extracted_model_is_extracted_again():

@@ -1,4 +1,5 @@
-"""Mixed precision in fp16: the scale of the gradients, on a CPU, where torch's scaler works as on a GPU."""
+"""Mixed precision in fp16: the scale of the gradients, on a CPU, where torch's scaler works as on a
+GPU."""
 
 import math
 
@@ -24,7 +25,9 @@ def overflow(trainer: Trainer, calls: range) -> None:
 
 
 def fp16(tiny_run, tmp_path, *overrides: str):
-    return tiny_config(tiny_run, tmp_path, "train.precision=fp16", "train.valid_every=100", *overrides)
+    return tiny_config(
+        tiny_run, tmp_path, "train.precision=fp16", "train.valid_every=100", *overrides
+    )
 
 
 def test_it_starts(tiny_run, tmp_path):
@@ -46,7 +49,9 @@ def test_overflows_with_a_finite_loss_are_no_bad_batches(tiny_run, tmp_path):
 def test_a_scale_that_collapses_ends_with_a_message(tiny_run, tmp_path):
     trainer = Trainer(fp16(tiny_run, tmp_path, "train.updates=300"), CPU)
     overflow(trainer, range(1, 1000))
-    with pytest.raises(StageError, match="update 1: the gradients overflow in fp16 at every scale.*bf16 or fp32"):
+    with pytest.raises(
+        StageError, match="update 1: the gradients overflow in fp16 at every scale.*bf16 or fp32"
+    ):
         trainer.run()
     assert trainer.update == 1 and not (tmp_path / "bad-batches").exists()
     assert all(p.isfinite().all() for p in trainer.model.parameters())
@@ -71,7 +76,9 @@ def test_a_checkpoint_has_the_scale(tiny_run, tmp_path, scale):
     resumed = Trainer(fp16(tiny_run, tmp_path, "train.updates=5"), CPU)
     resumed.load(state)
     resumed.run()
-    assert resumed.update == 5 and resumed.bad_total == 0 and 0 < resumed.scaler.get_scale() <= scale
+    assert (
+        resumed.update == 5 and resumed.bad_total == 0 and 0 < resumed.scaler.get_scale() <= scale
+    )
     assert load_newest(tmp_path / "checkpoints")[1]["scaler"]["scale"] == resumed.scaler.get_scale()
 
 
@@ -91,9 +98,18 @@ def scaler_of(scale: float) -> torch.amp.GradScaler:
     return scaler
 
 
-@pytest.mark.parametrize("scale, update, expected", [
-    (1.0, 99, 1.0), (1.0, 100, 2.0), (4.0, 300, 8.0), (8.0, 300, 8.0), (8.0, 400, 16.0), (16.0, 800, 32.0), (32.0, 800, 32.0),
-])
+@pytest.mark.parametrize(
+    "scale, update, expected",
+    [
+        (1.0, 99, 1.0),
+        (1.0, 100, 2.0),
+        (4.0, 300, 8.0),
+        (8.0, 300, 8.0),
+        (8.0, 400, 16.0),
+        (16.0, 800, 32.0),
+        (32.0, 800, 32.0),
+    ],
+)
 def test_a_small_scale_grows_sooner(scale, update, expected):
     scaler = scaler_of(scale)
     grow_scale(scaler, update)

@@ -23,7 +23,9 @@ def harmless():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("first, second", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "first, second", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
+)
 def test_the_first_asks_and_the_second_ends(monkeypatch, first, second):
     monkeypatch.setattr(interrupts, "SAME", -1.0)
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -32,7 +34,11 @@ def test_the_first_asks_and_the_second_ends(monkeypatch, first, second):
             send(first)
             assert request and request.signal == first
             send(second)
-    assert isinstance(caught.value, Stopped) and caught.value.signal == second and type(caught.value.signal) is int
+    assert (
+        isinstance(caught.value, Stopped)
+        and caught.value.signal == second
+        and type(caught.value.signal) is int
+    )
 
 
 def test_an_echo_of_the_first_is_no_second():

@@ -13,7 +13,9 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 from utils.stages import StageError
 
 SIZES = [(3, 1), (3, 2), (3, 3), (3, 4)]  # of the tiny space: its heads are not elastic
-TABLE = LatencyTable("this machine", "torch", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0})
+TABLE = LatencyTable(
+    "this machine", "torch", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0}
+)
 CHECK = [{"net": "the largest net", "table_ms": 6.5, "measured_ms": 6.25}]
 
 
@@ -24,7 +26,8 @@ def write(path, table: LatencyTable):
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
-    """ask(given) -> the table for the tiny space; its attribute ``calls`` holds the sizes of every measurement."""
+    """ask(given) -> the table for the tiny space; its attribute ``calls`` holds the sizes of every
+    measurement."""
     calls: list[list] = []
 
     def fake_measure(model, config, space, sizes):
@@ -33,7 +36,9 @@ def ask(tmp_path, monkeypatch):
 
     def ask(given: str | None = None) -> LatencyTable:
         config = tiny_config()
-        return latency_table(tmp_path / "latency.json", given, "torch", None, config, SearchSpace(config, VOCAB))
+        return latency_table(
+            tmp_path / "latency.json", given, "torch", None, config, SearchSpace(config, VOCAB)
+        )
 
     monkeypatch.setattr(latency, "measure", fake_measure)
     monkeypatch.setattr(latency, "machine", lambda: "this machine")
@@ -51,7 +56,9 @@ def test_milliseconds_by_hand():
 
 
 def test_a_table_survives_json():
-    table = LatencyTable("a phone", "sherpa-onnx", 0.5, {(3, 1): 1.0, (0, 12): 0.125, (10, 0): 0.375})
+    table = LatencyTable(
+        "a phone", "sherpa-onnx", 0.5, {(3, 1): 1.0, (0, 12): 0.125, (10, 0): 0.375}
+    )
     assert LatencyTable.from_dict(json.loads(json.dumps(table.as_dict()))) == table
 
 
@@ -67,11 +74,14 @@ def test_a_new_table_is_kept_for_the_next_search(ask, tmp_path):
     assert json.loads((tmp_path / "latency.json").read_text())["check"] == CHECK
 
 
-@pytest.mark.parametrize("unfit", [
-    LatencyTable("another machine", "torch", 0.5, TABLE.blocks),
-    LatencyTable("this machine", "torch", 0.5, {size: 1.0 for size in SIZES[:-1]}),
-    LatencyTable("this machine", "sherpa-onnx", 0.5, TABLE.blocks),
-])
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        LatencyTable("another machine", "torch", 0.5, TABLE.blocks),
+        LatencyTable("this machine", "torch", 0.5, {size: 1.0 for size in SIZES[:-1]}),
+        LatencyTable("this machine", "sherpa-onnx", 0.5, TABLE.blocks),
+    ],
+)
 def test_a_table_that_does_not_fit_is_measured_again(ask, tmp_path, unfit):
     path = write(tmp_path / "latency.json", unfit)
     assert ask().fixed == 9.0 and ask.calls == [SIZES]
@@ -86,7 +96,10 @@ def test_a_given_table_is_used_as_it_is(ask, tmp_path):
 
 
 def test_a_given_table_that_lacks_sizes_is_refused(ask, tmp_path):
-    path = write(tmp_path / "phone.json", LatencyTable("this machine", "torch", 0.5, {(3, 1): 1.0, (3, 3): 1.0}))
+    path = write(
+        tmp_path / "phone.json",
+        LatencyTable("this machine", "torch", 0.5, {(3, 1): 1.0, (3, 3): 1.0}),
+    )
     with pytest.raises(StageError, match=r"phone.json lacks.*\[\(3, 2\), \(3, 4\)\]"):
         ask(str(path))
     assert ask.calls == []
@@ -98,7 +111,9 @@ def test_a_given_table_that_is_missing_is_refused(ask, tmp_path):
     assert ask.calls == []
 
 
-@pytest.mark.parametrize("table_ms, warned", [(1.14, False), (0.86, False), (1.16, True), (0.84, True)])
+@pytest.mark.parametrize(
+    "table_ms, warned", [(1.14, False), (0.86, False), (1.16, True), (0.84, True)]
+)
 def test_a_table_that_misses_a_whole_net_is_warned_of(ask, monkeypatch, caplog, table_ms, warned):
     check = [{"net": "a middle net", "table_ms": table_ms, "measured_ms": 1.0}]
     monkeypatch.setattr(latency, "measure", lambda *_: (TABLE, check))
@@ -109,7 +124,8 @@ def test_a_table_that_misses_a_whole_net_is_warned_of(ask, monkeypatch, caplog, 
 
 
 def test_times_are_medians_in_turns_without_the_first_two(monkeypatch):
-    """A clock that only the jobs move: their 1st and 2nd runs are slow, the others take 10, 30 and 20 or thrice that."""
+    """A clock that only the jobs move: their 1st and 2nd runs are slow, the others take 10, 30 and
+    20 or thrice that."""
     clock, order = [0.0], []
 
     def job(name: str, factor: float):
@@ -124,7 +140,10 @@ def test_times_are_medians_in_turns_without_the_first_two(monkeypatch):
     monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(latency, "REPEATS", 5)
     monkeypatch.setattr(latency, "SECONDS", 4.0)
-    assert latency.interleaved({"a": job("a", 1), "b": job("b", 3)}) == {"a": 20 * 1000 / 4, "b": 60 * 1000 / 4}
+    assert latency.interleaved({"a": job("a", 1), "b": job("b", 3)}) == {
+        "a": 20 * 1000 / 4,
+        "b": 60 * 1000 / 4,
+    }
     assert order == ["a", "b"] * 5
 
 
@@ -155,24 +174,34 @@ def test_measuring_a_tiny_model(monkeypatch):
 
 
 def test_measuring_in_the_client(monkeypatch):
-    """A clock by which a net takes 2 ms and 0.5 ms per chunk and block: that is what the table must say."""
+    """A clock by which a net takes 2 ms and 0.5 ms per chunk and block: that is what the table must
+    say."""
+
     def clocked(jobs):
         return {key: 2.0 + 0.5 * sum(chunks for _, chunks in nets[key].sizes) for key in jobs}
 
     nets = {}
     config = tiny_config()
     space = SearchSpace(config, VOCAB)
-    monkeypatch.setattr(client_latency, "_clients", lambda model, config, given, root: nets.update(given) or given)
+    monkeypatch.setattr(
+        client_latency, "_clients", lambda model, config, given, root: nets.update(given) or given
+    )
     monkeypatch.setattr(client_latency, "interleaved", clocked)
     table, check = client_latency.measure(tiny_model(config), config, space, SIZES)
     assert table.engine == "sherpa-onnx" and table.fixed == pytest.approx(2.0)
     assert table.blocks == pytest.approx({(h, c): 0.5 * c for h, c in SIZES})
-    assert [(row["table_ms"], row["measured_ms"]) for row in check] == [(8.0, 8.0), (check[1]["measured_ms"],) * 2, (3.0, 3.0)]
+    assert [(row["table_ms"], row["measured_ms"]) for row in check] == [
+        (8.0, 8.0),
+        (check[1]["measured_ms"],) * 2,
+        (3.0, 3.0),
+    ]
 
 
 def test_the_client_is_what_is_timed(monkeypatch):
     monkeypatch.setattr(latency, "REPEATS", 3)
     monkeypatch.setattr(client_latency, "SECONDS", 0.5)
     config = tiny_config()
-    table, check = client_latency.measure(tiny_model(config), config, SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:])
+    table, check = client_latency.measure(
+        tiny_model(config), config, SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:]
+    )
     assert table.fixed > 0 and set(table.blocks) == {SIZES[0], SIZES[-1]} and len(check) == 3

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def shell(tmp_path: Path, name: str, *scripts: str) -> Job:
-    return Job(name, tuple(("sh", "-c", script) for script in scripts), tmp_path / "logs" / f"{name}.log")
+    return Job(
+        name, tuple(("sh", "-c", script) for script in scripts), tmp_path / "logs" / f"{name}.log"
+    )
 
 
 def spans(tmp_path: Path, names: str) -> list[list[str]]:
@@ -27,7 +29,11 @@ def spans(tmp_path: Path, names: str) -> list[list[str]]:
 
 
 def timed(tmp_path: Path, name: str) -> Job:
-    return shell(tmp_path, name, f"(date +%s.%N; sleep 0.3; date +%s.%N; echo $CUDA_VISIBLE_DEVICES) > {tmp_path / name}")
+    return shell(
+        tmp_path,
+        name,
+        f"(date +%s.%N; sleep 0.3; date +%s.%N; echo $CUDA_VISIBLE_DEVICES) > {tmp_path / name}",
+    )
 
 
 def at_once(found: list[list[str]]) -> int:
@@ -39,7 +45,12 @@ def test_commands_run_in_order_into_the_log(tmp_path):
     job = shell(tmp_path, "a", "echo first $MINE", "echo to-stderr >&2")
     assert run_commands(job, {"MINE": "environment"}) == 0
     lines = [line for line in job.log.read_text().splitlines() if line]
-    assert lines == ["$ sh -c 'echo first $MINE'", "first environment", "$ sh -c 'echo to-stderr >&2'", "to-stderr"]
+    assert lines == [
+        "$ sh -c 'echo first $MINE'",
+        "first environment",
+        "$ sh -c 'echo to-stderr >&2'",
+        "to-stderr",
+    ]
 
 
 def test_first_command_that_fails_is_the_last(tmp_path):
@@ -55,7 +66,9 @@ def test_log_of_an_earlier_attempt_stays(tmp_path):
     assert 0 <= log.index("\nearlier attempt") < log.index("\nlater attempt")
 
 
-@pytest.mark.parametrize("workers, processes, threads", [(1, 1, "8"), (2, 1, "4"), (2, 2, "2"), (3, 1, "2"), (8, 4, "1")])
+@pytest.mark.parametrize(
+    "workers, processes, threads", [(1, 1, "8"), (2, 1, "4"), (2, 2, "2"), (3, 1, "2"), (8, 4, "1")]
+)
 def test_workers_without_gpus_share_the_cores(monkeypatch, workers, processes, threads):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -101,11 +114,14 @@ def test_others_go_on_when_a_job_fails(tmp_path, caplog):
 
 
 def test_interrupt_stops_running_jobs_gently_and_starts_no_more(tmp_path, monkeypatch):
-    """The first job ends at once; the second, running, hears SIGINT and writes; the third never begins."""
+    """The first job ends at once; the second, running, hears SIGINT and writes; the third never
+    begins."""
     ready, saved = tmp_path / "ready", tmp_path / "saved"
-    waiting = ("import pathlib, signal, sys, time\n"
-               f"def save(*_): pathlib.Path({str(saved)!r}).touch(); sys.exit(1)\n"
-               f"signal.signal(signal.SIGINT, save); pathlib.Path({str(ready)!r}).touch(); time.sleep(60)")
+    waiting = (
+        "import pathlib, signal, sys, time\n"
+        f"def save(*_): pathlib.Path({str(saved)!r}).touch(); sys.exit(1)\n"
+        f"signal.signal(signal.SIGINT, save); pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    )
 
     class Interrupted:
         def __init__(self, **_):
@@ -122,7 +138,11 @@ def test_interrupt_stops_running_jobs_gently_and_starts_no_more(tmp_path, monkey
 
     monkeypatch.setattr(launch, "progress", Interrupted)
     quick = shell(tmp_path, "quick", f"while [ ! -e {ready} ]; do sleep 0.05; done")
-    second = Job("second", ((sys.executable, "-c", waiting), ("touch", str(tmp_path / "decoded"))), tmp_path / "second.log")
+    second = Job(
+        "second",
+        ((sys.executable, "-c", waiting), ("touch", str(tmp_path / "decoded"))),
+        tmp_path / "second.log",
+    )
     third = shell(tmp_path, "third", "sleep 60")
     begin, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
@@ -134,8 +154,11 @@ def test_interrupt_stops_running_jobs_gently_and_starts_no_more(tmp_path, monkey
 def test_submitit_runs_jobs_and_names_those_that_fail(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
-    jobs = [shell(tmp_path, "good", "echo done"), shell(tmp_path, "bad", "echo why; exit 2", "echo never"),
-            Job("broken", ((str(tmp_path / "no-such-program"),),), tmp_path / "broken.log")]
+    jobs = [
+        shell(tmp_path, "good", "echo done"),
+        shell(tmp_path, "bad", "echo why; exit 2", "echo never"),
+        Job("broken", ((str(tmp_path / "no-such-program"),),), tmp_path / "broken.log"),
+    ]
     parameters = {"timeout_min": "1", "slurm_partition": "gpu"}
     assert run_submitit(jobs, 1, "local", tmp_path / "submitit", parameters) == ["bad", "broken"]
     assert "\ndone\n" in jobs[0].log.read_text()
@@ -155,10 +178,20 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
         run_submitit([shell(tmp_path, "a", "true")], 1, "slurm", tmp_path, {})
 
 
-@pytest.mark.parametrize("name, value", [("slurm_partitoin", "gpu"), ("gpus", "2"), ("timeout_min", "ten"), ("nodes", "2")])
+@pytest.mark.parametrize(
+    "name, value",
+    [("slurm_partitoin", "gpu"), ("gpus", "2"), ("timeout_min", "ten"), ("nodes", "2")],
+)
 def test_mistake_in_the_parameters_is_the_users(tmp_path, name, value):
-    """Unknown names, wrong types and what the cluster can not do are told by the key of the conf; no job runs."""
+    """Unknown names, wrong types and what the cluster can not do are told by the key of the conf;
+    no job runs."""
     pytest.importorskip("submitit")
     with pytest.raises(StageError, match="tables.slurm"):
-        run_submitit([shell(tmp_path, "a", f"touch {tmp_path / 'ran'}")], 1, "local", tmp_path / "submitit", {name: value})
+        run_submitit(
+            [shell(tmp_path, "a", f"touch {tmp_path / 'ran'}")],
+            1,
+            "local",
+            tmp_path / "submitit",
+            {name: value},
+        )
     assert not (tmp_path / "ran").exists()

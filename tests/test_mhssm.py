@@ -13,7 +13,18 @@ LENGTHS = (45, 17)
 
 def make_layer(gating: bool = True, stack: int = 1, bidirectional: bool = True) -> MultiHeadSSM:
     torch.manual_seed(0)
-    layer = MultiHeadSSM(DIM, HEAD_DIM, GROUPS, gating, 3, stack, bidirectional, (0.01, 0.5), dropout=0.0, adaptive=True)
+    layer = MultiHeadSSM(
+        DIM,
+        HEAD_DIM,
+        GROUPS,
+        gating,
+        3,
+        stack,
+        bidirectional,
+        (0.01, 0.5),
+        dropout=0.0,
+        adaptive=True,
+    )
     with torch.no_grad():
         for p in layer.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -68,7 +79,9 @@ def test_layer_against_a_loop_over_heads_and_utterances(gating, stack, bidirecti
     x[1, 17:] = 100.0
     got = run(layer, x, LENGTHS, kept)
     for b, length in enumerate(LENGTHS):
-        torch.testing.assert_close(got[b, :length], plain_layer(layer, x[b, :length], kept), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            got[b, :length], plain_layer(layer, x[b, :length], kept), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_gradient_against_a_loop_over_heads():
@@ -80,7 +93,15 @@ def test_gradient_against_a_loop_over_heads():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item(), msg=name)
 
 
-@pytest.mark.parametrize("overrides", [(), ("model.stack=2", "model.gating=false"), ("model.direction=causal",), ("model.tail_frames=22",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model.stack=2", "model.gating=false"),
+        ("model.direction=causal",),
+        ("model.tail_frames=22",),
+    ],
+)
 def test_an_utterance_gets_in_a_batch_what_it_gets_alone(overrides):
     model = tiny_model(tiny_config(*overrides)).eval()
     lengths = torch.tensor([150, 61, 20])

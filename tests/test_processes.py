@@ -1,4 +1,5 @@
-"""Signals are passed on to a child, and nothing outlives its parent; a folder has one writer at a time."""
+"""Signals are passed on to a child, and nothing outlives its parent; a folder has one writer at a
+time."""
 
 import multiprocessing
 import os
@@ -15,7 +16,9 @@ from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
 from utils.processes import in_fresh_processes, run_child
 
 PYTHON = [sys.executable, "-c"]
-WAITING = "import signal, sys, time, pathlib\n{handler}\npathlib.Path({ready!r}).touch()\ntime.sleep(60)"
+WAITING = (
+    "import signal, sys, time, pathlib\n{handler}\npathlib.Path({ready!r}).touch()\ntime.sleep(60)"
+)
 
 
 def alive(pid: int) -> bool:
@@ -34,23 +37,41 @@ def until(condition, seconds: float = 30) -> bool:
 
 def outer(tmp_path: Path, inner: str, grace: float = 120) -> subprocess.Popen:
     """A process that runs another by run_child and exits with its status."""
-    code = f"import sys; from utils.processes import run_child; sys.exit(run_child([sys.executable, '-c', {inner!r}], {{}}, grace={grace}))"
+    code = (
+        "import sys; from utils.processes import run_child; "
+        f"sys.exit(run_child([sys.executable, '-c', {inner!r}], {{}}, grace={grace}))"
+    )
     return subprocess.Popen([*PYTHON, code], cwd=ROOT, start_new_session=True)
 
 
-@pytest.mark.parametrize("code, status", [("pass", 0), ("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
+@pytest.mark.parametrize(
+    "code, status",
+    [("pass", 0), ("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)],
+)
 def test_the_exit_status_is_a_shells(code, status):
     assert run_child([*PYTHON, code], {"ANSWER": "42"}) == status
 
 
 def test_the_environment_is_added_to():
-    assert run_child([*PYTHON, "import os, sys; sys.exit(int(os.environ['ANSWER']) + ('PATH' in os.environ))"], {"ANSWER": "42"}) == 43
+    assert (
+        run_child(
+            [
+                *PYTHON,
+                "import os, sys; sys.exit(int(os.environ['ANSWER']) + ('PATH' in os.environ))",
+            ],
+            {"ANSWER": "42"},
+        )
+        == 43
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_child_which_may_finish(tmp_path, number):
     ready, saved = tmp_path / "ready", tmp_path / "saved"
-    handler = f"def save(n, f): time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(5)\nsignal.signal({int(number)}, save)"
+    handler = (
+        f"def save(n, f): time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); "
+        f"sys.exit(5)\nsignal.signal({int(number)}, save)"
+    )
     process = outer(tmp_path, WAITING.format(handler=handler, ready=str(ready)))
     assert until(ready.exists)
     process.send_signal(number)
@@ -59,21 +80,31 @@ def test_signals_reach_the_child_which_may_finish(tmp_path, number):
 
 def test_a_child_that_does_not_stop_is_killed_in_the_end(tmp_path):
     ready = tmp_path / "ready"
-    process = outer(tmp_path, WAITING.format(handler="signal.signal(signal.SIGTERM, signal.SIG_IGN)", ready=str(ready)), grace=0.5)
+    process = outer(
+        tmp_path,
+        WAITING.format(handler="signal.signal(signal.SIGTERM, signal.SIG_IGN)", ready=str(ready)),
+        grace=0.5,
+    )
     assert until(ready.exists)
     process.terminate()
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent was killed")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells children that their parent was killed"
+)
 def test_a_killed_parent_takes_its_child_and_its_workers_with_it(tmp_path):
     """The child gets SIGTERM; workers of a pool in it, which wait for work, do not stay behind."""
     pids = tmp_path / "pids"
-    inner = ("import os, time, pathlib\nfrom concurrent.futures import ProcessPoolExecutor\nfrom utils.processes import end_with_parent\n"
-             "with ProcessPoolExecutor(2, initializer=end_with_parent) as pool:\n"
-             "    list(pool.map(abs, range(4)))\n"
-             f"    pathlib.Path({str(pids)!r}).write_text(' '.join(map(str, [os.getpid(), *pool._processes])))\n"
-             "    time.sleep(60)")
+    inner = (
+        "import os, time, pathlib\nfrom concurrent.futures import ProcessPoolExecutor\nfrom "
+        "utils.processes import end_with_parent\n"
+        "with ProcessPoolExecutor(2, initializer=end_with_parent) as pool:\n"
+        "    list(pool.map(abs, range(4)))\n"
+        f"    pathlib.Path({str(pids)!r}).write_text(' '.join(map(str, [os.getpid(), "
+        "*pool._processes])))\n"
+        "    time.sleep(60)"
+    )
     process = outer(tmp_path, inner)
     assert until(lambda: pids.exists() and len(pids.read_text().split()) == 3)
     family = [int(pid) for pid in pids.read_text().split()]
@@ -101,16 +132,23 @@ def end_at_two(number: int) -> int:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_every_task_has_a_process_of_its_own(method):
-    found = list(in_fresh_processes(pid_and_square, range(6), 2, multiprocessing.get_context(method)))
+    found = list(
+        in_fresh_processes(pid_and_square, range(6), 2, multiprocessing.get_context(method))
+    )
     assert [square for _, square in found] == [0, 1, 4, 9, 16, 25]
     assert len({pid for pid, _ in found} | {os.getpid()}) == 7
 
 
-@pytest.mark.parametrize("function, error", [(fail_at_two, "two is too many"), (end_at_two, "ended before it had a result")])
+@pytest.mark.parametrize(
+    "function, error",
+    [(fail_at_two, "two is too many"), (end_at_two, "ended before it had a result")],
+)
 def test_a_tasks_error_is_raised_and_what_came_before_it_is_there(function, error):
     seen = []
     with pytest.raises((ValueError, RuntimeError), match=error):
-        for number in in_fresh_processes(function, range(50), 2, multiprocessing.get_context("fork")):
+        for number in in_fresh_processes(
+            function, range(50), 2, multiprocessing.get_context("fork")
+        ):
             seen.append(number)
     assert seen == [0, 1] and not multiprocessing.active_children()
 
@@ -120,7 +158,9 @@ def test_fresh_processes_end_again_and_again():
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         for _ in range(30):
-            assert list(in_fresh_processes(abs, range(3), 2, multiprocessing.get_context("fork"))) == [0, 1, 2]
+            assert list(
+                in_fresh_processes(abs, range(3), 2, multiprocessing.get_context("fork"))
+            ) == [0, 1, 2]
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -130,14 +170,20 @@ def test_fresh_processes_end_again_and_again():
 
 def holder(folder: Path, exclusive: bool) -> subprocess.Popen:
     """Another process that holds a folder until it is ended; it has it when this returns."""
-    code = (f"import sys, time; from pathlib import Path; from utils.locks import FolderLock\n"
-            f"lock = FolderLock(Path({str(folder)!r}), './run.sh --of-another'); lock.acquire({exclusive}); print('held', flush=True); time.sleep(60)")
+    code = (
+        f"import sys, time; from pathlib import Path; from utils.locks import FolderLock\n"
+        f"lock = FolderLock(Path({str(folder)!r}), './run.sh --of-another'); "
+        f"lock.acquire({exclusive}); print('held', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([*PYTHON, code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
 
 
-@pytest.mark.parametrize("theirs, mine, free", [(True, True, False), (True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize(
+    "theirs, mine, free",
+    [(True, True, False), (True, False, False), (False, True, False), (False, False, True)],
+)
 def test_one_writer_or_several_readers(tmp_path, theirs, mine, free):
     other = holder(tmp_path / "new", theirs)
     try:
@@ -174,11 +220,18 @@ def test_a_lock_changes_between_reading_and_writing(tmp_path):
 def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_dies(tmp_path):
     """What still writes still holds the folder, and is named."""
     child_ready = tmp_path / "ready"
-    inner = ("import os, signal, time\nfrom pathlib import Path\nfrom utils.locks import FolderLock\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-             f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the child')\nlock.acquire(True)\nPath({str(child_ready)!r}).write_text(str(os.getpid()))\ntime.sleep(60)")
-    code = (f"import sys; from pathlib import Path; from utils.locks import FolderLock, held_by_parent; from utils.processes import run_child\n"
-            f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the parent'); lock.acquire(True)\n"
-            f"run_child([sys.executable, '-c', {inner!r}], held_by_parent([lock]), [lock.descriptor])")
+    inner = (
+        "import os, signal, time\nfrom pathlib import Path\nfrom utils.locks import "
+        "FolderLock\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the "
+        f"child')\nlock.acquire(True)\nPath({str(child_ready)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    code = (
+        "import sys; from pathlib import Path; from utils.locks import FolderLock, "
+        "held_by_parent; from utils.processes import run_child\n"
+        f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the parent'); lock.acquire(True)\n"
+        f"run_child([sys.executable, '-c', {inner!r}], held_by_parent([lock]), [lock.descriptor])"
+    )
     parent = subprocess.Popen([*PYTHON, code], cwd=ROOT)
     assert until(lambda: child_ready.exists() and child_ready.read_text())
     child = int(child_ready.read_text())
@@ -229,9 +282,22 @@ def test_deleted_notes_of_holders_free_nothing(tmp_path):
 def test_a_stop_reaches_sessions_below_the_child(tmp_path):
     """As torchrun's ranks have them: Ctrl-Z stopped the launcher, and the training went on."""
     ready = tmp_path / "ready"
-    rank = f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(60)"
-    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}], start_new_session=True)"
-    parent = subprocess.Popen([*PYTHON, f"import sys; from utils.processes import run_child; run_child([sys.executable, '-c', {launcher!r}], {{}})"], cwd=ROOT)
+    rank = (
+        f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); "
+        "time.sleep(60)"
+    )
+    launcher = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}], "
+        "start_new_session=True)"
+    )
+    parent = subprocess.Popen(
+        [
+            *PYTHON,
+            "import sys; from utils.processes import run_child; run_child([sys.executable, '-c', "
+            f"{launcher!r}], {{}})",
+        ],
+        cwd=ROOT,
+    )
     assert until(lambda: ready.exists() and ready.read_text())
     pid = int(ready.read_text())
 

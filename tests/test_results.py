@@ -11,12 +11,16 @@ from egs.librispeech.todm.table_report import make_csv, make_tables
 from tests.conftest import ROOT
 from utils.files import read_json
 
-RESULTS = {path.stem: ROOT / (load(path).tables.records or "none") for path in sorted((CONFS / "tables").glob("*.yaml"))}
+RESULTS = {
+    path.stem: ROOT / (load(path).tables.records or "none")
+    for path in sorted((CONFS / "tables").glob("*.yaml"))
+}
 SHOWN = [name for name, folder in RESULTS.items() if (folder / "tables.md").is_file()]
 
 
 def without_resampling(text: str) -> str:
-    """A table without what another version of numpy or scipy may draw differently: intervals, p, padding."""
+    """A table without what another version of numpy or scipy may draw differently: intervals, p,
+    padding."""
     return re.sub(r"[ -]+", " ", re.sub(r"\[[^]]*\]|p \d\.\d+\*?", "", text))
 
 
@@ -25,7 +29,9 @@ def test_tables_are_made_from_the_records(name):
     folder, config = RESULTS[name], load(f"conf/tables/{name}.yaml")
     evidence = Evidence(Records(folder / "records").all(), config.tables.seeds[0])
     search = read_json(folder / "search.json") if (folder / "search.json").is_file() else None
-    assert without_resampling(make_tables(config, evidence, search)) == without_resampling((folder / "tables.md").read_text())
+    assert without_resampling(make_tables(config, evidence, search)) == without_resampling(
+        (folder / "tables.md").read_text()
+    )
     assert make_csv(evidence) == (folder / "runs.csv").read_text()
 
 

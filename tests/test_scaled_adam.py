@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from utils.scaled_adam import ScaledAdam, eden
 
-BETA1, BETA2, EPS, SCALAR_LR, MIN_RMS, MAX_RMS, SCALAR_MAX, PERIOD = 0.9, 0.98, 1e-8, 0.1, 1e-5, 3.0, 10.0, 4
+BETA1, BETA2, EPS, SCALAR_LR, MIN_RMS, MAX_RMS, SCALAR_MAX, PERIOD = (
+    0.9,
+    0.98,
+    1e-8,
+    0.1,
+    1e-5,
+    3.0,
+    10.0,
+    4,
+)
 Numbers = list[float]
 
 
@@ -72,7 +81,13 @@ class PlainScaledAdam:
 
     def step(self, grads: list[Numbers | None]) -> None:
         grads = [g or [0.0] * len(x.p) for x, g in zip(self.tensors, grads)]
-        factor = self.clip_factor(math.sqrt(sum(x.weighted_square(g) for x, g in zip(self.tensors, grads)))) if self.t else 1.0
+        factor = (
+            self.clip_factor(
+                math.sqrt(sum(x.weighted_square(g) for x, g in zip(self.tensors, grads)))
+            )
+            if self.t
+            else 1.0
+        )
         self.factors.append(factor)
         self.t += 1
         for tensor, g in zip(self.tensors, grads):
@@ -85,24 +100,44 @@ class PlainScaledAdam:
             norms = sorted(self.ring)
             if guess:
                 norms = norms[-self.t :]  # without the zeros
-            self.threshold = 2.0 * norms[min(len(norms) - 1, len(norms) // 4 * 2)] * (2.0 if guess else 1.0)
+            self.threshold = (
+                2.0 * norms[min(len(norms) - 1, len(norms) // 4 * 2)] * (2.0 if guess else 1.0)
+            )
         return 1.0 if self.t < 10 else min(1.0, self.threshold / (norm + 1e-20))
 
 
 def parameters() -> list[nn.Parameter]:
-    """Two stacked 2 x 3 tensors, a vector of zeros, one near the largest size, and scalars, one of them near its bound."""
+    """Two stacked 2 x 3 tensors, a vector of zeros, one near the largest size, and scalars, one of
+    them near its bound."""
     generator = torch.Generator().manual_seed(0)
-    values = [torch.randn(2, 3, generator=generator), 0.1 * torch.randn(2, 3, generator=generator), torch.zeros(4),
-              torch.full((5,), 2.95), torch.tensor([0.5]), torch.tensor([9.9])]
+    values = [
+        torch.randn(2, 3, generator=generator),
+        0.1 * torch.randn(2, 3, generator=generator),
+        torch.zeros(4),
+        torch.full((5,), 2.95),
+        torch.tensor([0.5]),
+        torch.tensor([9.9]),
+    ]
     return [nn.Parameter(v) for v in values]
 
 
 def gradients(step: int) -> list[Tensor | None]:
-    """A function of the step alone, with bursts that clipping must catch (the last two's at other steps) and one that is missing now and then."""
+    """A function of the step alone, with bursts that clipping must catch (the last two's at other
+    steps) and one that is missing now and then."""
     generator = torch.Generator().manual_seed(step)
     bursts = [30.0 if step % 17 == 16 else 1.0] * 4 + [300.0 if step % 11 in (0, 1) else 10.0] * 2
-    drift = [0.0, 0.5, 0.3, -0.5, 0.0, -1.0]  # the last but two grows to its bound, the last one too
-    grads = [burst * (torch.randn(p.shape, generator=generator) * (0.5 + 0.01 * step) + d) for p, d, burst in zip(parameters(), drift, bursts)]
+    drift = [
+        0.0,
+        0.5,
+        0.3,
+        -0.5,
+        0.0,
+        -1.0,
+    ]  # the last but two grows to its bound, the last one too
+    grads = [
+        burst * (torch.randn(p.shape, generator=generator) * (0.5 + 0.01 * step) + d)
+        for p, d, burst in zip(parameters(), drift, bursts)
+    ]
     return [None if i == 1 and step % 5 == 3 else g for i, g in enumerate(grads)]
 
 
@@ -117,10 +152,13 @@ def make_optimizer(params: list[nn.Parameter], lr: float) -> ScaledAdam:
 
 @pytest.mark.parametrize("lr, steps", [(0.03, 270), (0.5, 24)])
 def test_steps_against_a_scalar_loop(lr, steps):
-    """Two groups, of which the second's gradients are bigger and burst at other steps: each clips by its own norms."""
+    """Two groups, of which the second's gradients are bigger and burst at other steps: each clips
+    by its own norms."""
     params = parameters()
     optimizer = make_optimizer(params, lr)
-    tensors = [PlainTensor(p.flatten().tolist(), lr if i < 4 else lr / 2) for i, p in enumerate(params)]
+    tensors = [
+        PlainTensor(p.flatten().tolist(), lr if i < 4 else lr / 2) for i, p in enumerate(params)
+    ]
     plain = [PlainScaledAdam(tensors[:4]), PlainScaledAdam(tensors[4:])]
     for step in range(steps):
         grads = gradients(step)
@@ -131,7 +169,9 @@ def test_steps_against_a_scalar_loop(lr, steps):
         plain[0].step(values[:4])
         plain[1].step(values[4:])
         for p, tensor in zip(params, tensors):
-            assert p.flatten().tolist() == pytest.approx(tensor.p, rel=1e-4, abs=3e-5), f"step {step}"
+            assert p.flatten().tolist() == pytest.approx(tensor.p, rel=1e-4, abs=3e-5), (
+                f"step {step}"
+            )
     clipped = [{t for t, factor in enumerate(group.factors) if factor < 1} for group in plain]
     assert all(len(x) >= steps // 30 for x in clipped) and clipped[0] != clipped[1]
 
@@ -148,31 +188,44 @@ def test_thresholds_against_a_ring_of_norms(period):
     optimizer._clip_factors = lambda stacks: factors.append(clip_factors(stacks)) or factors[-1]
     for step in range(230):
         for x, group in zip((p, q), plain):
-            x.grad = torch.randn(x.shape, generator=generator).exp() * (10 if step % 9 == len(x) else 1)
+            x.grad = torch.randn(x.shape, generator=generator).exp() * (
+                10 if step % 9 == len(x) else 1
+            )
             group.step([x.grad.tolist()])
         optimizer.step()
-    assert torch.tensor(factors).T.tolist() == [pytest.approx(group.factors, rel=1e-5) for group in plain]
+    assert torch.tensor(factors).T.tolist() == [
+        pytest.approx(group.factors, rel=1e-5) for group in plain
+    ]
     assert period == 1 or all(min(group.factors[11:]) < 0.9 for group in plain)
 
 
 def test_learned_scores_are_neither_counted_nor_clipped():
-    """An unscaled group, however large its gradients, changes nothing for the others, and moves as if alone."""
+    """An unscaled group, however large its gradients, changes nothing for the others, and moves as
+    if alone."""
     results = []
     for names in (["p"], ["p", "scores"], ["scores"]):
         tensors = {"p": nn.Parameter(torch.ones(3)), "scores": nn.Parameter(torch.ones(3))}
-        optimizer = ScaledAdam([{"params": [tensors[n]], "scaled": n == "p"} for n in names], lr=0.01)
+        optimizer = ScaledAdam(
+            [{"params": [tensors[n]], "scaled": n == "p"} for n in names], lr=0.01
+        )
         for step in range(60):
             for p, size in ((tensors["p"], 1), (tensors["scores"], 1e6)):
-                p.grad = size * (50 if step % 7 == 6 else 1) * torch.tensor([1.0, -2.0, 0.5 + step % 3])
+                p.grad = (
+                    size * (50 if step % 7 == 6 else 1) * torch.tensor([1.0, -2.0, 0.5 + step % 3])
+                )
             optimizer.step()
         results.append(tensors)
-    assert torch.equal(results[0]["p"], results[1]["p"]) and torch.equal(results[1]["scores"], results[2]["scores"])
+    assert torch.equal(results[0]["p"], results[1]["p"]) and torch.equal(
+        results[1]["scores"], results[2]["scores"]
+    )
 
 
 def test_a_parameter_group_may_lift_the_size_bound():
     """As the trainer does for the imaginary parts of A, whose size is far above 3."""
     bounded, free = (nn.Parameter(torch.full((4,), 8.0)) for _ in range(2))
-    optimizer = ScaledAdam([{"params": [bounded]}, {"params": [free], "param_max_rms": math.inf}], lr=0.01)
+    optimizer = ScaledAdam(
+        [{"params": [bounded]}, {"params": [free], "param_max_rms": math.inf}], lr=0.01
+    )
     for _ in range(4):
         bounded.grad, free.grad = -torch.ones(4), -torch.ones(4)
         optimizer.step()
@@ -214,7 +267,9 @@ def test_a_norm_that_is_not_finite_counts_as_a_large_one():
     p = nn.Parameter(torch.ones(2))
     optimizer = ScaledAdam([p], lr=0.01)
     for step in range(11):
-        p.grad = torch.full((2,), math.inf if step % 3 == 1 else 1.0 + step)  # 4 of the ten norms that step 10 looks at
+        p.grad = torch.full(
+            (2,), math.inf if step % 3 == 1 else 1.0 + step
+        )  # 4 of the ten norms that step 10 looks at
         optimizer.step()
     norms = optimizer.param_groups[0]["clipping"]["norms"]
     assert optimizer.param_groups[0]["clipping"]["threshold"] == 4 * sorted(norms)[4] < math.inf
@@ -226,7 +281,8 @@ def test_a_norm_that_is_not_finite_counts_as_a_large_one():
 
 
 def test_state_survives_a_checkpoint():
-    """Saved and read without running code, it goes on as if nothing had happened, clipping included."""
+    """Saved and read without running code, it goes on as if nothing had happened, clipping
+    included."""
     params = parameters()
     optimizer = make_optimizer(params, 0.03)
     copies = None
@@ -246,11 +302,20 @@ def test_state_survives_a_checkpoint():
     assert all(torch.equal(a, b) for a, b in zip(params, copies))
 
 
-@pytest.mark.parametrize("update, epoch, expected", [
-    (0, 0, 0.1), (250, 0, 0.55 * 0.99972238), (7500, 0, 2**-0.25), (7500, 3.5, 2**-0.5), (15000, 7, 5**-0.5),
-])
+@pytest.mark.parametrize(
+    "update, epoch, expected",
+    [
+        (0, 0, 0.1),
+        (250, 0, 0.55 * 0.99972238),
+        (7500, 0, 2**-0.25),
+        (7500, 3.5, 2**-0.5),
+        (15000, 7, 5**-0.5),
+    ],
+)
 def test_eden_by_hand(update, epoch, expected):
-    assert eden(update, epoch, lr_batches=7500, lr_epochs=3.5, warmup=500) == pytest.approx(expected, rel=1e-6)
+    assert eden(update, epoch, lr_batches=7500, lr_epochs=3.5, warmup=500) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_eden_without_warm_up():
@@ -277,13 +342,17 @@ def test_a_checkpoint_with_one_history_for_all_groups_begins_one_for_each():
     optimizer = ScaledAdam([{"params": [p]}, {"params": [q]}], lr=0.01)
     p.grad, q.grad = torch.ones(3), torch.ones(3)
     optimizer.step()
-    state = optimizer.state_dict() | {"clipping": {"step": 250, "norms": [7.0] * 100, "threshold": 1e-9}}
+    state = optimizer.state_dict() | {
+        "clipping": {"step": 250, "norms": [7.0] * 100, "threshold": 1e-9}
+    }
     for group in state["param_groups"]:
         del group["clipping"]
     again = ScaledAdam([{"params": [p]}, {"params": [q]}], lr=0.01)
     again.load_state_dict(state)
     for step in range(11):
-        assert again.param_groups[0].get("clipping", {"threshold": math.inf})["threshold"] == math.inf
+        assert (
+            again.param_groups[0].get("clipping", {"threshold": math.inf})["threshold"] == math.inf
+        )
         p.grad, q.grad = torch.ones(3), 10 * torch.ones(3)
         again.step()
     for group, size in zip(again.param_groups, (1, 10)):

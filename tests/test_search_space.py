@@ -9,7 +9,14 @@ from egs.librispeech.todm.subnet import Subnet
 from tests.helpers import VOCAB, tiny_config
 
 ELASTIC_HEADS = ("supernet.elastic_heads=true", "supernet.min_heads=1")
-DEEP = ("model.blocks=12", "supernet.min_blocks=6", "model.dim=32", "model.ffn_dim=128", "supernet.ffn_chunks=8", "supernet.min_ffn_chunks=2")
+DEEP = (
+    "model.blocks=12",
+    "supernet.min_blocks=6",
+    "model.dim=32",
+    "model.ffn_dim=128",
+    "supernet.ffn_chunks=8",
+    "supernet.min_ffn_chunks=2",
+)
 
 
 def make_space(*overrides: str) -> SearchSpace:
@@ -24,7 +31,9 @@ def kept_blocks(subnet: Subnet) -> set[int]:
     return {i for i, block in enumerate(subnet.blocks) if not block.dropped}
 
 
-@pytest.mark.parametrize("blocks, order", [(1, [0]), (2, [1, 0]), (3, [1, 2, 0]), (6, [4, 2, 1, 3, 5, 0])])
+@pytest.mark.parametrize(
+    "blocks, order", [(1, [0]), (2, [1, 0]), (3, [1, 2, 0]), (6, [4, 2, 1, 3, 5, 0])]
+)
 def test_drop_order_by_hand(blocks, order):
     assert drop_order(blocks) == order
 
@@ -32,6 +41,7 @@ def test_drop_order_by_hand(blocks, order):
 @pytest.mark.parametrize("blocks", range(2, 17))
 def test_drop_order_keeps_the_ends_and_even_spacing(blocks):
     """No other block that could go at its turn would leave a smaller largest gap."""
+
     def largest_gap(kept: set[int]) -> int:
         indices = sorted(kept)
         return max(b - a for a, b in zip(indices, indices[1:]))
@@ -73,14 +83,20 @@ def test_draws_lie_in_the_space(overrides):
     s = space.config.supernet
     smallest_heads = s.min_heads if s.elastic_heads else 3
     depths, widths, heads = set(), set(), set()
-    for subnet in [space.draw(rng) for _ in range(100)] + [space.random_near(1e5, rng) for _ in range(100)]:
+    for subnet in [space.draw(rng) for _ in range(100)] + [
+        space.random_near(1e5, rng) for _ in range(100)
+    ]:
         assert subnet.within(space.largest) and subnet == subnet.packed()
         kept = kept_blocks(subnet)
         assert kept == set(range(12)) - set(drop_order(12)[: 12 - len(kept)])
         depths.add(len(kept))
         heads |= {len(subnet.blocks[i].heads) for i in kept}
         widths |= {len(subnet.blocks[i].ffn) for i in kept}
-    assert depths == set(range(6, 13)) and widths == set(range(2, 9)) and heads == set(range(smallest_heads, 4))
+    assert (
+        depths == set(range(6, 13))
+        and widths == set(range(2, 9))
+        and heads == set(range(smallest_heads, 4))
+    )
 
 
 def test_sampler_depends_on_seed_update_and_rank_alone():
@@ -95,7 +111,9 @@ def test_sampler_depends_on_seed_update_and_rank_alone():
 
 @pytest.mark.parametrize("random_subnets, smallest", [(0, False), (0, True), (2, True), (3, False)])
 def test_sampler_follows_the_sandwich_rule(random_subnets, smallest):
-    space = make_space(*DEEP, f"method.subnets_per_step={random_subnets}", f"method.smallest={smallest}")
+    space = make_space(
+        *DEEP, f"method.subnets_per_step={random_subnets}", f"method.smallest={smallest}"
+    )
     subnets = SubnetSampler(space, seed=0)(7)
     assert len(subnets) == random_subnets + smallest
     assert (subnets[-1:] == [space.smallest]) == smallest
@@ -119,7 +137,9 @@ def test_budgets_cover_the_space_evenly(random_subnets, begin, monkeypatch):
         sampler = SubnetSampler(space, seed=0, rank=rank)
         for update in range(begin, begin + 200):
             sampler(update)
-        assert all(count == pytest.approx(40 * random_subnets, abs=3) for count in fifths(space, mine))
+        assert all(
+            count == pytest.approx(40 * random_subnets, abs=3) for count in fifths(space, mine)
+        )
     assert not set(budgets[0]) & set(budgets[1])
 
 
@@ -132,7 +152,10 @@ def test_sampled_sizes_reach_every_part_of_the_space():
     """The nearest of some draws, so less evenly than the budgets."""
     space = make_space(*DEEP, "method.smallest=false")
     sampler = SubnetSampler(space, seed=0)
-    counts = fifths(space, [encoder_params(space, subnet) for update in range(200) for subnet in sampler(update)])
+    counts = fifths(
+        space,
+        [encoder_params(space, subnet) for update in range(200) for subnet in sampler(update)],
+    )
     assert min(counts) > 10
 
 
@@ -144,18 +167,28 @@ def test_a_fixed_architecture_has_one_subnet():
     assert set(SubnetSampler(space, seed=0)(3)) == {space.largest}
 
 
-@pytest.mark.parametrize("overrides, count", [
-    (("supernet.min_blocks=3", "supernet.min_ffn_chunks=4"), 1),                 # nothing is elastic
-    (("supernet.min_blocks=3", "supernet.min_ffn_chunks=3"), 2),
-    (("supernet.min_blocks=2", "supernet.min_ffn_chunks=4"), 2),
-    (("supernet.min_blocks=1", "supernet.min_ffn_chunks=4"), 3),
-    (("model.architecture=h0-2f0-3 - h0f0",), 1),
-])
+@pytest.mark.parametrize(
+    "overrides, count",
+    [
+        (("supernet.min_blocks=3", "supernet.min_ffn_chunks=4"), 1),  # nothing is elastic
+        (("supernet.min_blocks=3", "supernet.min_ffn_chunks=3"), 2),
+        (("supernet.min_blocks=2", "supernet.min_ffn_chunks=4"), 2),
+        (("supernet.min_blocks=1", "supernet.min_ffn_chunks=4"), 3),
+        (("model.architecture=h0-2f0-3 - h0f0",), 1),
+    ],
+)
 def test_three_nets_of_spaces_that_have_fewer(overrides, count):
     space = make_space(*overrides)
     nets = space.three()
-    assert len(nets) == 3 and len(set(nets)) == count and nets[0] == space.largest and nets[-1] == space.smallest
+    assert (
+        len(nets) == 3
+        and len(set(nets)) == count
+        and nets[0] == space.largest
+        and nets[-1] == space.smallest
+    )
     assert list(checked_nets(space).values()) == nets
-    assert [str(net) for net in dict.fromkeys(nets)] == [str(net) for net in space.ladder(3)] and len(space.ladder(5)) <= 5
+    assert [str(net) for net in dict.fromkeys(nets)] == [
+        str(net) for net in space.ladder(3)
+    ] and len(space.ladder(5)) <= 5
     subnets = SubnetSampler(space, seed=0)(3)
     assert set(subnets) <= set(space.ladder(5)) and subnets[-1] == space.smallest

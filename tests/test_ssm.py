@@ -4,8 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from egs.librispeech.todm.ssm import (BLOCK, DiagonalSSM, blockwise, carry_state, carry_state_by_doubling, causal_toeplitz, make_operators,
-                                      powers_of_exp, step_block)
+from egs.librispeech.todm.ssm import (
+    BLOCK,
+    DiagonalSSM,
+    blockwise,
+    carry_state,
+    carry_state_by_doubling,
+    causal_toeplitz,
+    make_operators,
+    powers_of_exp,
+    step_block,
+)
 
 CHANNELS, MODES, BATCH = 3, 4, 2
 LENGTHS = (1, BLOCK - 1, BLOCK, BLOCK + 1, 100)
@@ -21,10 +30,14 @@ def make_ssm(channels: int = CHANNELS, seed: int = 0) -> DiagonalSSM:
 
 
 def truth(ssm: DiagonalSSM, u: Tensor) -> Tensor:
-    """(B, C, T): hold every input for dt, by the matrix exponential of [[A, 1], [0, 0]] dt, in float64."""
+    """(B, C, T): hold every input for dt, by the matrix exponential of [[A, 1], [0, 0]] dt, in
+    float64."""
     a = torch.complex(-ssm.log_a_real.double().exp(), ssm.a_imag.double())
     top = torch.stack([a, torch.ones_like(a)], dim=-1)
-    augmented = torch.stack([top, torch.zeros_like(top)], dim=-2) * ssm.log_dt.double().exp()[:, None, None, None]
+    augmented = (
+        torch.stack([top, torch.zeros_like(top)], dim=-2)
+        * ssm.log_dt.double().exp()[:, None, None, None]
+    )
     held = torch.linalg.matrix_exp(augmented)
     c = torch.complex(ssm.c[..., 0].double(), ssm.c[..., 1].double())
     state, outputs = torch.zeros(1, dtype=torch.complex128), []
@@ -58,8 +71,14 @@ def gradients(form, ssm: DiagonalSSM, u: Tensor) -> tuple[Tensor, tuple[Tensor, 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("form", [DiagonalSSM.convolve, recurrent, in_blocks])
 def test_every_form_is_the_held_continuous_system(form, length):
-    ssm, u = make_ssm(), torch.randn(BATCH, CHANNELS, length, generator=torch.Generator().manual_seed(length))
-    (got, got_gradients), (expected, expected_gradients) = gradients(form, ssm, u), gradients(truth, ssm, u)
+    ssm, u = (
+        make_ssm(),
+        torch.randn(BATCH, CHANNELS, length, generator=torch.Generator().manual_seed(length)),
+    )
+    (got, got_gradients), (expected, expected_gradients) = (
+        gradients(form, ssm, u),
+        gradients(truth, ssm, u),
+    )
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
     for a, b in zip(got_gradients, expected_gradients):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item())
@@ -85,7 +104,9 @@ def test_selected_operators_serve_their_channels():
     ssm, u = make_ssm(), torch.randn(CHANNELS, BATCH, 70)
     (operators,) = make_operators([ssm])
     channels = torch.tensor([2, 0])
-    torch.testing.assert_close(blockwise(u[channels], operators.select(channels)), blockwise(u, operators)[channels])
+    torch.testing.assert_close(
+        blockwise(u[channels], operators.select(channels)), blockwise(u, operators)[channels]
+    )
 
 
 def test_causal_toeplitz_against_loops():
@@ -101,7 +122,9 @@ def test_powers_of_exp_against_repeated_products(count):
     powers = [torch.ones_like(x)]
     while len(powers) < count:
         powers.append(powers[-1] * x.exp())
-    torch.testing.assert_close(torch.complex(*powers_of_exp((x.real, x.imag), count)), torch.stack(powers, dim=-1))
+    torch.testing.assert_close(
+        torch.complex(*powers_of_exp((x.real, x.imag), count)), torch.stack(powers, dim=-1)
+    )
 
 
 def test_initial_parameters_are_s4d_lin():
@@ -119,7 +142,9 @@ def test_every_channel_needs_a_dt_range():
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 8, 9, 13])
 def test_doubling_carries_what_the_loop_carries(blocks):
-    arriving = torch.randn(CHANNELS, BATCH, blocks, 2, MODES, generator=torch.Generator().manual_seed(blocks))
+    arriving = torch.randn(
+        CHANNELS, BATCH, blocks, 2, MODES, generator=torch.Generator().manual_seed(blocks)
+    )
     (operators,) = make_operators([make_ssm()])
     got = carry_state_by_doubling(arriving, operators.decay, 4)
     torch.testing.assert_close(got, carry_state(arriving, operators.decay), rtol=1e-5, atol=1e-6)
@@ -134,10 +159,15 @@ def test_too_few_levels_forget_what_is_too_far():
 
 @pytest.mark.parametrize("block", [1, 4, 7])
 def test_chunks_with_their_states_are_the_held_continuous_system(block):
-    ssm, u = make_ssm(), torch.randn(BATCH, CHANNELS, 4 * block, generator=torch.Generator().manual_seed(block))
+    ssm, u = (
+        make_ssm(),
+        torch.randn(BATCH, CHANNELS, 4 * block, generator=torch.Generator().manual_seed(block)),
+    )
     (operators,) = make_operators([ssm], block)
     state, outputs = torch.zeros(CHANNELS, BATCH, 2 * MODES), []
     for chunk in u.transpose(0, 1).split(block, dim=-1):
         output, state = step_block(chunk, operators, state)
         outputs.append(output.transpose(0, 1))
-    torch.testing.assert_close(torch.cat(outputs, dim=-1).double(), truth(ssm, u), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.cat(outputs, dim=-1).double(), truth(ssm, u), rtol=1e-4, atol=1e-4
+    )

@@ -20,18 +20,34 @@ class Toy:
     third: Part = field(default_factory=Part)
 
 
-STAGES = StageTable((
-    Stage(0, "collect", ("first",), (), "nothing", "{data}/zero", "data", ("zero",), ("first.speed",)),
-    Stage(1, "cook", ("second.size",), (0,), "{data}/zero", "{exp}/one", "exp", ("one",)),
-    Stage(2, "serve", ("third.size",), (1,), "{exp}/one", "{exp}/two", "exp", ("two",)),
-))
+STAGES = StageTable(
+    (
+        Stage(
+            0,
+            "collect",
+            ("first",),
+            (),
+            "nothing",
+            "{data}/zero",
+            "data",
+            ("zero",),
+            ("first.speed",),
+        ),
+        Stage(1, "cook", ("second.size",), (0,), "{data}/zero", "{exp}/one", "exp", ("one",)),
+        Stage(2, "serve", ("third.size",), (1,), "{exp}/one", "{exp}/two", "exp", ("two",)),
+    )
+)
 
 
 class Kitchen:
     """A runner of the toy stages, whose actions write their output and are recorded."""
 
     def __init__(self, folder: Path):
-        self.folders, self.config, self.ran = {"data": folder / "data", "exp": folder / "exp"}, Toy(), []
+        self.folders, self.config, self.ran = (
+            {"data": folder / "data", "exp": folder / "exp"},
+            Toy(),
+            [],
+        )
 
     @property
     def runner(self) -> StageRunner:
@@ -109,7 +125,8 @@ def test_of_several_missing_stages_the_earliest_is_named(tmp_path):
 
 
 def test_a_change_further_up_is_noticed(kitchen):
-    """Stage 2 reads stage 1's result, which was made from a stage 0 that this conf no longer asks for."""
+    """Stage 2 reads stage 1's result, which was made from a stage 0 that this conf no longer asks
+    for."""
     kitchen.config.first.size = 5
     with pytest.raises(StageError, match="first.size was 1, is 5"):
         kitchen.run(2)
@@ -145,12 +162,14 @@ class Meal:
     third: Part = field(default_factory=Part)
 
 
-MEALS = StageTable((
-    Stage(0, "collect", ("first",), (), "", "", "data", (), passive_keys=("first.speed",)),
-    Stage(1, "cook", ("second",), (0,), "", "", "data", (), content_keys=("second.speed",)),
-    Stage(2, "serve", ("third",), (1,), "", "", "exp", (), continue_keys=("third.speed",)),
-    Stage(3, "wash", ("second",), (2, 0), "", "", "exp", ()),
-))
+MEALS = StageTable(
+    (
+        Stage(0, "collect", ("first",), (), "", "", "data", (), passive_keys=("first.speed",)),
+        Stage(1, "cook", ("second",), (0,), "", "", "data", (), content_keys=("second.speed",)),
+        Stage(2, "serve", ("third",), (1,), "", "", "exp", (), continue_keys=("third.speed",)),
+        Stage(3, "wash", ("second",), (2, 0), "", "", "exp", ()),
+    )
+)
 
 
 def test_what_a_stage_comes_from():
@@ -158,14 +177,20 @@ def test_what_a_stage_comes_from():
     assert MEALS.all_values([0, 2], Meal()) == {"first.size": 1, "third.size": 1, "third.speed": 1}
 
 
-@pytest.mark.parametrize("changed, reasons", [
-    ({}, []),
-    ({"first.speed": 5}, []),                                         # changes nothing about the result
-    ({"first.size": 5}, ["first.size was 1, is 5"]),
-    ({"second.speed": 5}, []),                                        # what changes is seen in what was written
-    ({"third.speed": 5}, []),                                         # goes on with the new value
-    ({"second.size": 2, "third.size": 3}, ["second.size was 1, is 2", "third.size was 1, is 3"]),
-])
+@pytest.mark.parametrize(
+    "changed, reasons",
+    [
+        ({}, []),
+        ({"first.speed": 5}, []),  # changes nothing about the result
+        ({"first.size": 5}, ["first.size was 1, is 5"]),
+        ({"second.speed": 5}, []),  # what changes is seen in what was written
+        ({"third.speed": 5}, []),  # goes on with the new value
+        (
+            {"second.size": 2, "third.size": 3},
+            ["second.size was 1, is 2", "third.size was 1, is 3"],
+        ),
+    ],
+)
 def test_what_can_be_gone_on_from(changed, reasons):
     now = Meal()
     for key, value in changed.items():
@@ -175,7 +200,9 @@ def test_what_can_be_gone_on_from(changed, reasons):
 
 
 def test_a_key_that_is_newer_than_what_was_saved_had_its_default():
-    assert MEALS[2].changes({"third.size": 1}, Meal(third=Part(speed=2))) == ["third.speed was 1, is 2"]
+    assert MEALS[2].changes({"third.size": 1}, Meal(third=Part(speed=2))) == [
+        "third.speed was 1, is 2"
+    ]
     assert MEALS[2].changes({"third.size": 1}, Meal()) == []
 
 
@@ -210,5 +237,16 @@ def test_a_damaged_stamp_is_none(kitchen, content):
 def test_commands_can_be_pasted(tmp_path):
     import shlex
 
-    runner = StageRunner(STAGES, Toy(), {"data": tmp_path, "exp": tmp_path}, ["my conf.yaml", "name=it's"])
-    assert shlex.split(runner.command(2)) == ["./run.sh", "--stage", "2", "--stop-stage", "2", "--conf", "my conf.yaml", "name=it's"]
+    runner = StageRunner(
+        STAGES, Toy(), {"data": tmp_path, "exp": tmp_path}, ["my conf.yaml", "name=it's"]
+    )
+    assert shlex.split(runner.command(2)) == [
+        "./run.sh",
+        "--stage",
+        "2",
+        "--stop-stage",
+        "2",
+        "--conf",
+        "my conf.yaml",
+        "name=it's",
+    ]

@@ -22,20 +22,42 @@ CPU = torch.device("cpu")
 def tiny_config(tiny_run, tmp_path, *overrides: str) -> Config:
     """The tiny experiment's data, another experiment folder, three updates."""
     folder = tiny_run[0]
-    return load("conf/mini.yaml", [*tiny_arguments(folder), f"exp={tmp_path}", "train.updates=3", "train.valid_every=3", *overrides])
+    return load(
+        "conf/mini.yaml",
+        [
+            *tiny_arguments(folder),
+            f"exp={tmp_path}",
+            "train.updates=3",
+            "train.valid_every=3",
+            *overrides,
+        ],
+    )
 
 
-@pytest.mark.parametrize("overrides", [
-    ["method.distill=kl", "method.lattice=collapsed"],
-    ["method.distill=none", "method.dropout=constant", "train.accumulate=2"],
-    ["method.optimizer=adam", "train.lr=0.002", "train.precision=bf16"],
-    ["method.subnets_per_step=0", "method.smallest=false", "loss.ctc_weight=0", "loss.ctc_first=0"],
-    ["method.subnets_per_step=2", "method.smallest=false", "supernet.elastic_heads=true", "supernet.min_heads=1"],
-    ["model.direction=causal", "model.stack=2", "loss.backend=torch"],
-    ["model.gating=false", "spec_augment.enabled=false"],
-    ["model.architecture=h0-1f0-1 - h0f0"],
-    ["supernet.min_blocks=3", "supernet.min_ffn_chunks=4"],
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method.distill=kl", "method.lattice=collapsed"],
+        ["method.distill=none", "method.dropout=constant", "train.accumulate=2"],
+        ["method.optimizer=adam", "train.lr=0.002", "train.precision=bf16"],
+        [
+            "method.subnets_per_step=0",
+            "method.smallest=false",
+            "loss.ctc_weight=0",
+            "loss.ctc_first=0",
+        ],
+        [
+            "method.subnets_per_step=2",
+            "method.smallest=false",
+            "supernet.elastic_heads=true",
+            "supernet.min_heads=1",
+        ],
+        ["model.direction=causal", "model.stack=2", "loss.backend=torch"],
+        ["model.gating=false", "spec_augment.enabled=false"],
+        ["model.architecture=h0-1f0-1 - h0f0"],
+        ["supernet.min_blocks=3", "supernet.min_ffn_chunks=4"],
+    ],
+)
 def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, overrides):
     config = tiny_config(tiny_run, tmp_path, *overrides)
     trainer = Trainer(config, CPU)
@@ -43,21 +65,34 @@ def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, o
     trainer.run()
     assert trainer.update == 3 and trainer.bad_total == 0
     moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])]
-    assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(n.startswith("joiner") for n in moved)
+    assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(
+        n.startswith("joiner") for n in moved
+    )
     assert load_experiment(tmp_path, "last", 0, CPU).model.full == trainer.model.full
 
 
 def test_joined_utterances_go_on_where_they_stopped(tiny_run, tmp_path):
-    """Which utterances are joined and with what pauses is drawn; a resumed training draws the same."""
+    """Which utterances are joined and with what pauses is drawn; a resumed training draws the
+    same."""
+
     def trainer(name: str, updates: int) -> Trainer:
-        config = tiny_config(tiny_run, tmp_path / name, "data.join_prob=0.5", "data.join_pause=[0,0.5]", "data.num_workers=0", f"train.updates={updates}")
+        config = tiny_config(
+            tiny_run,
+            tmp_path / name,
+            "data.join_prob=0.5",
+            "data.join_pause=[0,0.5]",
+            "data.num_workers=0",
+            f"train.updates={updates}",
+        )
         return Trainer(config, CPU)
 
     joined: list[list[str]] = []
 
     def watched(run: Trainer) -> Trainer:
         step = run.train_update
-        run.train_update = lambda batches: step(joined.append(batch.ids) or batch for batch in batches)
+        run.train_update = lambda batches: step(
+            joined.append(batch.ids) or batch for batch in batches
+        )
         return run
 
     whole = watched(trainer("whole", 6))  # a trainer sets the generators' seeds when it is made
@@ -68,7 +103,11 @@ def test_joined_utterances_go_on_where_they_stopped(tiny_run, tmp_path):
     second = watched(trainer("parts", 6))
     second.load(state)
     second.run()
-    assert len(joined) == 12 and joined[:6] == joined[6:] and any("+" in name for ids in joined for name in ids)
+    assert (
+        len(joined) == 12
+        and joined[:6] == joined[6:]
+        and any("+" in name for ids in joined for name in ids)
+    )
     for (name, a), (_, b) in zip(whole.model.named_parameters(), second.model.named_parameters()):
         torch.testing.assert_close(a, b, msg=name)
 
@@ -126,32 +165,56 @@ def test_weights_last_running_and_range(tiny_run):
     for weights, expected in {
         "last": last["model"][name],
         "running": last["average"]["values"][name].float(),
-        # updates 4 to 12 were averaged one by one, the first checkpoint stands at 4: the mean over 5 to 12
-        "range": ((last["average"]["values"][name] * 12 - first["average"]["values"][name] * 4) / 8).float(),
+        # updates 4 to 12 were averaged one by one, the first checkpoint stands at 4: the mean over
+        #   5 to 12
+        "range": (
+            (last["average"]["values"][name] * 12 - first["average"]["values"][name] * 4) / 8
+        ).float(),
     }.items():
         model = load_experiment(folder, weights, 2, CPU).model
         torch.testing.assert_close(model.state_dict()[name], expected)
 
 
-@pytest.mark.parametrize("overrides, nets", [
-    (["method.subnets_from=100"], [3]),
-    (["method.subnets_per_step=2", "method.smallest=false"], [3]),
-    (["method.subnets_per_step=0", "method.smallest=false"], [1]),
-    (["select.method=orthosoftmax", "train.updates=30"], [3, 2]),
-    (["select.method=simple-topk", "train.updates=30", "loss.objective=ctc", "method.subnets_per_step=2"], [4, 2]),
-])
+@pytest.mark.parametrize(
+    "overrides, nets",
+    [
+        (["method.subnets_from=100"], [3]),
+        (["method.subnets_per_step=2", "method.smallest=false"], [3]),
+        (["method.subnets_per_step=0", "method.smallest=false"], [1]),
+        (["select.method=orthosoftmax", "train.updates=30"], [3, 2]),
+        (
+            [
+                "select.method=simple-topk",
+                "train.updates=30",
+                "loss.objective=ctc",
+                "method.subnets_per_step=2",
+            ],
+            [4, 2],
+        ),
+    ],
+)
 def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overrides, nets):
-    """On a GPU, of the largest batches; here that all nets of a step run, also those that join later, and leave nothing behind."""
+    """On a GPU, of the largest batches; here that all nets of a step run, also those that join
+    later, and leave nothing behind."""
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     before = {n: p.clone() for n, p in trainer.model.named_parameters()}
     trainer.stream.sampler.start(0, 0)
     assert trainer.try_largest_steps(next(iter(trainer.stream.loader))) == nets
-    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters())
+    assert all(
+        torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters()
+    )
 
 
 def test_what_is_trained_is_what_the_conf_names(tiny_run, tmp_path):
-    """Lattice, delay penalty and tail reach an update: its loss is that of the batch, computed apart from the trainer."""
-    overrides = ["loss.rnnt_type=modified", "loss.delay_penalty=0.02", "model.tail_frames=24", "loss.backend=torch", "loss.ctc_first=0"]
+    """Lattice, delay penalty and tail reach an update: its loss is that of the batch, computed
+    apart from the trainer."""
+    overrides = [
+        "loss.rnnt_type=modified",
+        "loss.delay_penalty=0.02",
+        "model.tail_frames=24",
+        "loss.backend=torch",
+        "loss.ctc_first=0",
+    ]
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     trainer.model.eval()  # no dropout
     batch = next(iter(trainer.stream))
@@ -165,13 +228,23 @@ def test_what_is_trained_is_what_the_conf_names(tiny_run, tmp_path):
     expected = plain.pruned(joiner(*nodes), ranges, targets).item()
     losses, seconds, count = trainer.train_update(iter([batch]))
     assert losses[0] == pytest.approx(expected, rel=1e-5)
-    assert count == int(frames.sum()) == int(((batch.lengths + 24 - 3) // 4).sum()) and seconds == batch.seconds
+    assert (
+        count == int(frames.sum()) == int(((batch.lengths + 24 - 3) // 4).sum())
+        and seconds == batch.seconds
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["scaled_adam", "adam"])
 def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer):
-    """Before: 3 updates without them. Then updates 3 to 7 move them, each by an optimiser that starts with them."""
-    overrides = ["select.method=simple-topk", "train.updates=12", "learn.share=0.67", "method.subnets_from=3", f"method.optimizer={optimizer}"]
+    """Before: 3 updates without them. Then updates 3 to 7 move them, each by an optimiser that
+    starts with them."""
+    overrides = [
+        "select.method=simple-topk",
+        "train.updates=12",
+        "learn.share=0.67",
+        "method.subnets_from=3",
+        f"method.optimizer={optimizer}",
+    ]
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     seen, scores = [], trainer.selector.scores
     step = trainer.optimizer_step
@@ -190,16 +263,26 @@ def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer)
 
 def test_a_seed_gives_the_same_net_under_every_selection(tiny_run, tmp_path):
     """Runs of a table are then compared from one start."""
-    plain, *learned = (Trainer(tiny_config(tiny_run, tmp_path, "train.updates=30", f"select.method={method}"), CPU)
-                       for method in ("uniform", "simple-topk", "orthosoftmax"))
+    plain, *learned = (
+        Trainer(tiny_config(tiny_run, tmp_path, "train.updates=30", f"select.method={method}"), CPU)
+        for method in ("uniform", "simple-topk", "orthosoftmax")
+    )
     for other in learned:
         state = other.model.state_dict()
-        assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())
+        assert all(
+            torch.equal(value, state[name]) for name, value in plain.model.state_dict().items()
+        )
 
 
-@pytest.mark.parametrize("precision, ratio, warned", [("bf16", 20.0, True), ("bf16", 0.7, False), ("fp32", 20.0, False)])
+@pytest.mark.parametrize(
+    "precision, ratio, warned", [("bf16", 20.0, True), ("bf16", 0.7, False), ("fp32", 20.0, False)]
+)
 def test_a_slow_precision_is_named(monkeypatch, caplog, precision, ratio, warned):
     monkeypatch.setattr(train, "slower_than_fp32", lambda _: ratio)
     with caplog.at_level(logging.WARNING):
         train.warn_of_slow_precision(precision, CPU)
-    assert ("20 times slower" in caplog.text and "train.precision=fp32" in caplog.text) == warned == bool(caplog.records)
+    assert (
+        ("20 times slower" in caplog.text and "train.precision=fp32" in caplog.text)
+        == warned
+        == bool(caplog.records)
+    )

@@ -22,7 +22,18 @@ from egs.librispeech.todm.transcribe import parse_arguments, run
 from egs.librispeech.todm.transducer import Transducer
 from tests.conftest import ROOT
 from tests.helpers import tiny_config
-from tests.recognizers import RATE, SMALL, EverythingIsSpeech, babble, plain_search, plain_text, spoken, talkative, tokenizer, write_exported
+from tests.recognizers import (
+    RATE,
+    SMALL,
+    EverythingIsSpeech,
+    babble,
+    plain_search,
+    plain_text,
+    spoken,
+    talkative,
+    tokenizer,
+    write_exported,
+)
 from utils.checkpoint import save_checkpoint
 from utils.stages import StageError
 from utils.voice_activity import VoiceActivity
@@ -76,13 +87,18 @@ def test_one_file_is_its_text(causal, capsys):
     path = causal.record("one.wav", 1.5)
     assert call(causal.model, path) == 0
     captured = capsys.readouterr()
-    assert captured.out == causal.text(path) + "\n" and len(captured.out) > 10 and captured.err == ""
+    assert (
+        captured.out == causal.text(path) + "\n" and len(captured.out) > 10 and captured.err == ""
+    )
 
 
 @pytest.mark.parametrize("direction", ["causal", "bidirectional"])
 def test_several_files_are_a_line_each_in_the_order_given(direction, request, capsys):
     place = request.getfixturevalue(direction)
-    paths = [place.record(f"several/{name}", 1 + 0.3 * i, i) for i, name in enumerate(["z.flac", "a.wav", "m m.wav"])]
+    paths = [
+        place.record(f"several/{name}", 1 + 0.3 * i, i)
+        for i, name in enumerate(["z.flac", "a.wav", "m m.wav"])
+    ]
     assert call(place.model, *paths) == 0
     out = capsys.readouterr().out
     assert out.splitlines() == [f"{path}\t{place.text(path)}" for path in paths]
@@ -97,7 +113,10 @@ def test_a_folder_is_the_audio_in_it(causal, capsys):
     last = causal.record("after.wav", 0.7, 9)
     assert call(causal.model, causal.folder / "folder", last) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(lines[:-1]) == sorted(f"{path}\t{causal.text(path)}" for path in paths) and lines[-1] == f"{last}\t{causal.text(last)}"
+    assert (
+        sorted(lines[:-1]) == sorted(f"{path}\t{causal.text(path)}" for path in paths)
+        and lines[-1] == f"{last}\t{causal.text(last)}"
+    )
     assert [line.split("\t")[0] for line in lines[:-1]] == sorted(str(path) for path in paths)
 
 
@@ -116,10 +135,19 @@ def test_json_is_an_object_a_line(causal, capsys, streaming):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for row, path, seconds in zip(rows, paths, (1.5, 2.5), strict=True):
         hypothesis = plain_search(causal.supernet, soundfile.read(path, dtype="float32")[0], SMALL)
-        assert row.keys() == KEYS and row["source"] == str(path) and row["subnet"] == "h0-1f0-1 f0 h0" and row["seconds"] == seconds
-        assert row["text"] == plain_text(hypothesis) and row["tokens"] == [tokenizer().symbols[t] for t in hypothesis.tokens]
+        assert (
+            row.keys() == KEYS
+            and row["source"] == str(path)
+            and row["subnet"] == "h0-1f0-1 f0 h0"
+            and row["seconds"] == seconds
+        )
+        assert row["text"] == plain_text(hypothesis) and row["tokens"] == [
+            tokenizer().symbols[t] for t in hypothesis.tokens
+        ]
         assert row["timestamps"] == pytest.approx([0.04 * f for f in hypothesis.frames])
-        assert [w["word"] for w in row["words"] if w["word"]] == row["text"].split() and all(w["start"] in row["timestamps"] for w in row["words"])
+        assert [w["word"] for w in row["words"] if w["word"]] == row["text"].split() and all(
+            w["start"] in row["timestamps"] for w in row["words"]
+        )
         assert 0 < row["computing_seconds"] < 60
 
 
@@ -133,7 +161,9 @@ def test_json_of_one_file_is_json_too_and_keeps_its_letters(causal, capsys):
 
 def test_another_sampling_rate_and_two_channels(causal, capsys):
     """The same tone pattern at 48 kHz: as long, and never without a word."""
-    samples = np.repeat(babble(2), 3)  # each sample held for three: images lie above 8 kHz and are filtered out
+    samples = np.repeat(
+        babble(2), 3
+    )  # each sample held for three: images lie above 8 kHz and are filtered out
     soundfile.write(causal.folder / "48.wav", np.stack([samples, samples], axis=1), 3 * RATE)
     assert call(causal.model, causal.folder / "48.wav", "--json") == 0
     row = json.loads(capsys.readouterr().out)
@@ -178,7 +208,9 @@ def test_streaming_finds_what_whole_utterances_give(causal, capsys, beam):
     paths = [causal.record(f"streaming/{i}.flac", 0.4 + 0.81 * i, i) for i in range(3)]
     assert call(causal.model, "--streaming", "--beam", beam, *paths) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == [f"{path}\t{causal.text(path, beam=beam)}" for path in paths]
+    assert captured.out.splitlines() == [
+        f"{path}\t{causal.text(path, beam=beam)}" for path in paths
+    ]
     assert "\r" not in captured.err
 
 
@@ -187,9 +219,15 @@ def test_partial_texts_go_to_a_terminal(causal, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert call(causal.model, "--streaming", path) == 0
     captured = capsys.readouterr()
-    shown = [text.strip() for text in captured.err.replace("\033[K", "").split("\r") if text.strip()]
+    shown = [
+        text.strip() for text in captured.err.replace("\033[K", "").split("\r") if text.strip()
+    ]
     assert captured.out == causal.text(path) + "\n"
-    assert len(shown) >= 4 and all(causal.text(path).startswith(text) for text in shown) and captured.err.endswith("\r\033[K")
+    assert (
+        len(shown) >= 4
+        and all(causal.text(path).startswith(text) for text in shown)
+        and captured.err.endswith("\r\033[K")
+    )
 
 
 def test_a_bidirectional_model_refuses_to_stream(bidirectional, capsys):
@@ -214,25 +252,61 @@ def test_a_beam_is_used(bidirectional, capsys):
 def experiment(bidirectional) -> Path:
     """A supernet with three subnets, of which the one in the middle is the best on dev."""
     exp, config = bidirectional.folder / "exp", bidirectional.config
-    described = describe(config, tokenizer()) | {"model": bidirectional.supernet.state_dict(), "hours": 0.0, "seconds": 0.0}
+    described = describe(config, tokenizer()) | {
+        "model": bidirectional.supernet.state_dict(),
+        "hours": 0.0,
+        "seconds": 0.0,
+    }
     save_checkpoint(exp / "checkpoints", 3, described, 1)
-    entries = [{"name": name, "architecture": architecture, "encoder_params": encoder_params(bidirectional, config, architecture), "dev_score": score}
-               for name, architecture, score in (("big", str(bidirectional.supernet.full), 9.0), ("mid", SMALL, 8.0), ("tiny", TINIEST, 10.0))]
-    (exp / "subnets.json").write_text(json.dumps({"method": "uniform", "subnets": entries, "baselines": []}))
+    entries = [
+        {
+            "name": name,
+            "architecture": architecture,
+            "encoder_params": encoder_params(bidirectional, config, architecture),
+            "dev_score": score,
+        }
+        for name, architecture, score in (
+            ("big", str(bidirectional.supernet.full), 9.0),
+            ("mid", SMALL, 8.0),
+            ("tiny", TINIEST, 10.0),
+        )
+    ]
+    (exp / "subnets.json").write_text(
+        json.dumps({"method": "uniform", "subnets": entries, "baselines": []})
+    )
     return exp
 
 
 def encoder_params(place: Workplace, config: Config, architecture: str) -> int:
-    return sum(p.numel() for p in extract(place.supernet, config, Subnet.parse(architecture)).encoder.parameters())
+    return sum(
+        p.numel()
+        for p in extract(place.supernet, config, Subnet.parse(architecture)).encoder.parameters()
+    )
 
 
-@pytest.mark.parametrize("options, architecture", [
-    ([], None), (["--subnet", "mid"], SMALL), (["--subnet", "tiny"], TINIEST), (["--subnet", "f1 h2 -"], "f1 h2 -"),
-    (["--budget", "1"], SMALL), (["--budget", "100%"], SMALL), (["--budget", "mid"], SMALL), (["--budget", "below mid"], TINIEST),
-])
-def test_the_subnet_and_the_budget_choose_the_net(bidirectional, experiment, capsys, options, architecture):
+@pytest.mark.parametrize(
+    "options, architecture",
+    [
+        ([], None),
+        (["--subnet", "mid"], SMALL),
+        (["--subnet", "tiny"], TINIEST),
+        (["--subnet", "f1 h2 -"], "f1 h2 -"),
+        (["--budget", "1"], SMALL),
+        (["--budget", "100%"], SMALL),
+        (["--budget", "mid"], SMALL),
+        (["--budget", "below mid"], TINIEST),
+    ],
+)
+def test_the_subnet_and_the_budget_choose_the_net(
+    bidirectional, experiment, capsys, options, architecture
+):
     params = encoder_params(bidirectional, bidirectional.config, SMALL)
-    options = [{"mid": str(params), "below mid": f"{(params - 1) / 1000}k"}.get(o, o) if "--budget" in options else o for o in options]
+    options = [
+        {"mid": str(params), "below mid": f"{(params - 1) / 1000}k"}.get(o, o)
+        if "--budget" in options
+        else o
+        for o in options
+    ]
     path = bidirectional.record("net.wav", 1.5)
     assert call(experiment, path, "--json", *options) == 0
     row = json.loads(capsys.readouterr().out)
@@ -243,14 +317,29 @@ def test_the_subnet_and_the_budget_choose_the_net(bidirectional, experiment, cap
 def test_subnets_sound_different(bidirectional):
     """Or the test above would say little."""
     path = bidirectional.record("net.wav", 1.5)
-    assert len({bidirectional.text(path, a) for a in (str(bidirectional.supernet.full), SMALL, TINIEST, "f1 h2 -")}) == 4
+    assert (
+        len(
+            {
+                bidirectional.text(path, a)
+                for a in (str(bidirectional.supernet.full), SMALL, TINIEST, "f1 h2 -")
+            }
+        )
+        == 4
+    )
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--subnet", "huge"], "no subnet 'huge'; there are: big, mid, tiny"), (["--subnet", "h9 - -"], "does not fit"),
-    (["--budget", "10"], "--budget: no subnet fits 10"), (["--budget", "little"], "--budget: 'little' is not a budget"),
-])
-def test_a_subnet_or_budget_that_can_not_be_met_is_refused(bidirectional, experiment, capsys, options, message):
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--subnet", "huge"], "no subnet 'huge'; there are: big, mid, tiny"),
+        (["--subnet", "h9 - -"], "does not fit"),
+        (["--budget", "10"], "--budget: no subnet fits 10"),
+        (["--budget", "little"], "--budget: 'little' is not a budget"),
+    ],
+)
+def test_a_subnet_or_budget_that_can_not_be_met_is_refused(
+    bidirectional, experiment, capsys, options, message
+):
     with pytest.raises(StageError, match=message):
         call(experiment, bidirectional.record("net.wav", 1.5), *options)
     assert capsys.readouterr().out == ""
@@ -272,7 +361,9 @@ def test_bad_files_are_named_and_the_good_go_on(causal, capsys, streaming):
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [f"{path}\t{causal.text(path)}" for path in good]
     errors = captured.err.splitlines()
-    assert len(errors) == 4 and all(line.startswith("ERROR: ") and str(path) in line for line, path in zip(errors, bad))
+    assert len(errors) == 4 and all(
+        line.startswith("ERROR: ") and str(path) in line for line, path in zip(errors, bad)
+    )
 
 
 def test_a_bad_file_alone_prints_no_text(causal, capsys):
@@ -292,7 +383,9 @@ def test_a_file_that_was_cut_short_does_not_pass_for_whole(causal, capsys):
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("rate", [8000, 16000])
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.005, 0.05, 1.0])
-def test_silence_and_next_to_nothing_are_no_error(causal, capsys, monkeypatch, seconds, rate, streaming):
+def test_silence_and_next_to_nothing_are_no_error(
+    causal, capsys, monkeypatch, seconds, rate, streaming
+):
     monkeypatch.setattr(recognizer.Recognizer, "detector", VoiceActivity)
     path = causal.folder / f"silence-{seconds}-{rate}.wav"
     soundfile.write(path, np.zeros(round(seconds * rate)), rate)
@@ -320,18 +413,29 @@ def test_a_missing_model_folder(causal, capsys, monkeypatch):
         transcribe.main()
     captured = capsys.readouterr()
     assert left.value.code == 2 and captured.out == ""
-    assert captured.err.startswith("ERROR: /nowhere: no such folder") and captured.err.count("\n") == 1
+    assert (
+        captured.err.startswith("ERROR: /nowhere: no such folder") and captured.err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["conf.yaml", "bpe.model", "model.safetensors", "export.json"])
 def test_a_damaged_model_is_one_line_and_status_2(causal, capsys, monkeypatch, tmp_path, name):
     for path in causal.model.iterdir():
-        (tmp_path / path.name).write_bytes(b"[{ nonsense" if path.name == name else path.read_bytes())
-    monkeypatch.setattr(sys, "argv", ["transcribe.sh", str(tmp_path), str(causal.record("one.wav", 1.5))])
+        (tmp_path / path.name).write_bytes(
+            b"[{ nonsense" if path.name == name else path.read_bytes()
+        )
+    monkeypatch.setattr(
+        sys, "argv", ["transcribe.sh", str(tmp_path), str(causal.record("one.wav", 1.5))]
+    )
     with pytest.raises(SystemExit) as left:
         transcribe.main()
     captured = capsys.readouterr()
-    assert left.value.code == 2 and captured.out == "" and captured.err.startswith("ERROR: ") and name in captured.err
+    assert (
+        left.value.code == 2
+        and captured.out == ""
+        and captured.err.startswith("ERROR: ")
+        and name in captured.err
+    )
 
 
 def test_the_status_of_main(causal, capsys, monkeypatch):
@@ -346,29 +450,54 @@ def test_the_status_of_main(causal, capsys, monkeypatch):
 # Arguments
 
 
-@pytest.mark.parametrize("arguments", [
-    "MODEL a.wav - folder --json --beam 4 --subnet 1M", "--json --beam 4 --subnet 1M MODEL a.wav - folder",
-    "MODEL --json a.wav --beam 4 - --subnet 1M folder", "--beam=4 MODEL a.wav --json - folder --subnet=1M",
-    "--json MODEL --subnet 1M a.wav - --beam 4 folder",
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "MODEL a.wav - folder --json --beam 4 --subnet 1M",
+        "--json --beam 4 --subnet 1M MODEL a.wav - folder",
+        "MODEL --json a.wav --beam 4 - --subnet 1M folder",
+        "--beam=4 MODEL a.wav --json - folder --subnet=1M",
+        "--json MODEL --subnet 1M a.wav - --beam 4 folder",
+    ],
+)
 def test_options_may_stand_anywhere(arguments):
     parsed = parse_arguments(arguments.split())
     assert (parsed.model, parsed.audio) == ("MODEL", ["a.wav", "-", "folder"])
-    assert (parsed.json, parsed.beam, parsed.subnet, parsed.budget, parsed.streaming, parsed.rate) == (True, 4, "1M", None, False, 16000)
+    assert (
+        parsed.json,
+        parsed.beam,
+        parsed.subnet,
+        parsed.budget,
+        parsed.streaming,
+        parsed.rate,
+    ) == (True, 4, "1M", None, False, 16000)
 
 
 def test_options_between_files_do_not_change_what_is_printed(causal, capsys):
     paths = [causal.record(f"mixed/{i}.wav", 0.7, i) for i in range(3)]
-    assert call("--streaming", causal.model, paths[0], "--json", paths[1], "--beam", 4, paths[2]) == 0
+    assert (
+        call("--streaming", causal.model, paths[0], "--json", paths[1], "--beam", 4, paths[2]) == 0
+    )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["source"], row["text"]) for row in rows] == [(str(path), causal.text(path, beam=4)) for path in paths]
+    assert [(row["source"], row["text"]) for row in rows] == [
+        (str(path), causal.text(path, beam=4)) for path in paths
+    ]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ("", "model"), ("MODEL", "give audio files"), ("MODEL --json", "give audio files"), ("MODEL a.wav --budget 1 --subnet x", "give one"),
-    ("MODEL a.wav --beam -1", "--beam"), ("MODEL - --rate 0", "--rate"), ("MODEL a.wav --threads 0", "--threads"),
-    ("MODEL a.wav --nothing", "--nothing"), ("MODEL a.wav --beam two", "--beam"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("", "model"),
+        ("MODEL", "give audio files"),
+        ("MODEL --json", "give audio files"),
+        ("MODEL a.wav --budget 1 --subnet x", "give one"),
+        ("MODEL a.wav --beam -1", "--beam"),
+        ("MODEL - --rate 0", "--rate"),
+        ("MODEL a.wav --threads 0", "--threads"),
+        ("MODEL a.wav --nothing", "--nothing"),
+        ("MODEL a.wav --beam two", "--beam"),
+    ],
+)
 def test_wrong_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit) as left:
         parse_arguments(arguments.split())
@@ -405,7 +534,9 @@ def give_microphone(monkeypatch, samples: np.ndarray) -> None:
                 raise KeyboardInterrupt
             return super().get()
 
-    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=InputStream, PortAudioError=OSError))
+    monkeypatch.setitem(
+        sys.modules, "sounddevice", SimpleNamespace(InputStream=InputStream, PortAudioError=OSError)
+    )
     monkeypatch.setattr(transcribe, "queue", SimpleNamespace(Queue=Queue))
 
 
@@ -441,19 +572,38 @@ def test_an_interrupt_while_decoding_ends_listening_too(causal, capsys, monkeypa
 
 def transcribe_sh(*arguments, **options) -> subprocess.CompletedProcess:
     """./transcribe.sh as a user would call it."""
-    return subprocess.run([ROOT / "transcribe.sh", *arguments], capture_output=True, timeout=600,
-                          env=os.environ | {"TODM_VENV": str(Path(sys.prefix))}, **options)
+    return subprocess.run(
+        [ROOT / "transcribe.sh", *arguments],
+        capture_output=True,
+        timeout=600,
+        env=os.environ | {"TODM_VENV": str(Path(sys.prefix))},
+        **options,
+    )
 
 
 def test_the_script_from_another_folder(tmp_path, speaking):
-    """With relative paths, a pipe, and modules of the caller's that are called like ours and Python's."""
+    """With relative paths, a pipe, and modules of the caller's that are called like ours and
+    Python's."""
     model, good, samples = speaking
     for name in ("utils.py", "egs.py", "numpy.py", "runpy.py", "torch.py"):
         (tmp_path / name).write_text("raise SystemExit('this is not the recipe')")
-    arguments = [os.path.relpath(model, tmp_path), os.path.relpath(good, tmp_path), "missing.wav", "-", "--streaming"]
+    arguments = [
+        os.path.relpath(model, tmp_path),
+        os.path.relpath(good, tmp_path),
+        "missing.wav",
+        "-",
+        "--streaming",
+    ]
     result = transcribe_sh(*arguments, cwd=tmp_path, input=pcm(samples))
-    whole = recognizer.Recognizer.load(model).transcribe_batch([soundfile.read(good, dtype="float32")[0]])[0].text
-    assert len(whole) > 5 and result.stdout.decode().splitlines() == [f"{arguments[1]}\t{whole}", f"-\t{whole}"]
+    whole = (
+        recognizer.Recognizer.load(model)
+        .transcribe_batch([soundfile.read(good, dtype="float32")[0]])[0]
+        .text
+    )
+    assert len(whole) > 5 and result.stdout.decode().splitlines() == [
+        f"{arguments[1]}\t{whole}",
+        f"-\t{whole}",
+    ]
     assert result.returncode == 1 and "ERROR: missing.wav: no such file" in result.stderr.decode()
 
 
@@ -467,30 +617,55 @@ def speaking(causal) -> tuple[Path, Path, np.ndarray]:
 
 
 def test_plain_sh_is_understood():
-    result = subprocess.run(["sh", str(ROOT / "transcribe.sh"), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = subprocess.run(
+        ["sh", str(ROOT / "transcribe.sh"), "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert result.returncode == 0 and result.stdout.startswith("usage: transcribe.sh")
 
 
 def test_help_imports_nothing_heavy():
     """No PyTorch, no NumPy: it answers at once, also where nothing is installed."""
-    code = "import sys; sys.argv = ['transcribe.sh', '--help']\ntry:\n  from egs.librispeech.todm.transcribe import main; main()\nfinally:\n" \
-           "  assert not {'numpy', 'torch', 'soundfile', 'lhotse', 'omegaconf'} & sys.modules.keys()"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys; sys.argv = ['transcribe.sh', '--help']\ntry:\n  from "
+        "egs.librispeech.todm.transcribe import main; main()\nfinally:\n"
+        "  assert not {'numpy', 'torch', 'soundfile', 'lhotse', 'omegaconf'} & sys.modules.keys()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0 and "--budget" in result.stdout, result.stderr
     result = transcribe_sh("--help", cwd="/")
     assert result.returncode == 0 and b"--budget" in result.stdout
 
 
-@pytest.mark.parametrize("kind, subtype", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("AIFF", "PCM_24"),
-                                           ("MP3", "MPEG_LAYER_III")])
+@pytest.mark.parametrize(
+    "kind, subtype",
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("AIFF", "PCM_24"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_file_on_standard_input_is_not_taken_for_raw_pcm(causal, capsys, monkeypatch, kind, subtype, streaming):
+def test_a_file_on_standard_input_is_not_taken_for_raw_pcm(
+    causal, capsys, monkeypatch, kind, subtype, streaming
+):
     content = io.BytesIO()
     soundfile.write(content, babble(1.5, 3), RATE, format=kind, subtype=subtype)
     give_stdin(monkeypatch, content.getvalue())
     assert call(causal.model, "-", *["--streaming"] * streaming) == 0
     captured = capsys.readouterr()
-    assert captured.out == causal.text(soundfile.read(io.BytesIO(content.getvalue()), dtype="float32")[0]) + "\n" and len(captured.out) > 10
+    assert (
+        captured.out
+        == causal.text(soundfile.read(io.BytesIO(content.getvalue()), dtype="float32")[0]) + "\n"
+        and len(captured.out) > 10
+    )
     assert f"standard input is {kind.replace('OGG', 'Ogg')}, not raw PCM" in captured.err
 
 
@@ -513,7 +688,15 @@ def test_a_named_pipe(causal, capsys, tmp_path, name):
     assert capsys.readouterr().out == causal.text(path) + "\n"
 
 
-@pytest.mark.parametrize("sample, message", [(np.nan, "NaN"), (np.inf, "NaN or infinity"), (-3e38, "between -1 and 1"), (30000, "as large as 30000")])
+@pytest.mark.parametrize(
+    "sample, message",
+    [
+        (np.nan, "NaN"),
+        (np.inf, "NaN or infinity"),
+        (-3e38, "between -1 and 1"),
+        (30000, "as large as 30000"),
+    ],
+)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_samples_that_are_no_numbers_stop_nothing_else(causal, capsys, sample, message, streaming):
     samples = np.stack([babble(1)] * 2, axis=1)
@@ -522,7 +705,11 @@ def test_samples_that_are_no_numbers_stop_nothing_else(causal, capsys, sample, m
     soundfile.write(bad, samples, RATE, subtype="FLOAT")
     assert call(causal.model, bad, good, *["--streaming"] * streaming) == 1
     captured = capsys.readouterr()
-    assert captured.out == f"{good}\t{causal.text(good)}\n" and str(bad) in captured.err and message in captured.err
+    assert (
+        captured.out == f"{good}\t{causal.text(good)}\n"
+        and str(bad) in captured.err
+        and message in captured.err
+    )
 
 
 def test_folders_that_can_not_be_read_stop_nothing_else(causal, capsys, monkeypatch, tmp_path):
@@ -541,8 +728,14 @@ def test_folders_that_can_not_be_read_stop_nothing_else(causal, capsys, monkeypa
     monkeypatch.setattr(os, "scandir", scandir)
     assert call(causal.model, tmp_path / "inner", tmp_path / "empty", good) == 1
     captured = capsys.readouterr()
-    assert [line.split("\t")[0] for line in captured.out.splitlines()] == [str(tmp_path / "inner" / "a.wav"), str(good)]
-    assert f"ERROR: {inner} can not be read: Permission denied" in captured.err and f"ERROR: {tmp_path / 'empty'} holds no audio" in captured.err
+    assert [line.split("\t")[0] for line in captured.out.splitlines()] == [
+        str(tmp_path / "inner" / "a.wav"),
+        str(good),
+    ]
+    assert (
+        f"ERROR: {inner} can not be read: Permission denied" in captured.err
+        and f"ERROR: {tmp_path / 'empty'} holds no audio" in captured.err
+    )
 
 
 def test_a_file_that_disappears_stops_nothing_else(causal, capsys, monkeypatch):
@@ -557,11 +750,17 @@ def test_a_file_that_disappears_stops_nothing_else(causal, capsys, monkeypatch):
     monkeypatch.setattr(transcribe, "transcribe", and_removes)
     assert call(causal.model, first.parent) == 1
     captured = capsys.readouterr()
-    assert [line.split("\t")[0] for line in captured.out.splitlines()] == [str(first), str(third)] and f"{second}: no such file" in captured.err
+    assert [line.split("\t")[0] for line in captured.out.splitlines()] == [
+        str(first),
+        str(third),
+    ] and f"{second}: no such file" in captured.err
 
 
 def test_names_of_any_bytes(causal, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.wav"
     Path(os.fsdecode(path)).write_bytes(causal.record("bytes.wav", 0.7).read_bytes())
     result = transcribe_sh(causal.model, path, b"/missing-\xff.wav", cwd=tmp_path)
-    assert result.stdout == path + b"\t\n" and b"ERROR: /missing-\xff.wav: no such file" in result.stderr
+    assert (
+        result.stdout == path + b"\t\n"
+        and b"ERROR: /missing-\xff.wav: no such file" in result.stderr
+    )

@@ -1,8 +1,10 @@
-"""Alpha-divergence distillation (AlphaNet, arXiv 2102.07954), over the last dimension, in fp32 log space.
+"""Alpha-divergence distillation (AlphaNet, arXiv 2102.07954), over the last dimension, in fp32 log
+space.
 
-D_a(p||q) = (sum_v q w^a - 1) / (a (a - 1)) with w = p/q, p the teacher, q the student; a -> 1 is KL(p||q), a -> 0
-is KL(q||p).  The gradient is taken through log q alone: G_a = -sum_v sg(q rho_a) log q, rho_a = w^a / a + 1 / (a (a-1)),
-rho_1 = w, rho_0 = log w - 1, with w^a clipped to [0, beta] both in the value and in rho (not for a = 1).
+D_a(p||q) = (sum_v q w^a - 1) / (a (a - 1)) with w = p/q, p the teacher, q the student; a -> 1 is
+KL(p||q), a -> 0 is KL(q||p).  The gradient is taken through log q alone: G_a = -sum_v sg(q rho_a)
+log q, rho_a = w^a / a + 1 / (a (a-1)), rho_1 = w, rho_0 = log w - 1, with w^a clipped to [0, beta]
+both in the value and in rho (not for a = 1).
 """
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 LARGEST_EXPONENT = 80.0  # exp() of more overflows fp32
 
 
-def alpha_divergence(teacher: Tensor, student: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
+def alpha_divergence(
+    teacher: Tensor, student: Tensor, alpha: float, clip: float
+) -> tuple[Tensor, Tensor]:
     """One divergence and its surrogate.
 
     Args:
@@ -19,7 +23,8 @@ def alpha_divergence(teacher: Tensor, student: Tensor, alpha: float, clip: float
       alpha: order; 1 and 0 are the limits KL(p||q) and KL(q||p).
       clip: beta.
     Returns:
-      The value (...,), detached, and a surrogate (...,) whose gradient with respect to the student is G_a's.
+      The value (...,), detached, and a surrogate (...,) whose gradient with respect to the student
+      is G_a's.
     """
     p, q = teacher.detach().float(), student.float()
     log_w = p - q.detach()
@@ -36,7 +41,9 @@ def alpha_divergence(teacher: Tensor, student: Tensor, alpha: float, clip: float
     return value, -(weight * q).sum(-1)
 
 
-def adaptive_alpha_divergence(teacher: Tensor, student: Tensor, alpha_minus: float, alpha_plus: float, clip: float) -> Tensor:
+def adaptive_alpha_divergence(
+    teacher: Tensor, student: Tensor, alpha_minus: float, alpha_plus: float, clip: float
+) -> Tensor:
     """Per softmax the larger of D_{alpha_minus} and D_{alpha_plus}: (..., V) twice -> (...,).
 
     The result has the value of the larger one and the gradient of its surrogate.

@@ -1,4 +1,5 @@
-"""Speech from files, raw streams and microphones, as mono float32 pieces at 16 kHz, in bounded memory."""
+"""Speech from files, raw streams and microphones, as mono float32 pieces at 16 kHz, in bounded
+memory."""
 
 import contextlib
 import io
@@ -16,8 +17,9 @@ import soundfile
 import soxr
 
 SAMPLE_RATE = 16000
-PIECE_SECONDS = 0.5   # of what is read at a time
-LARGEST_SAMPLE = 64   # that a file of floats may hold: somewhat above 1 is a loud recording, thousands are another scale
+PIECE_SECONDS = 0.5  # of what is read at a time
+# that a file of floats may hold: somewhat above 1 is a loud recording, thousands are another scale
+LARGEST_SAMPLE = 64
 OPEN_LENGTH = 0x7FFFF000  # bytes: what a WAV that is written to a pipe promises, or more
 CONTAINERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -28,17 +30,21 @@ class AudioError(ValueError):
 
 
 def read_pieces(path: Path) -> Iterator[np.ndarray]:
-    """The samples of a file, or of what comes through a named pipe, in pieces of half a second: 16 kHz, mono, in [-1, 1].
+    """The samples of a file, or of what comes through a named pipe, in pieces of half a second: 16
+    kHz, mono, in [-1, 1].
 
     Raises:
-      AudioError: missing, not readable, empty, not audio, damaged, or with samples that are no numbers.
+      AudioError: missing, not readable, empty, not audio, damaged, or with samples that are no
+      numbers.
     """
     try:
         if path.is_file():
             with open(path, "rb"):  # libsndfile does not say why it can not
                 if path.stat().st_size == 0:
                     raise AudioError(f"{path} is empty")
-            yield from _decoded(os.fsencode(path), str(path))  # bytes: soundfile would encode a name, and can not encode any
+            yield from _decoded(
+                os.fsencode(path), str(path)
+            )  # bytes: soundfile would encode a name, and can not encode any
         elif path.is_dir():
             raise AudioError(f"{path}: no such file, but a folder")
         else:
@@ -54,55 +60,87 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
 
 
 def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
-    """What libsndfile makes of a file, of the reading end of a pipe (which is closed then) or of an open file."""
+    """What libsndfile makes of a file, of the reading end of a pipe (which is closed then) or of an
+    open file."""
     try:
         with soundfile.SoundFile(file) as audio:
             rate, missing = audio.samplerate, audio.frames
-            audio.seekable = lambda: False  # soundfile seeks after every read, which fails where the header has no length
-            promised = re.search(r"^data : (\d+)(?: \(should be (\d+)\))?$", audio.extra_info, re.MULTILINE)
+            audio.seekable = lambda: (
+                False
+            )  # soundfile seeks after every read, which fails where the header has no length
+            promised = re.search(
+                r"^data : (\d+)(?: \(should be (\d+)\))?$", audio.extra_info, re.MULTILINE
+            )
             if promised and int(promised[1]) >= OPEN_LENGTH:
                 missing = 0
             elif promised and promised[2]:
-                raise AudioError(f"{name} is truncated: {int(promised[1]) - int(promised[2])} bytes of what its header promises are missing")
+                raise AudioError(
+                    f"{name} is truncated: {int(promised[1]) - int(promised[2])} bytes of what "
+                    "its header promises are missing"
+                )
 
             def counted() -> Iterator[np.ndarray]:
                 nonlocal missing
-                while len(piece := audio.read(round(rate * PIECE_SECONDS), dtype="float32", always_2d=True)):
+                while len(
+                    piece := audio.read(
+                        round(rate * PIECE_SECONDS), dtype="float32", always_2d=True
+                    )
+                ):
                     missing -= len(piece)
                     yield checked(piece, name).mean(axis=1)
 
             yield from resampled(counted(), rate)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{name} is not audio that can be read, or is damaged: {error.error_string}") from error
+        raise AudioError(
+            f"{name} is not audio that can be read, or is damaged: {error.error_string}"
+        ) from error
     if 0 < missing < 2**62:  # of a stream without a length libsndfile says a huge one
-        raise AudioError(f"{name} is truncated: {missing / rate:.2f} s of what its header promises are missing")
+        raise AudioError(
+            f"{name} is truncated: {missing / rate:.2f} s of what its header promises are missing"
+        )
 
 
 def checked(samples: np.ndarray, name: str) -> np.ndarray:
     """The samples, if floats: a file of floats may hold anything.
 
     Raises:
-      AudioError: some are NaN or infinite, or so large that they can not be meant to lie in [-1, 1].
+      AudioError: some are NaN or infinite, or so large that they can not be meant to lie in [-1,
+      1].
     """
     peak = float(np.abs(samples).max(initial=0))
     if not np.isfinite(peak):
-        raise AudioError(f"{name} holds samples that are no numbers (NaN or infinity); the program that wrote it has a fault")
+        raise AudioError(
+            f"{name} holds samples that are no numbers (NaN or infinity); the program that wrote "
+            "it has a fault"
+        )
     if peak > LARGEST_SAMPLE:
-        raise AudioError(f"{name} holds samples as large as {peak:.0f}; in a file of floats they must lie between -1 and 1")
+        raise AudioError(
+            f"{name} holds samples as large as {peak:.0f}; in a file of floats they must lie "
+            "between -1 and 1"
+        )
     return samples
 
 
 def container(head: bytes) -> str | None:
-    """The kind of audio file that begins with these bytes (4 suffice, but 12 are better); None: none that is known, so it may be raw PCM."""
+    """The kind of audio file that begins with these bytes (4 suffice, but 12 are better); None:
+    none that is known, so it may be raw PCM."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] in (b"WAVE", b""):
         return "WAV"
-    mpeg = head[:1] == b"\xff" and head[1:2] in (b"\xfb", b"\xfa", b"\xf3", b"\xf2") and head[2:3] and head[2] >> 4 not in (0, 15) and head[2] >> 2 & 3 != 3
+    mpeg = (
+        head[:1] == b"\xff"
+        and head[1:2] in (b"\xfb", b"\xfa", b"\xf3", b"\xf2")
+        and head[2:3]
+        and head[2] >> 4 not in (0, 15)
+        and head[2] >> 2 & 3 != 3
+    )
     return CONTAINERS.get(head[:4]) or ("MP3" if head[:3] == b"ID3" or mpeg else None)
 
 
 def peeked(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """The first bytes of a stream, at most 12, and a stream that begins with them."""
-    stream = getattr(stream, "raw", stream)  # a thread that waits for a buffered standard input would hold its lock when Python ends
+    stream = getattr(
+        stream, "raw", stream
+    )  # a thread that waits for a buffered standard input would hold its lock when Python ends
     read, head = getattr(stream, "read1", stream.read), b""
     while len(head) < 12 and (got := read(12 - len(head))):
         head += got
@@ -120,7 +158,7 @@ class _Rejoined(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:
         got = self.head[: len(buffer)] or self.read_on(len(buffer))
-        self.head = self.head[len(got):]
+        self.head = self.head[len(got) :]
         buffer[: len(got)] = got
         return len(got)
 
@@ -152,7 +190,7 @@ def _pump(stream: BinaryIO, descriptor: int) -> None:
         while got := stream.read1(1 << 16):
             rest = memoryview(got)
             while rest:
-                rest = rest[pipe.write(rest):]
+                rest = rest[pipe.write(rest) :]
 
 
 def pcm_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,5 @@
-"""Checkpoints: written whole or not at all, read without running code, the last few kept, and averages of them."""
+"""Checkpoints: written whole or not at all, read without running code, the last few kept, and
+averages of them."""
 
 import logging
 import re
@@ -23,15 +24,19 @@ def checkpoint_path(folder: Path, update: int) -> Path:
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """``(update, path)`` of every checkpoint in a folder, oldest first."""
-    found = [(int(m.group(1)), p) for p in folder.glob("update-*.pt") if (m := _NAME.search(p.name))]
+    found = [
+        (int(m.group(1)), p) for p in folder.glob("update-*.pt") if (m := _NAME.search(p.name))
+    ]
     return sorted(found)
 
 
 def save_checkpoint(folder: Path, update: int, state: dict, keep_last: int, every: int = 1) -> Path:
-    """Write a checkpoint atomically, then delete those before the newest ``keep_last`` regular ones.
+    """Write a checkpoint atomically, then delete those before the newest ``keep_last`` regular
+    ones.
 
     Args:
-      every: regular checkpoints are those of its multiples; others, of a training's end or of an interrupt, do not count.
+      every: regular checkpoints are those of its multiples; others, of a training's end or of an
+        interrupt, do not count.
     """
     path = checkpoint_path(folder, update)
     with atomic_path(path) as temporary:
@@ -45,11 +50,12 @@ def save_checkpoint(folder: Path, update: int, state: dict, keep_last: int, ever
 
 
 def window_start(found: list[tuple[int, Path]], count: int, every: int) -> tuple[int, Path] | None:
-    """The checkpoint after whose update a mean over the last ``count`` intervals of ``every`` updates begins.
+    """The checkpoint after whose update a mean over the last ``count`` intervals of ``every``
+    updates begins.
 
-    It does not depend on what other checkpoints interrupts have left.  The last interval may be shorter, when a training
-    ends between multiples of ``every``.  Where that checkpoint is missing: the next one before it, or else the oldest
-    regular one.  None: there is only one checkpoint.
+    It does not depend on what other checkpoints interrupts have left.  The last interval may be
+    shorter, when a training ends between multiples of ``every``.  Where that checkpoint is missing:
+    the next one before it, or else the oldest regular one.  None: there is only one checkpoint.
     """
     *earlier, (last, _) = found
     wanted = (-(-last // every) - count) * every
@@ -68,7 +74,9 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
-        raise CheckpointError(f"{path} is damaged ({first_line(error)}); delete it and run again") from error
+        raise CheckpointError(
+            f"{path} is damaged ({first_line(error)}); delete it and run again"
+        ) from error
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:
@@ -86,7 +94,11 @@ class RunningAverage:
 
     def __init__(self, model: nn.Module):
         self.weight = 0.0  # updates averaged over
-        self.values = {k: v.detach().double().clone() for k, v in model.state_dict().items() if v.is_floating_point()}
+        self.values = {
+            k: v.detach().double().clone()
+            for k, v in model.state_dict().items()
+            if v.is_floating_point()
+        }
 
     @torch.no_grad()
     def add(self, model: nn.Module, updates: int) -> None:
@@ -107,10 +119,14 @@ class RunningAverage:
 
 
 def average_between(start: dict | None, end: dict) -> dict[str, Tensor]:
-    """Mean parameters over the updates after ``start`` (a running average's state; None: from the beginning) up to ``end``."""
+    """Mean parameters over the updates after ``start`` (a running average's state; None: from the
+    beginning) up to ``end``."""
     if start is None or start["weight"] == 0:
         return {k: v.float() for k, v in end["values"].items()}
     span = end["weight"] - start["weight"]
     if span <= 0:
         raise CheckpointError("the range of checkpoints to average holds no update")
-    return {k: ((v * end["weight"] - start["values"][k] * start["weight"]) / span).float() for k, v in end["values"].items()}
+    return {
+        k: ((v * end["weight"] - start["values"][k] * start["weight"]) / span).float()
+        for k, v in end["values"].items()
+    }

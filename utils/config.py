@@ -1,4 +1,5 @@
-"""A configuration is a tree of dataclasses, filled from a YAML file and from ``key.sub=value`` overrides."""
+"""A configuration is a tree of dataclasses, filled from a YAML file and from ``key.sub=value``
+overrides."""
 
 import dataclasses
 import difflib
@@ -40,7 +41,9 @@ class Layer:
         return set(flatten(self.values))
 
 
-FindBase = Callable[[str, Path], Path]  # what ``base:`` says, and the conf that says so -> the base's path
+FindBase = Callable[
+    [str, Path], Path
+]  # what ``base:`` says, and the conf that says so -> the base's path
 
 
 def beside(base: str, conf: Path) -> Path:
@@ -49,25 +52,36 @@ def beside(base: str, conf: Path) -> Path:
 
 
 def load(schema: type[T], path: str | Path | None = None, overrides: Iterable[str] = ()) -> T:
-    """Read ``path`` (its ``base:``, a conf beside it, first), apply ``overrides``, check against ``schema``.
+    """Read ``path`` (its ``base:``, a conf beside it, first), apply ``overrides``, check against
+    ``schema``.
 
     Raises:
-      ConfigError: missing file, broken YAML, unknown key (the nearest known one is named) or wrong type.
+      ConfigError: missing file, broken YAML, unknown key (the nearest known one is named) or wrong
+      type.
     """
     return build(schema, read_layers(schema, path, overrides))
 
 
-def read_layers(schema: type, path: str | Path | None, overrides: Iterable[str] = (), find_base: FindBase = beside) -> list[Layer]:
+def read_layers(
+    schema: type,
+    path: str | Path | None,
+    overrides: Iterable[str] = (),
+    find_base: FindBase = beside,
+) -> list[Layer]:
     """What the bases of ``path``, itself and every override set, in this order; a later one wins.
 
     Raises:
       ConfigError: as :func:`load`.
     """
-    return [*_file_layers(schema, path, find_base), *(_override_layer(schema, text) for text in overrides)]
+    return [
+        *_file_layers(schema, path, find_base),
+        *(_override_layer(schema, text) for text in overrides),
+    ]
 
 
 def build(schema: type[T], layers: Iterable[Layer]) -> T:
-    """The configuration that layers make. A schema with a method ``check`` is asked whether the values can work."""
+    """The configuration that layers make. A schema with a method ``check`` is asked whether the
+    values can work."""
     config = _to_object(_merge(schema, layers))
     if hasattr(config, "check"):
         config.check()
@@ -75,7 +89,8 @@ def build(schema: type[T], layers: Iterable[Layer]) -> T:
 
 
 def read_saved(schema: type[T], path: Path) -> T:
-    """What :func:`save` wrote, perhaps an earlier version of the program: types are checked, values are not.
+    """What :func:`save` wrote, perhaps an earlier version of the program: types are checked, values
+    are not.
 
     Raises:
       ConfigError: missing file, broken YAML, unknown key or wrong type.
@@ -84,7 +99,8 @@ def read_saved(schema: type[T], path: Path) -> T:
 
 
 def check_types(schema: type, layers: Iterable[Layer]) -> None:
-    """Raise ConfigError when a layer has a value of the wrong type; what the layers would make together is not looked at."""
+    """Raise ConfigError when a layer has a value of the wrong type; what the layers would make
+    together is not looked at."""
     _merge(schema, layers)
 
 
@@ -95,7 +111,11 @@ def _to_object(tree: DictConfig):
         raise
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        hint = r" (the text ${ itself is written \${)" if "nterpolation" in type(error).__name__ + str(error) else ""
+        hint = (
+            r" (the text ${ itself is written \${)"
+            if "nterpolation" in type(error).__name__ + str(error)
+            else ""
+        )
         raise ConfigError(f"{key}{first_line(error)}{hint}") from error
     except RecursionError as error:
         raise ConfigError("a value refers to itself through ${...}") from error
@@ -104,7 +124,8 @@ def _to_object(tree: DictConfig):
 
 
 def from_dict(schema: type[T], values: dict) -> T:
-    """The dataclass that :func:`to_dict` came from (from a checkpoint, say): types are checked, values are not."""
+    """The dataclass that :func:`to_dict` came from (from a checkpoint, say): types are checked,
+    values are not."""
     _check_keys(schema, values, "saved conf")
     return _to_object(_merge(schema, [Layer(literals(values), "saved conf")]))
 
@@ -140,17 +161,35 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
-    """The error about a conf that was not found; names where it was looked for and the conf that is nearest in name."""
+    """The error about a conf that was not found; names where it was looked for and the conf that is
+    nearest in name."""
     places = ", ".join(str(path) for path in dict.fromkeys(looked))
-    others = {p.name: p for path in reversed(looked) if os.path.isdir(path.parent) for p in sorted(path.parent.glob("*.yaml"))}
+    others = {
+        p.name: p
+        for path in reversed(looked)
+        if os.path.isdir(path.parent)
+        for p in sorted(path.parent.glob("*.yaml"))
+    }
     wanted = Path(conf).name.removesuffix(".yaml")
-    similar = difflib.get_close_matches(wanted, [name.removesuffix(".yaml") for name in others], n=1)
+    similar = difflib.get_close_matches(
+        wanted, [name.removesuffix(".yaml") for name in others], n=1
+    )
     near = [f"{name}.yaml" for name in similar]
-    hint = f"did you mean {others[near[0]]}?" if near else f"there are: {', '.join(sorted(others)) or 'none'}"
-    return ConfigError(f"no such conf: {conf}; {hint}" if places == str(conf) else f"no such conf: {conf}; looked for {places}; {hint}")
+    hint = (
+        f"did you mean {others[near[0]]}?"
+        if near
+        else f"there are: {', '.join(sorted(others)) or 'none'}"
+    )
+    return ConfigError(
+        f"no such conf: {conf}; {hint}"
+        if places == str(conf)
+        else f"no such conf: {conf}; looked for {places}; {hint}"
+    )
 
 
-def _file_layers(schema: type, path: str | Path | None, find_base: FindBase, above: tuple[Path, ...] = ()) -> list[Layer]:
+def _file_layers(
+    schema: type, path: str | Path | None, find_base: FindBase, above: tuple[Path, ...] = ()
+) -> list[Layer]:
     if path is None:
         return []
     path = Path(path)
@@ -166,7 +205,10 @@ def _file_layers(schema: type, path: str | Path | None, find_base: FindBase, abo
     except OSError as error:
         raise ConfigError(f"{path} can not be read: {error.strerror or error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {'a list' if isinstance(values, list) else 'one value'} where a mapping of keys is expected")
+        raise ConfigError(
+            f"{path} holds {'a list' if isinstance(values, list) else 'one value'} where a "
+            "mapping of keys is expected"
+        )
     base = values.pop("base", None)
     if not isinstance(base, str | None):
         raise ConfigError(f"{path}: base is {base!r}; it must be the name of one conf")
@@ -185,7 +227,10 @@ def _override_layer(schema: type, text: str) -> Layer:
         values = read_value(value, key_type(schema, key))
     except ValueProblem as error:
         message = str(error)
-        raise ConfigError(f"override {text!r} can not be read: {'it ' if message.startswith('is ') else ''}{message}") from error
+        raise ConfigError(
+            f"override {text!r} can not be read: "
+            f"{'it ' if message.startswith('is ') else ''}{message}"
+        ) from error
     for part in reversed(key.split(".")):
         values = {part: values}
     _check_keys(schema, values, f"override {text!r}")
@@ -218,7 +263,10 @@ def _check_keys(schema: type, values: dict, source: str) -> None:
                     raise ConfigError(f"{source}: {name} is a group of keys, not a value")
                 check(value, name + ".")
             elif "." in str(key):
-                raise ConfigError(f"{source}: {name} is one key; in a file every group has lines of its own, indented below its name")
+                raise ConfigError(
+                    f"{source}: {name} is one key; in a file every group has lines of its own, "
+                    "indented below its name"
+                )
             elif name not in leaves:
                 raise ConfigError(f"{source}: unknown key {name}{_suggest(name, nodes | leaves)}")
 
@@ -228,7 +276,9 @@ def _check_keys(schema: type, values: dict, source: str) -> None:
 def _suggest(name: str, known: set[str]) -> str:
     last = name.rpartition(".")[2]
     siblings = {k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]}
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6) or [k for k in sorted(known) if k.endswith("." + last)]
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6) or [
+        k for k in sorted(known) if k.endswith("." + last)
+    ]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(siblings))}"
 

@@ -1,6 +1,7 @@
 """Values as people write them, in YAML files and as ``key=value``, read with the types of a schema.
 
-YAML alone guesses types: ``on`` is true, ``010`` is 8, ``1:30`` is 90, ``#`` begins a comment.  A key of a schema has a
+YAML alone guesses types: ``on`` is true, ``010`` is 8, ``1:30`` is 90, ``#`` begins a comment.  A
+key of a schema has a
 type, so nothing is guessed: text is taken as it stands, and a number as decimal digits.
 """
 
@@ -18,7 +19,8 @@ _STR, _INT, _FLOAT = ("tag:yaml.org,2002:" + name for name in ("str", "int", "fl
 
 
 class ValueProblem(ValueError):
-    """A value that can not be read; the message says why and begins with the key or line where it is known."""
+    """A value that can not be read; the message says why and begins with the key or line where it
+    is known."""
 
 
 def read_file(path: Path, schema: type) -> Any:
@@ -38,8 +40,8 @@ def read_file(path: Path, schema: type) -> Any:
 def read_value(text: str, kind: Any) -> Any:
     """The value of ``key=value`` for a key of type ``kind``.
 
-    Text is literal, but for one pair of quotes around all of it; empty and ``null`` are None where a key may be None.
-    A list is YAML's ``[a, b]``; a list of texts may be one text alone.
+    Text is literal, but for one pair of quotes around all of it; empty and ``null`` are None where
+    a key may be None. A list is YAML's ``[a, b]``; a list of texts may be one text alone.
 
     Raises:
       ValueProblem: it is not YAML, or several items without brackets.
@@ -48,12 +50,19 @@ def read_value(text: str, kind: Any) -> Any:
     stripped = text.strip()
     if _is_text(kind):
         return None if optional and (not text or stripped in NULL) else _unquoted(text)
-    if get_origin(kind) is list and _is_text(get_args(kind)[0]) and not stripped.startswith(("[", "- ", "${")):
+    if (
+        get_origin(kind) is list
+        and _is_text(get_args(kind)[0])
+        and not stripped.startswith(("[", "- ", "${"))
+    ):
         if not stripped:
             raise ValueProblem("a list is expected: [a, b], or [] for an empty one")
         single = _unquoted(stripped)
         if "," in single and single == stripped:
-            raise ValueProblem(f"a list is written in brackets: [{single}]; one item with a comma in quotes: ['{single}']")
+            raise ValueProblem(
+                f"a list is written in brackets: [{single}]; one item with a comma in quotes: "
+                f"['{single}']"
+            )
         return [single]
     return _read(stripped, kind)
 
@@ -69,7 +78,8 @@ def key_type(schema: type, key: str) -> Any:
 
 
 def literal(text: str) -> str:
-    """The text that OmegaConf reads as ``text``, where it has ``${``, which would begin an interpolation."""
+    """The text that OmegaConf reads as ``text``, where it has ``${``, which would begin an
+    interpolation."""
     return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
 
 
@@ -91,9 +101,15 @@ def _read(text: str, kind: Any) -> Any:
         return loader.construct_document(_settle(node, kind, ""))
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
-        where = f" in line {place.line + 1}, column {place.column + 1}" if place and "\n" in text.strip() else ""
+        where = (
+            f" in line {place.line + 1}, column {place.column + 1}"
+            if place and "\n" in text.strip()
+            else ""
+        )
         tab = "; indent with spaces, not with tabs" if "\\t" in str(error) else ""
-        raise ValueProblem(f"is not valid YAML{where}: {getattr(error, 'problem', None) or error}{tab}") from error
+        raise ValueProblem(
+            f"is not valid YAML{where}: {getattr(error, 'problem', None) or error}{tab}"
+        ) from error
     except RecursionError as error:
         raise ValueProblem("is not valid YAML: it holds itself") from error
     except (ValueError, TypeError, OverflowError) as error:
@@ -105,7 +121,8 @@ def _read(text: str, kind: Any) -> Any:
 
 
 def _settle(node: yaml.Node, kind: Any, key: str) -> yaml.Node:
-    """The node with the types of its keys, before YAML guesses them; one text for a list of texts becomes a list."""
+    """The node with the types of its keys, before YAML guesses them; one text for a list of texts
+    becomes a list."""
     kind, _ = _without_none(kind)
     item = get_args(kind)[0] if get_origin(kind) is list else None
     if isinstance(node, yaml.MappingNode):
@@ -113,7 +130,10 @@ def _settle(node: yaml.Node, kind: Any, key: str) -> yaml.Node:
     elif isinstance(node, yaml.SequenceNode):
         for i, child in enumerate(node.value):
             if _is_text(item) and not isinstance(child, yaml.ScalarNode):
-                raise ValueProblem(f"{key or 'the list'}: item {i + 1} (line {child.start_mark.line + 1}) is no text; put it in quotes")
+                raise ValueProblem(
+                    f"{key or 'the list'}: item {i + 1} (line {child.start_mark.line + 1}) is no "
+                    "text; put it in quotes"
+                )
         node.value = [_settle(child, item, f"{key}[{i}]") for i, child in enumerate(node.value)]
     elif _is_plain(node):
         if _is_text(kind) or _is_text(item):
@@ -127,7 +147,9 @@ def _settle(node: yaml.Node, kind: Any, key: str) -> yaml.Node:
     return node
 
 
-def _settle_mapping(node: yaml.MappingNode, kind: Any, key: str) -> list[tuple[yaml.Node, yaml.Node]]:
+def _settle_mapping(
+    node: yaml.MappingNode, kind: Any, key: str
+) -> list[tuple[yaml.Node, yaml.Node]]:
     lines: dict[str, int] = {}
     pairs = []
     for name, child in node.value:
@@ -138,7 +160,9 @@ def _settle_mapping(node: yaml.MappingNode, kind: Any, key: str) -> list[tuple[y
             name.tag = _STR
         full, line = f"{key}.{name.value}" if key else name.value, name.start_mark.line + 1
         if name.value in lines:
-            raise ValueProblem(f"{full} is given twice, in lines {lines[name.value]} and {line}; keep one")
+            raise ValueProblem(
+                f"{full} is given twice, in lines {lines[name.value]} and {line}; keep one"
+            )
         lines[name.value] = line
         pairs.append((name, _settle(child, _member(kind, name.value), full)))
     return pairs
@@ -146,7 +170,11 @@ def _settle_mapping(node: yaml.MappingNode, kind: Any, key: str) -> list[tuple[y
 
 def _is_plain(node: yaml.ScalarNode) -> bool:
     """Whether YAML has guessed the type: no quotes, no tag of its own, and not null."""
-    return node.style is None and node.tag.startswith("tag:yaml.org") and node.tag != "tag:yaml.org,2002:null"
+    return (
+        node.style is None
+        and node.tag.startswith("tag:yaml.org")
+        and node.tag != "tag:yaml.org,2002:null"
+    )
 
 
 def _integer(text: str) -> tuple[str, str]:

@@ -26,7 +26,10 @@ def local_device() -> torch.device:
         return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:
-        raise RuntimeError(f"this machine has {count} GPU(s), and more processes were asked for: use --world-size {count}")
+        raise RuntimeError(
+            f"this machine has {count} GPU(s), and more processes were asked for: use "
+            f"--world-size {count}"
+        )
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device

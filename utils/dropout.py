@@ -1,4 +1,5 @@
-"""Dropout that is cheap on a CPU, where drawing one random number per element is most of its cost."""
+"""Dropout that is cheap on a CPU, where drawing one random number per element is most of its
+cost."""
 
 import torch
 from torch import Tensor
@@ -8,8 +9,8 @@ from torch.nn.functional import dropout as plain_dropout
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """As torch's dropout; on a CPU an element is dropped with p rounded to a multiple of 1/256.
 
-    There eight elements share one 64-bit random number, a byte each.  What stays is scaled by the exact
-    probability of staying, so that the mean is kept.
+    There eight elements share one 64-bit random number, a byte each.  What stays is scaled by the
+    exact probability of staying, so that the mean is kept.
     """
     if not training or p <= 0 or x.device.type != "cpu":
         return plain_dropout(x, p, training)

@@ -23,12 +23,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends without an exception.
 
     Raises:
-      WriteError: the disk is full or read-only, a limit or a permission is in the way; ``path`` is as it was.
+      WriteError: the disk is full or read-only, a limit or a permission is in the way; ``path`` is
+      as it was.
     """
     path = Path(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix="".join(path.suffixes))
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix="".join(path.suffixes)
+        )
         os.close(handle)
     temporary = Path(name)
     try:
@@ -46,7 +49,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """What fails in writing ``path`` (as ``temporary``) becomes a WriteError that names it; other errors stay what they are."""
+    """What fails in writing ``path`` (as ``temporary``) becomes a WriteError that names it; other
+    errors stay what they are."""
     try:
         yield
     except WriteError:
@@ -54,8 +58,14 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     except Exception as error:
         failure = error if isinstance(error, OSError) and error.errno else None
         if failure is None and temporary is not None:
-            failure = growth_error(temporary)  # libraries in C++ do not tell a full disk from anything else
-        if failure is None or temporary is not None and failure.filename not in (None, str(temporary), temporary):
+            failure = growth_error(
+                temporary
+            )  # libraries in C++ do not tell a full disk from anything else
+        if (
+            failure is None
+            or temporary is not None
+            and failure.filename not in (None, str(temporary), temporary)
+        ):
             raise
         raise WriteError(failure.errno, failure.strerror, str(path)) from error
 
@@ -73,7 +83,8 @@ def growth_error(path: Path) -> OSError | None:
 
 
 def require_openable(path: str | Path) -> None:
-    """Raise an OSError where a file can not be opened because of this machine (too many open files, no memory), not of the file.
+    """Raise an OSError where a file can not be opened because of this machine (too many open files,
+    no memory), not of the file.
 
     Audio libraries tell neither from a damaged file.
     """
@@ -85,14 +96,20 @@ def require_openable(path: str | Path) -> None:
 
 
 def describe(error: OSError, folder: Path) -> str:
-    """An error of the file system in a sentence: which file (``folder``: where it is, if the error does not say), why, and the space left."""
+    """An error of the file system in a sentence: which file (``folder``: where it is, if the error
+    does not say), why, and the space left."""
     path = Path(error.filename if isinstance(error.filename, str) else folder)
     if not isinstance(error, WriteError) and error.errno not in WRITE_ERRORS:
         return f"{path}: {error.strerror or error}"
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    limit = "; a limit on the size of files is set (`ulimit -f`)" if error.errno == errno.EFBIG else ""
-    return (f"{path} can not be written: {error.strerror}{limit}. {shutil.disk_usage(there).free / 2**30:.2f} GiB are free there. "
-            "When that is mended, the same command goes on")
+    limit = (
+        "; a limit on the size of files is set (`ulimit -f`)" if error.errno == errno.EFBIG else ""
+    )
+    return (
+        f"{path} can not be written: {error.strerror}{limit}. "
+        f"{shutil.disk_usage(there).free / 2**30:.2f} GiB are free there. "
+        "When that is mended, the same command goes on"
+    )
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -1,4 +1,5 @@
-"""Stopping gently: the first signal asks a loop to end at its next boundary, a second one ends it at once."""
+"""Stopping gently: the first signal asks a loop to end at its next boundary, a second one ends it
+at once."""
 
 import contextlib
 import logging
@@ -9,7 +10,9 @@ import time
 from collections.abc import Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SAME = 0.5  # seconds within which a second signal is the first one's echo: a terminal and a launcher may both send it
+# seconds within which a second signal is the first one's echo: a terminal and a launcher may both
+# send it
+SAME = 0.5
 
 
 class Stopped(KeyboardInterrupt):
@@ -21,7 +24,8 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """What :func:`gentle_stops` gives. Attributes: signal: the number of the first signal, or None while there was none."""
+    """What :func:`gentle_stops` gives. Attributes: signal: the number of the first signal, or None
+    while there was none."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -36,22 +40,31 @@ class StopRequest:
             if logging.getLogger().isEnabledFor(logging.INFO):  # the first rank
                 # past all buffers, in one of which the program may be right now
                 with contextlib.suppress(OSError):
-                    os.write(2, f"\n{signal.Signals(number).name}: stopping after this update; again: at once, without saving\n".encode())
+                    os.write(
+                        2,
+                        f"\n{signal.Signals(number).name}: stopping after this update; again: at "
+                        "once, without saving\n".encode(),
+                    )
         elif time.monotonic() - self._since > SAME:
             raise Stopped(number)
 
 
 @contextlib.contextmanager
 def gentle_stops() -> Iterator[StopRequest]:
-    """While it lasts, the first SIGINT, SIGTERM or SIGHUP only sets the request; a second one raises :class:`Stopped` where the program is.
+    """While it lasts, the first SIGINT, SIGTERM or SIGHUP only sets the request; a second one
+    raises :class:`Stopped` where the program is.
 
-    Signals that were ignored stay so: SIGINT in a shell's background jobs, SIGHUP under nohup.  Outside the main thread,
-    which alone may handle signals, the request is never set.
+    Signals that were ignored stay so: SIGINT in a shell's background jobs, SIGHUP under nohup.
+    Outside the main thread, which alone may handle signals, the request is never set.
     """
     request, before = StopRequest(), {}
     if threading.current_thread() is threading.main_thread():
         # None: a handler that is not Python's, which could not be put back
-        before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
+        before = {
+            number: handler
+            for number in SIGNALS
+            if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
+        }
     try:
         for number in before:
             signal.signal(number, request._receive)
@@ -64,7 +77,8 @@ def gentle_stops() -> Iterator[StopRequest]:
 def leave_group() -> None:
     """In a worker process: take it out of its parent's process group.
 
-    A terminal or a launcher sends signals to the whole group, and a worker that dies of one breaks its parent's loop in the
-    middle of an update.  The parent ends its workers itself; they also end when it has died.
+    A terminal or a launcher sends signals to the whole group, and a worker that dies of one breaks
+    its parent's loop in the middle of an update.  The parent ends its workers itself; they also end
+    when it has died.
     """
     os.setpgid(0, 0)

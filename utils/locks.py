@@ -1,8 +1,9 @@
 """One writer per folder: a lock that names its holder, and that is gone when the holder is.
 
-The lock is the kernel's (``flock``) on the folder itself, so that whoever deletes a file in it frees nothing; its file
-``.lock`` says who holds it.  It lives as long as any process that has inherited the open folder, so that a killed parent
-does not free a folder in which its child still writes.
+The lock is the kernel's (``flock``) on the folder itself, so that whoever deletes a file in it
+frees nothing; its file
+``.lock`` says who holds it.  It lives as long as any process that has inherited the open folder, so
+that a killed parent does not free a folder in which its child still writes.
 """
 
 import contextlib
@@ -14,7 +15,8 @@ import time
 from pathlib import Path
 
 LOCK = ".lock"
-HELD = "TODM_HELD"  # environment: the folders that a parent has locked for this process, a line each
+# environment: the folders that a parent has locked for this process, a line each
+HELD = "TODM_HELD"
 
 
 class FolderBusy(RuntimeError):
@@ -30,8 +32,8 @@ class FolderLock:
 
     def __init__(self, folder: Path, command: str):
         self.folder, self.command = folder, command
-        self.file = None                    # the notes of holders
-        self._held: int | None = None       # the descriptor that is locked
+        self.file = None  # the notes of holders
+        self._held: int | None = None  # the descriptor that is locked
         self.exclusive: bool | None = None
 
     def acquire(self, exclusive: bool) -> None:
@@ -44,8 +46,13 @@ class FolderLock:
         """
         if self.exclusive == exclusive:
             return
-        if _inherited(self.folder):  # this process is named as well: it may outlive the one that took the lock
-            with contextlib.suppress(OSError), open(self.folder / LOCK, "a", encoding="utf-8") as file:
+        if _inherited(
+            self.folder
+        ):  # this process is named as well: it may outlive the one that took the lock
+            with (
+                contextlib.suppress(OSError),
+                open(self.folder / LOCK, "a", encoding="utf-8") as file,
+            ):
                 file.write(self._holder())
             self.exclusive = exclusive
             return
@@ -87,11 +94,19 @@ class FolderLock:
         return self._held if self.exclusive is not None else None
 
     def release(self) -> None:
-        """Give the lock back; children that inherited it keep it. This process is no longer named as a holder."""
+        """Give the lock back; children that inherited it keep it. This process is no longer named
+        as a holder."""
         if self.exclusive is not None:
             with contextlib.suppress(OSError):
-                notes = (self.folder / LOCK).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-                (self.folder / LOCK).write_text("".join(note for note in notes if f'"pid": {os.getpid()},' not in note), encoding="utf-8")
+                notes = (
+                    (self.folder / LOCK)
+                    .read_text(encoding="utf-8", errors="replace")
+                    .splitlines(keepends=True)
+                )
+                (self.folder / LOCK).write_text(
+                    "".join(note for note in notes if f'"pid": {os.getpid()},' not in note),
+                    encoding="utf-8",
+                )
         if self.file is not None:
             self.file.close()
         if self._held is not None:
@@ -102,13 +117,32 @@ class FolderLock:
         self.release()
 
     def _holder(self) -> str:
-        return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": self.command, "since": time.strftime("%Y-%m-%d %H:%M:%S")}) + "\n"
+        return (
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "command": self.command,
+                    "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+                }
+            )
+            + "\n"
+        )
 
     def _refusal(self) -> str:
         holders = _holders(self.folder / LOCK)
-        named = "; ".join(f"process {h['pid']} on {h['host']} ({h['command']}, since {h['since']})" for h in holders) or "another process"
+        named = (
+            "; ".join(
+                f"process {h['pid']} on {h['host']} ({h['command']}, since {h['since']})"
+                for h in holders
+            )
+            or "another process"
+        )
         stop = f" (kill {holders[0]['pid']})" if holders else ""
-        return f"{self.folder} is in use by {named}. Wait until it has finished, or stop it{stop}; with another name=NAME this run has folders of its own"
+        return (
+            f"{self.folder} is in use by {named}. Wait until it has finished, or stop "
+            f"it{stop}; with another name=NAME this run has folders of its own"
+        )
 
 
 def _inherited(folder: Path) -> bool:
@@ -116,7 +150,8 @@ def _inherited(folder: Path) -> bool:
 
 
 def _holders(path: Path) -> list[dict]:
-    """Who has written itself into a lock file and is still alive, as far as can be told from here."""
+    """Who has written itself into a lock file and is still alive, as far as can be told from
+    here."""
     holders = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -146,4 +181,13 @@ def _alive(pid: int) -> bool:
 def held_by_parent(locks: list[FolderLock]) -> dict[str, str]:
     """The environment of a child that inherits these locks."""
     already = os.environ.get(HELD, "").splitlines()
-    return {HELD: "\n".join(dict.fromkeys([*already, *(str(lock.folder.resolve()) for lock in locks if lock.descriptor is not None)]))}
+    return {
+        HELD: "\n".join(
+            dict.fromkeys(
+                [
+                    *already,
+                    *(str(lock.folder.resolve()) for lock in locks if lock.descriptor is not None),
+                ]
+            )
+        )
+    }

@@ -1,4 +1,5 @@
-"""Processes that end together: signals passed on to a child, and children that do not outlive their parent."""
+"""Processes that end together: signals passed on to a child, and children that do not outlive their
+parent."""
 
 import contextlib
 import ctypes
@@ -25,22 +26,26 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def signal_when_parent_dies(number: int) -> None:
-    """Ask Linux to send this process a signal when its parent has gone, even by SIGKILL; elsewhere nothing happens."""
+    """Ask Linux to send this process a signal when its parent has gone, even by SIGKILL; elsewhere
+    nothing happens."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def end_with_parent() -> None:
-    """The initializer of worker processes: they would otherwise wait for work for ever when their parent is killed.
+    """The initializer of worker processes: they would otherwise wait for work for ever when their
+    parent is killed.
 
-    An interrupt is their parent's business, which ends them; a fork has its handlers, which are not meant for workers.
+    An interrupt is their parent's business, which ends them; a fork has its handlers, which are not
+    meant for workers.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     parent = os.getppid()
 
     def watch() -> None:
-        # Not the kernel's signal: it comes when the parent's *thread* ends that made this process, as a pool's does too early.
+        # Not the kernel's signal: it comes when the parent's *thread* ends that made this process,
+        # as a pool's does too early.
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
@@ -48,14 +53,19 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_fresh_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int, context: BaseContext) -> Iterator[R]:
-    """``function(task)`` of every task, each in a process of its own, ``jobs`` at a time; results in the order of the tasks.
+def in_fresh_processes(
+    function: Callable[[T], R], tasks: Iterable[T], jobs: int, context: BaseContext
+) -> Iterator[R]:
+    """``function(task)`` of every task, each in a process of its own, ``jobs`` at a time; results
+    in the order of the tasks.
 
-    A ``multiprocessing.Pool`` with one task a child does the same, but can wait for ever for a child that it starts while it ends.
+    A ``multiprocessing.Pool`` with one task a child does the same, but can wait for ever for a
+    child that it starts while it ends.
 
     Raises:
       What the function raises; RuntimeError: a process ended without a result.
     """
+
     def one(task: T) -> R:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_answer, args=(function, task, sender))
@@ -86,22 +96,29 @@ def _answer(function: Callable[[T], R], task: T, sender: Connection) -> None:
 
 
 def end_workers() -> None:
-    """Kill the worker processes of this process's pools, so that an interrupt need not wait for their work."""
+    """Kill the worker processes of this process's pools, so that an interrupt need not wait for
+    their work."""
     for child in multiprocessing.active_children():
         child.kill()
 
 
 def handle_stops(handler: Callable) -> dict[int, object]:
-    """Install a handler for the signals that stop a program, where they are not ignored (nohup, background jobs).
+    """Install a handler for the signals that stop a program, where they are not ignored (nohup,
+    background jobs).
 
     Returns:
       The handlers that were there, by signal.
     """
-    return {number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    return {
+        number: signal.signal(number, handler)
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has made, and those that they have; none where there is no /proc."""
+    """The processes that a process has made, and those that they have; none where there is no
+    /proc."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -113,14 +130,21 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def run_child(command: Sequence[str], environment: dict[str, str], descriptors: Sequence[int] = (), grace: float = GRACE_SECONDS) -> int:
+def run_child(
+    command: Sequence[str],
+    environment: dict[str, str],
+    descriptors: Sequence[int] = (),
+    grace: float = GRACE_SECONDS,
+) -> int:
     """Run a command in a process group of its own and wait for it.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it to all below it, too.  When this process is killed, the
-    child gets SIGTERM.  What is left of the group when the child has ended, or does not end in time, is killed.
+    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it to all
+    below it, too.  When this process is killed, the child gets SIGTERM.  What is left of the group
+    when the child has ended, or does not end in time, is killed.
 
     Args:
-      descriptors: open files that the child inherits. grace: seconds after the first SIGTERM or SIGHUP.
+      descriptors: open files that the child inherits. grace: seconds after the first SIGTERM or
+        SIGHUP.
     Returns:
       The exit status as a shell has it: 128 + the signal where one ended it.
     """
@@ -132,7 +156,13 @@ def run_child(command: Sequence[str], environment: dict[str, str], descriptors: 
             os._exit(128 + signal.SIGTERM)
 
     received: list[int] = []
-    child = subprocess.Popen(command, env=os.environ | environment, pass_fds=tuple(descriptors), start_new_session=True, preexec_fn=prepare)
+    child = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        pass_fds=tuple(descriptors),
+        start_new_session=True,
+        preexec_fn=prepare,
+    )
     deadline = [float("inf")]
 
     def to_group(number: int) -> None:

@@ -1,4 +1,5 @@
-"""Progress bars with the time left; in a log file, a line every half minute instead of a stream of them."""
+"""Progress bars with the time left; in a log file, a line every half minute instead of a stream of
+them."""
 
 import sys
 

@@ -12,7 +12,12 @@ import torch
 
 def provenance() -> dict:
     """Facts about this run that stand beside its numbers."""
-    return {"machine": machine(), "torch": torch.__version__, "commit": commit(), "command": os.environ.get("TODM_COMMAND") or shlex.join(sys.argv)}
+    return {
+        "machine": machine(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "command": os.environ.get("TODM_COMMAND") or shlex.join(sys.argv),
+    }
 
 
 def machine() -> str:
@@ -33,13 +38,18 @@ def _cpu_name() -> str:
 
 
 def commit() -> str:
-    """The repository's commit, with ``+`` when files were changed since; ``unknown`` outside git."""
+    """The repository's commit, with ``+`` when files were changed since; ``unknown`` outside
+    git."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

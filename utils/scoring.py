@@ -22,7 +22,9 @@ class Errors:
     insertions: int = 0
     deletions: int = 0
     words: int = 0  # of the reference
-    pairs: Counter = field(default_factory=Counter)  # (reference word or GAP, hypothesis word or GAP) -> count
+    pairs: Counter = field(
+        default_factory=Counter
+    )  # (reference word or GAP, hypothesis word or GAP) -> count
 
     @property
     def total(self) -> int:
@@ -31,7 +33,9 @@ class Errors:
     @property
     def wer(self) -> float:
         """Word error rate in percent; with no reference words, 0 or infinite."""
-        return 100 * self.total / self.words if self.words else (float("inf") if self.total else 0.0)
+        return (
+            100 * self.total / self.words if self.words else (float("inf") if self.total else 0.0)
+        )
 
     def counts(self) -> dict:
         """Counts and WER, for a results file."""
@@ -57,7 +61,9 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
     """
     if references.keys() != hypotheses.keys():
         different = sorted(references.keys() ^ hypotheses.keys())
-        raise ValueError(f"references and hypotheses are of different utterances, for example {different[:3]}")
+        raise ValueError(
+            f"references and hypotheses are of different utterances, for example {different[:3]}"
+        )
     errors = Errors()
     for name, reference in references.items():
         words = reference.split()
@@ -72,19 +78,24 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
 
 def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, int]:
     """Word errors of every utterance: what intervals and paired tests are computed from."""
-    return {name: score({name: text}, {name: hypotheses[name]}).total for name, text in references.items()}
+    return {
+        name: score({name: text}, {name: hypotheses[name]}).total
+        for name, text in references.items()
+    }
 
 
 def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
     """One ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
     lines = [
-        f"{name}:\tref={references[name].split()}\n{name}:\thyp={hypotheses[name].split()}\n" for name in sorted(references)
+        f"{name}:\tref={references[name].split()}\n{name}:\thyp={hypotheses[name].split()}\n"
+        for name in sorted(references)
     ]
     write_text_atomic(path, "".join(lines))
 
 
 def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """References and hypotheses by utterance: the inverse of :func:`write_recogs`, but for the white space between words."""
+    """References and hypotheses by utterance: the inverse of :func:`write_recogs`, but for the
+    white space between words."""
     found: dict[str, dict[str, str]] = {"ref": {}, "hyp": {}}
     for line in path.read_text(encoding="utf-8").split("\n"):
         if match := _RECOG.match(line):
@@ -93,14 +104,24 @@ def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return found["ref"], found["hyp"]
 
 
-def write_errs(path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]) -> None:
-    """WER, every alignment, and the most frequent substitutions, deletions and insertions, as icefall writes them."""
-    lines = [f"%WER of {title}: {errors.wer:.2f} [{errors.total} / {errors.words}, {errors.insertions} ins, "
-             f"{errors.deletions} del, {errors.substitutions} sub]", "",
-             "PER-UTT DETAILS: (ref->hyp) marks an error"]
+def write_errs(
+    path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]
+) -> None:
+    """WER, every alignment, and the most frequent substitutions, deletions and insertions, as
+    icefall writes them."""
+    lines = [
+        f"%WER of {title}: {errors.wer:.2f} [{errors.total} / {errors.words}, {errors.insertions} "
+        "ins, "
+        f"{errors.deletions} del, {errors.substitutions} sub]",
+        "",
+        "PER-UTT DETAILS: (ref->hyp) marks an error",
+    ]
     for name in sorted(references):
         aligned = align(references[name].split(), hypotheses[name].split())
-        lines.append(f"{name}:\t" + " ".join(r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned))
+        lines.append(
+            f"{name}:\t"
+            + " ".join(r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned)
+        )
     common = errors.pairs.most_common()
     lines += ["", "SUBSTITUTIONS: count ref -> hyp"]
     lines += [f"{n}\t{r} -> {h}" for (r, h), n in common if r != h and GAP not in (r, h)]

@@ -1,4 +1,5 @@
-"""How sure a word error rate is: bootstrap intervals over speakers or utterances and seeds, and paired tests.
+"""How sure a word error rate is: bootstrap intervals over speakers or utterances and seeds, and
+paired tests.
 
 Systems are arrays of word errors, (seeds, utterances), over the same utterances in the same order.
 """
@@ -24,7 +25,8 @@ class Rate:
 @dataclass(frozen=True)
 class Difference:
     """A against B in percent of WER. Attributes:
-    absolute, low, high: WER of A minus WER of B, and its 95 % interval. relative: in percent of B's WER.
+    absolute, low, high: WER of A minus WER of B, and its 95 % interval. relative: in percent of B's
+      WER.
     p: probability of a difference as large if A and B were exchangeable in every utterance.
     seeds_agree: whether the difference has the same sign with every seed.
     """
@@ -37,7 +39,9 @@ class Difference:
     seeds_agree: bool
 
 
-def wer_interval(errors: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0) -> Rate:
+def wer_interval(
+    errors: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0
+) -> Rate:
     """Bootstrap over groups (speakers, or utterances where each is its own group) and over seeds.
 
     Args:
@@ -49,43 +53,76 @@ def wer_interval(errors: np.ndarray, words: np.ndarray, groups: Sequence[str], s
     return Rate(100 * errors.mean(0).sum() / words.sum(), float(low), float(high))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0) -> Difference:
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0
+) -> Difference:
     """A minus B: a bootstrap that resamples both alike, and a permutation test over utterances.
 
-    The test swaps A and B within utterances (errors averaged over seeds): it knows of utterances, not of the luck of a
-    training; that is in the interval, which resamples the seeds too, and in ``seeds_agree``.
+    The test swaps A and B within utterances (errors averaged over seeds): it knows of utterances,
+    not of the luck of a training; that is in the interval, which resamples the seeds too, and in
+    ``seeds_agree``.
 
     Args:
       a, b: (S, N) of the same seeds. words, groups: as in :func:`wer_interval`.
     """
     by_group, group_words = _sum_groups(a.astype(float) - b, words, groups)
-    low, high = np.percentile(_resample(by_group, group_words, np.random.default_rng(seed)), [2.5, 97.5])
+    low, high = np.percentile(
+        _resample(by_group, group_words, np.random.default_rng(seed)), [2.5, 97.5]
+    )
     absolute = 100 * (a.mean(0).sum() - b.mean(0).sum()) / words.sum()
     base = 100 * b.mean(0).sum() / words.sum()
     if np.array_equal(a.mean(0), b.mean(0)):
         p = 1.0
     else:
+
         def statistic(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
             return (x - y).sum(axis)
 
-        p = float(permutation_test((a.mean(0), b.mean(0)), statistic, permutation_type="samples", vectorized=True,
-                                   n_resamples=RESAMPLES, rng=np.random.default_rng(seed)).pvalue)
+        p = float(
+            permutation_test(
+                (a.mean(0), b.mean(0)),
+                statistic,
+                permutation_type="samples",
+                vectorized=True,
+                n_resamples=RESAMPLES,
+                rng=np.random.default_rng(seed),
+            ).pvalue
+        )
     signs = np.sign(a.sum(1) - b.sum(1))
-    return Difference(float(absolute), float(low), float(high), float(100 * absolute / base) if base else float("nan"), p,
-                      bool((signs == signs[0]).all()))
+    return Difference(
+        float(absolute),
+        float(low),
+        float(high),
+        float(100 * absolute / base) if base else float("nan"),
+        p,
+        bool((signs == signs[0]).all()),
+    )
 
 
-def _sum_groups(errors: np.ndarray, words: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _sum_groups(
+    errors: np.ndarray, words: np.ndarray, groups: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the utterances of every group: (S, G) and (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     count = index.max() + 1
-    return np.stack([np.bincount(index, row, count) for row in errors]), np.bincount(index, words, count)
+    return np.stack([np.bincount(index, row, count) for row in errors]), np.bincount(
+        index, words, count
+    )
 
 
 def _resample(errors: np.ndarray, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Percent of errors in RESAMPLES draws of groups and, independently, of seeds: errors (S, G), words (G,)."""
+    """Percent of errors in RESAMPLES draws of groups and, independently, of seeds: errors (S, G),
+    words (G,)."""
     seeds, groups = errors.shape
     drawn = rng.integers(groups, size=(RESAMPLES, groups))
-    weights = np.stack([np.bincount(row, minlength=seeds) for row in rng.integers(seeds, size=(RESAMPLES, seeds))]) / seeds
+    weights = (
+        np.stack(
+            [
+                np.bincount(row, minlength=seeds)
+                for row in rng.integers(seeds, size=(RESAMPLES, seeds))
+            ]
+        )
+        / seeds
+    )
     per_seed = errors[:, drawn].sum(-1)  # (S, RESAMPLES)
     return 100 * (weights.T * per_seed).sum(0) / words[drawn].sum(-1)

@@ -3,14 +3,18 @@
 import re
 import unicodedata
 
-# What is not seen: format characters (zero-width ones, byte-order marks, directions, soft hyphens), variation selectors, fillers.
-_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef"
+# What is not seen: format characters (zero-width ones, byte-order marks, directions, soft hyphens),
+# variation selectors, fillers.
+_UNSEEN = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef"
+)
 _UNSEEN_PATTERN = re.compile(f"[{_UNSEEN}]")
 SENTENCEPIECE_SPACE = "\u2581"  # stands for a space in SentencePiece, so that no text can have both
 
 
 def visible(text: str) -> str:
-    """A text without control characters and characters that nobody sees; white space stays as it is."""
+    """A text without control characters and characters that nobody sees; white space stays as it
+    is."""
     if text.isascii() and text.isprintable():
         return text
     kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
@@ -18,16 +22,19 @@ def visible(text: str) -> str:
 
 
 def normalise_transcript(text: str) -> str:
-    """A transcript as it is trained on and scored: what is seen of it, in NFKC, words apart by one space.
+    """A transcript as it is trained on and scored: what is seen of it, in NFKC, words apart by one
+    space.
 
-    Normalising it again changes nothing.  Stage 1 does this once; nothing behind it (SentencePiece, scoring) normalises.
+    Normalising it again changes nothing.  Stage 1 does this once; nothing behind it (SentencePiece,
+    scoring) normalises.
     """
     text = unicodedata.normalize("NFKC", visible(text)).replace(SENTENCEPIECE_SPACE, " ")
     return " ".join(visible(text).split())
 
 
 def file_name(text: str) -> str:
-    """Words joined by hyphens, without what a file name had better not have: ``max + random`` -> ``max-random``."""
+    """Words joined by hyphens, without what a file name had better not have: ``max + random`` ->
+    ``max-random``."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
 
@@ -38,8 +45,11 @@ def first_line(error: BaseException) -> str:
 
 
 def markdown_table(titles: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """A table in Markdown, its columns padded. The first ``left`` columns are aligned to the left, the others to the right."""
+    """A table in Markdown, its columns padded. The first ``left`` columns are aligned to the left,
+    the others to the right."""
     rule = ["---" if i < left else "---:" for i in range(len(titles))]
     lines = [titles, rule, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
-    return "\n".join("| " + " | ".join(text.ljust(w) for text, w in zip(line, widths)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths)) + " |" for line in lines
+    )

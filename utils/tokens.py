@@ -14,10 +14,15 @@ class Tokenizer:
     def __init__(self, model: str | Path | bytes):
         """``model``: a file, or the file's content."""
         self._processor = sentencepiece.SentencePieceProcessor()
-        self._processor.Load(model_proto=model if isinstance(model, bytes) else Path(model).read_bytes())
+        self._processor.Load(
+            model_proto=model if isinstance(model, bytes) else Path(model).read_bytes()
+        )
         symbols = [self._processor.IdToPiece(i) for i in range(3)]
         if symbols != SPECIAL:
-            raise ValueError(f"the BPE model's first tokens are {symbols}, not <blk>, <sos/eos>, <unk>; stage 3 makes one that fits")
+            raise ValueError(
+                f"the BPE model's first tokens are {symbols}, not <blk>, <sos/eos>, <unk>; stage "
+                "3 makes one that fits"
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -33,7 +38,8 @@ class Tokenizer:
         return self._processor.serialized_model_proto()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, none of them of <blk> or <sos/eos>: models of earlier versions find those in texts that spell them."""
+        """Ids of a text, none of them of <blk> or <sos/eos>: models of earlier versions find those
+        in texts that spell them."""
         return [t if t > SOS_EOS else UNK for t in self._processor.EncodeAsIds(text)]
 
     def decode(self, tokens: list[int]) -> str:

@@ -1,6 +1,7 @@
-"""torchrun for people: the same arguments; when a process fails, its own words are the last, and its exit status is the whole's.
+"""torchrun for people: the same arguments; when a process fails, its own words are the last, and
+its exit status is the whole's.
 
-    python -m utils.torchrun --standalone --nproc-per-node 2 -m MODULE ...
+python -m utils.torchrun --standalone --nproc-per-node 2 -m MODULE ...
 """
 
 import logging
@@ -10,12 +11,20 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-SAID_ITSELF = (1, 2, 129, 130, 143)  # exit statuses of a process that has told why: an error, a user's mistake, a signal that stopped it
+SAID_ITSELF = (
+    1,
+    2,
+    129,
+    130,
+    143,
+)  # exit statuses of a process that has told why: an error, a user's mistake, a signal that stopped it
 
 
 def run() -> int:
     """Returns the exit status, as a shell has it."""
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # pages of how it ends the others
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # pages of how it ends the others
     try:
         main()
     except SignalException as stop:
@@ -24,8 +33,16 @@ def run() -> int:
         rank, failure = failed.get_first_failure()
         status = failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
         if status not in SAID_ITSELF:
-            signal = f" by signal {-failure.exitcode}" if failure.exitcode < 0 else f" with status {status}"
-            print(f"\nERROR: process {rank} of this training was ended{signal}; the same command goes on from the last checkpoint", file=sys.stderr)
+            signal = (
+                f" by signal {-failure.exitcode}"
+                if failure.exitcode < 0
+                else f" with status {status}"
+            )
+            print(
+                f"\nERROR: process {rank} of this training was ended{signal}; the same command "
+                "goes on from the last checkpoint",
+                file=sys.stderr,
+            )
         return status
     return 0
 

@@ -1,18 +1,23 @@
-"""The pruned RNN-T loss (arXiv 2206.13236) in plain PyTorch, with the interface of k2 and fast_rnnt.
+"""The pruned RNN-T loss (arXiv 2206.13236) in plain PyTorch, with the interface of k2 and
+fast_rnnt.
 
-Notation: B utterances, T frames, S symbols, V vocabulary.  The lattice has nodes (s, t); ``px[b, s, t]`` is the
-log-probability of symbol s at node (s, t), ``py[b, s, t]`` that of blank.  With p[0, 0] = 0 ::
+Notation: B utterances, T frames, S symbols, V vocabulary.  The lattice has nodes (s, t); ``px[b, s,
+t]`` is the log-probability of symbol s at node (s, t), ``py[b, s, t]`` that of blank.  With p[0, 0]
+= 0 ::
 
     p[s, t] = logaddexp(p[s-1, t-a] + px[s-1, t-a],  p[s, t-1] + py[s, t-1]) ,   loss = -p[S, T]
 
-``rnnt_type`` says what a symbol does.  ``regular`` (a = 0): it stays in its frame, which may emit any number.
-``modified`` (a = 1): it ends its frame, as blank does, so a frame emits one at most.  ``constrained`` (a = 1): the same,
-but the blank that ends the frame is paid for: px[s, t] has py[s+1, t] in it.  A delay penalty d above 0 adds
+``rnnt_type`` says what a symbol does.  ``regular`` (a = 0): it stays in its frame, which may emit
+any number.
+``modified`` (a = 1): it ends its frame, as blank does, so a frame emits one at most.
+``constrained`` (a = 1): the same,
+but the blank that ends the frame is paid for: px[s, t] has py[s+1, t] in it.  A delay penalty d
+  above 0 adds
 d ((T_b - 1) / 2 - t) to every symbol of frame t, so that early ones are worth more.
 
 A row of constant s is a first-order recurrence in t, so with c[t] = sum_{i<t} py[s, i] it is one
-``logcumsumexp``: p[s, t] = c[t] + logcumsumexp_t(e[t] - c[t]), e[t] = p[s-1, t-a] + px[s-1, t-a].  The loop is over
-symbols, never over frames.
+``logcumsumexp``: p[s, t] = c[t] + logcumsumexp_t(e[t] - c[t]), e[t] = p[s-1, t-a] + px[s-1, t-a].
+The loop is over symbols, never over frames.
 """
 
 import torch
@@ -22,56 +27,86 @@ NEVER = -1e30  # log-probability of what can not happen; finite, so that no grad
 
 
 def lattice_score(px: Tensor, py: Tensor, boundary: Tensor, rnnt_type: str = "regular") -> Tensor:
-    """Log-probability of all paths: ``px`` (B, S, T), ``py`` (B, S+1, T), boundary (B, 4) -> (B,), in float64."""
+    """Log-probability of all paths: ``px`` (B, S, T), ``py`` (B, S+1, T), boundary (B, 4) -> (B,),
+    in float64."""
     px, py = px.double(), py.double()
     batch, symbols, frames = px.shape
     last = boundary[:, 3]
     if rnnt_type == "regular":  # nothing is emitted when the last frame has ended
         px = px.masked_fill(torch.arange(frames, device=px.device) >= last[:, None, None], NEVER)
-    ends_frame = (0, 1) if rnnt_type == "regular" else (1, 0)  # where the row of T nodes stands among T + 1
+    ends_frame = (
+        (0, 1) if rnnt_type == "regular" else (1, 0)
+    )  # where the row of T nodes stands among T + 1
     row = torch.full((batch, frames + 1), NEVER, dtype=torch.float64, device=px.device)
     row[:, 0] = 0.0
     rows = []
     for s in range(symbols + 1):
-        entering = row if s == 0 else torch.nn.functional.pad(rows[-1][:, :-1] + px[:, s - 1], ends_frame, value=NEVER)
+        entering = (
+            row
+            if s == 0
+            else torch.nn.functional.pad(rows[-1][:, :-1] + px[:, s - 1], ends_frame, value=NEVER)
+        )
         before = torch.nn.functional.pad(py[:, s].cumsum(1), (1, 0))
         rows.append(before + torch.logcumsumexp(entering - before, dim=1))
     return torch.stack(rows, dim=1)[torch.arange(batch, device=px.device), boundary[:, 2], last]
 
 
-def rnnt_loss_smoothed(lm: Tensor, am: Tensor, symbols: Tensor, termination_symbol: int, lm_only_scale: float,
-                       am_only_scale: float, boundary: Tensor, rnnt_type: str = "regular", delay_penalty: float = 0.0,
-                       reduction: str = "sum", return_grad: bool = False):
-    """Loss of the trivial joiner ``log_softmax(am + lm)``, interpolated with its lm-only and am-only versions.
+def rnnt_loss_smoothed(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    lm_only_scale: float,
+    am_only_scale: float,
+    boundary: Tensor,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "sum",
+    return_grad: bool = False,
+):
+    """Loss of the trivial joiner ``log_softmax(am + lm)``, interpolated with its lm-only and
+    am-only versions.
 
     Args:
       lm: (B, S+1, V). am: (B, T, V). symbols: (B, S). boundary: (B, 4), [0, 0, S_b, T_b].
-      return_grad: also return the occupation of every arc, (B, S, T+1) and (B, S+1, T); where a symbol ends its frame
-        (B, S, T), as in the other backends: :func:`get_rnnt_prune_ranges` tells the lattices apart by it.
+      return_grad: also return the occupation of every arc, (B, S, T+1) and (B, S+1, T); where a
+        symbol ends its frame (B, S, T), as in the other backends: :func:`get_rnnt_prune_ranges`
+        tells the lattices apart by it.
     """
     frames = am.shape[1]
     am_max, lm_max = am.amax(2, keepdim=True), lm.amax(2, keepdim=True)
     am_exp, lm_exp = (am - am_max).exp(), (lm - lm_max).exp()
     tiny = torch.finfo(am.dtype).tiny
-    joint_norm = (lm_exp @ am_exp.transpose(1, 2) + tiny).log() + lm_max + am_max.transpose(1, 2)  # (B, S+1, T)
+    joint_norm = (
+        (lm_exp @ am_exp.transpose(1, 2) + tiny).log() + lm_max + am_max.transpose(1, 2)
+    )  # (B, S+1, T)
     lm_norm = lm.logsumexp(2, keepdim=True)  # (B, S+1, 1)
-    unigram = lm.softmax(2).mean((0, 1)) + tiny  # (V,): an average language model for the am-only version
+    unigram = (
+        lm.softmax(2).mean((0, 1)) + tiny
+    )  # (V,): an average language model for the am-only version
     am_norm = ((am_exp @ unigram).log() + am_max[..., 0])[:, None]  # (B, 1, T)
     targets = symbols[:, :, None]
     am_symbol = am.transpose(1, 2).gather(1, targets.expand(-1, -1, frames))  # (B, S, T)
     lm_symbol = lm[:, :-1].gather(2, targets)  # (B, S, 1)
     am_blank, lm_blank = am[:, None, :, termination_symbol], lm[:, :, termination_symbol, None]
     both = 1.0 - lm_only_scale - am_only_scale
-    px = (both * (am_symbol + lm_symbol - joint_norm[:, :-1])
-          + lm_only_scale * (lm_symbol - lm_norm[:, :-1])
-          + am_only_scale * (am_symbol + unigram.log()[symbols][..., None] - am_norm))
-    py = (both * (am_blank + lm_blank - joint_norm)
-          + lm_only_scale * (lm_blank - lm_norm)
-          + am_only_scale * (am_blank + unigram[termination_symbol].log() - am_norm))
+    px = (
+        both * (am_symbol + lm_symbol - joint_norm[:, :-1])
+        + lm_only_scale * (lm_symbol - lm_norm[:, :-1])
+        + am_only_scale * (am_symbol + unigram.log()[symbols][..., None] - am_norm)
+    )
+    py = (
+        both * (am_blank + lm_blank - joint_norm)
+        + lm_only_scale * (lm_blank - lm_norm)
+        + am_only_scale * (am_blank + unigram[termination_symbol].log() - am_norm)
+    )
     if rnnt_type == "constrained":
         px = px + py[:, 1:]
     px = px + _early(frames, boundary, delay_penalty)[:, None]
-    px, py = px.view_as(px), py.view_as(py)  # the arcs as such: that px may hold a blank of py is no matter of occupation
+    px, py = (
+        px.view_as(px),
+        py.view_as(py),
+    )  # the arcs as such: that px may hold a blank of py is no matter of occupation
     score = lattice_score(px, py, boundary, rnnt_type)
     loss = _reduce(-score.to(px.dtype), reduction)
     if not return_grad:
@@ -80,12 +115,18 @@ def rnnt_loss_smoothed(lm: Tensor, am: Tensor, symbols: Tensor, termination_symb
         px_grad, py_grad = torch.autograd.grad(score.sum(), (px, py), retain_graph=True)
     else:
         px_grad, py_grad = _occupation(px, py, boundary, rnnt_type)
-    return loss, (torch.nn.functional.pad(px_grad, (0, 1)) if rnnt_type == "regular" else px_grad, py_grad)
+    return loss, (
+        torch.nn.functional.pad(px_grad, (0, 1)) if rnnt_type == "regular" else px_grad,
+        py_grad,
+    )
 
 
 def _early(frames: int, boundary: Tensor, delay_penalty: float) -> Tensor:
-    """What a symbol gains by coming early, (B, T): its mean over the utterance's own frames is 0."""
-    return delay_penalty * ((boundary[:, 3:4] - 1) / 2 - torch.arange(frames, device=boundary.device))
+    """What a symbol gains by coming early, (B, T): its mean over the utterance's own frames is
+    0."""
+    return delay_penalty * (
+        (boundary[:, 3:4] - 1) / 2 - torch.arange(frames, device=boundary.device)
+    )
 
 
 def _occupation(px: Tensor, py: Tensor, boundary: Tensor, rnnt_type: str) -> tuple[Tensor, Tensor]:
@@ -98,18 +139,23 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
     return {"none": lambda x: x, "sum": torch.sum, "mean": torch.mean}[reduction](loss)
 
 
-def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int) -> Tensor:
-    """The window of ``s_range`` symbols with the largest occupation at every frame, made feasible (section 3.2).
+def get_rnnt_prune_ranges(
+    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int
+) -> Tensor:
+    """The window of ``s_range`` symbols with the largest occupation at every frame, made feasible
+    (section 3.2).
 
     Args:
       px_grad: (B, S, T+1), or (B, S, T) where a symbol ends its frame. py_grad: (B, S+1, T).
     Returns:
-      (B, T, min(s_range, S+1)) symbol indices; lower bounds start at 0, never fall, rise by less than s_range a
-      frame (by at most 1 where a symbol ends its frame), and reach S_b - s_range + 1 at the last frame.
+      (B, T, min(s_range, S+1)) symbol indices; lower bounds start at 0, never fall, rise by less
+      than s_range a frame (by at most 1 where a symbol ends its frame), and reach S_b - s_range + 1
+      at the last frame.
     """
     symbols, frames = px_grad.shape[1], py_grad.shape[2]
     s_range = min(s_range, symbols + 1)
-    # Occupation of every window, and what enters its lowest node by a symbol, which must not be counted as its own.
+    # Occupation of every window, and what enters its lowest node by a symbol, which must not be
+    # counted as its own.
     window = py_grad.unfold(1, s_range, 1).transpose(2, 3).sum(2)  # (B, S + 2 - s_range, T)
     entering = torch.nn.functional.pad(px_grad, (0, 0, 1, 0))[:, : symbols + 2 - s_range, :frames]
     low = (window - entering).argmax(1)  # (B, T)
@@ -129,26 +175,41 @@ def _from_right(x: Tensor) -> Tensor:
 
 
 def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """Joiner inputs on the kept nodes: am (B, T, J), lm (B, S+1, J), ranges (B, T, R) -> two of (B, T, R, J)."""
+    """Joiner inputs on the kept nodes: am (B, T, J), lm (B, S+1, J), ranges (B, T, R) -> two of (B,
+    T, R, J)."""
     batch = torch.arange(len(lm), device=lm.device)[:, None, None]
     return am[:, :, None].expand(-1, -1, ranges.shape[2], -1), lm[batch, ranges]
 
 
-def rnnt_loss_pruned(logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int, boundary: Tensor,
-                     rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: str = "sum") -> Tensor:
+def rnnt_loss_pruned(
+    logits: Tensor,
+    symbols: Tensor,
+    ranges: Tensor,
+    termination_symbol: int,
+    boundary: Tensor,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "sum",
+) -> Tensor:
     """Loss over the kept nodes: logits (B, T, R, V), symbols (B, S), ranges (B, T, R)."""
     batch, frames, _, _ = logits.shape
     count = symbols.shape[1]
     log_probs = logits.log_softmax(-1)
-    targets = torch.nn.functional.pad(symbols, (0, 1))[torch.arange(batch, device=logits.device)[:, None, None], ranges]
+    targets = torch.nn.functional.pad(symbols, (0, 1))[
+        torch.arange(batch, device=logits.device)[:, None, None], ranges
+    ]
     px_kept = log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T, R)
     py_kept = log_probs[..., termination_symbol]
     if rnnt_type == "constrained":
         px_kept = px_kept + torch.nn.functional.pad(py_kept[..., 1:], (0, 1))
     px_kept = px_kept + _early(frames, boundary, delay_penalty)[..., None]
-    # Outside the window no symbol can be read, nor can one lead out of its top; then no path is ever above it, what has
-    # fallen below it never reaches the end, and what blank costs there does not matter.
-    px_kept = torch.cat([px_kept[..., :-1], px_kept[..., -1:].masked_fill(~_leads_on(ranges, rnnt_type), NEVER)], dim=-1)
+    # Outside the window no symbol can be read, nor can one lead out of its top; then no path is
+    # ever above it, what has fallen below it never reaches the end, and what blank costs there does
+    # not matter.
+    px_kept = torch.cat(
+        [px_kept[..., :-1], px_kept[..., -1:].masked_fill(~_leads_on(ranges, rnnt_type), NEVER)],
+        dim=-1,
+    )
     px = logits.new_full((batch, frames, count + 1), NEVER).scatter(2, ranges, px_kept)[..., :count]
     py = logits.new_zeros(batch, frames, count + 1).scatter(2, ranges, py_kept)
     score = lattice_score(px.transpose(1, 2), py.transpose(1, 2), boundary, rnnt_type)
@@ -156,6 +217,7 @@ def rnnt_loss_pruned(logits: Tensor, symbols: Tensor, ranges: Tensor, terminatio
 
 
 def _leads_on(ranges: Tensor, rnnt_type: str) -> Tensor:
-    """Whether a symbol of the window's top node leads to a kept node, (B, T, 1): to one of the next frame, if that window is higher."""
+    """Whether a symbol of the window's top node leads to a kept node, (B, T, 1): to one of the next
+    frame, if that window is higher."""
     rises = torch.nn.functional.pad(ranges[:, :, :1].diff(dim=1) > 0, (0, 0, 0, 1))
     return rises if rnnt_type == "modified" else torch.zeros_like(rises)

@@ -1,4 +1,5 @@
-"""Voice activity: where a recording has speech, by silero-vad's network, and stretches of it that are short enough to be recognised."""
+"""Voice activity: where a recording has speech, by silero-vad's network, and stretches of it that
+are short enough to be recognised."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -11,21 +12,28 @@ import onnxruntime
 from utils.audio import SAMPLE_RATE
 from utils.stages import StageError
 
-WINDOW = 512            # samples that one probability is about: 32 ms
-CONTEXT = 64            # samples before them that the network also sees
-SPEECH = 0.5            # probability from which on speech begins,
-SILENCE = 0.35          # and below which it has ended, as silero-vad has it
-MIN_SPEECH = 3          # windows above SPEECH that a stretch must have: a click is no word
-ROOM = (6, 19)          # windows: a stretch begins and ends so far from what is surely speech, where it is quietest
-PAUSE_SECONDS = 0.8     # a pause longer than this always ends a stretch; shorter ones are part of it while it fits
-HANGOVER_SECONDS = 0.6  # after speech in which a stream is still decoded: causal nets find words some time after they were said
-GAP = 9                 # windows, an odd number: over so many a place to cut speech is judged
-LEVEL_WEIGHT = 0.02     # of a decibel beside a probability, where a place to cut speech is looked for
-FLOOR = -60             # decibels of full scale below which all is equally quiet
+WINDOW = 512  # samples that one probability is about: 32 ms
+CONTEXT = 64  # samples before them that the network also sees
+SPEECH = 0.5  # probability from which on speech begins,
+SILENCE = 0.35  # and below which it has ended, as silero-vad has it
+MIN_SPEECH = 3  # windows above SPEECH that a stretch must have: a click is no word
+ROOM = (
+    6,
+    19,
+)  # windows: a stretch begins and ends so far from what is surely speech, where it is quietest
+# a pause longer than this always ends a stretch; shorter ones are part of it while it fits
+PAUSE_SECONDS = 0.8
+# after speech in which a stream is still decoded: causal nets find words some time after they were
+#   said
+HANGOVER_SECONDS = 0.6
+GAP = 9  # windows, an odd number: over so many a place to cut speech is judged
+LEVEL_WEIGHT = 0.02  # of a decibel beside a probability, where a place to cut speech is looked for
+FLOOR = -60  # decibels of full scale below which all is equally quiet
 
 
 class VoiceActivity:
-    """The probability of speech in every 32 ms of a recording, as it arrives (silero-vad, https://github.com/snakers4/silero-vad)."""
+    """The probability of speech in every 32 ms of a recording, as it arrives (silero-vad,
+    https://github.com/snakers4/silero-vad)."""
 
     def __init__(self):
         self.session = _session()
@@ -34,7 +42,8 @@ class VoiceActivity:
         self.state = np.zeros((2, 1, 128), np.float32)
 
     def accept(self, samples: np.ndarray) -> list[float]:
-        """More samples (16 kHz, in [-1, 1]) -> the probabilities of the windows that they complete."""
+        """More samples (16 kHz, in [-1, 1]) -> the probabilities of the windows that they
+        complete."""
         self.waiting = np.concatenate([self.waiting, samples.astype(np.float32, copy=False)])
         whole = len(self.waiting) // WINDOW * WINDOW
         windows, self.waiting = self.waiting[:whole].reshape(-1, WINDOW), self.waiting[whole:]
@@ -48,7 +57,9 @@ class VoiceActivity:
     def _probability(self, window: np.ndarray) -> float:
         seen = np.concatenate([self.context, window])
         self.context = window[-CONTEXT:]
-        probability, self.state = self.session.run(None, {"input": seen[None], "state": self.state, "sr": np.array(SAMPLE_RATE, np.int64)})
+        probability, self.state = self.session.run(
+            None, {"input": seen[None], "state": self.state, "sr": np.array(SAMPLE_RATE, np.int64)}
+        )
         return float(probability[0, 0])
 
 
@@ -60,22 +71,33 @@ def _session() -> onnxruntime.InferenceSession:
       StageError: the package is missing, or lacks the network.
     """
     spec = find_spec("silero_vad")
-    paths = [Path(folder) / "data" / "silero_vad.onnx" for folder in (spec.submodule_search_locations if spec else [])]
+    paths = [
+        Path(folder) / "data" / "silero_vad.onnx"
+        for folder in (spec.submodule_search_locations if spec else [])
+    ]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
-        raise StageError("the package silero-vad is missing, or lacks data/silero_vad.onnx; local/setup.sh installs it")
+        raise StageError(
+            "the package silero-vad is missing, or lacks data/silero_vad.onnx; local/setup.sh "
+            "installs it"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def speech_stretches(pieces: Iterable[np.ndarray], longest: float,
-                     detector: Callable[[], VoiceActivity] = VoiceActivity) -> Iterator[tuple[int, np.ndarray]]:
-    """``(first sample, samples)`` of the stretches of a recording that hold speech, in order, none longer than ``longest`` seconds.
+def speech_stretches(
+    pieces: Iterable[np.ndarray],
+    longest: float,
+    detector: Callable[[], VoiceActivity] = VoiceActivity,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """``(first sample, samples)`` of the stretches of a recording that hold speech, in order, none
+    longer than ``longest`` seconds.
 
-    Together they hold all speech, with up to 0.3 s of room around it, and they do not overlap. A pause of more than 0.8 s ends a
-    stretch. One that would become too long ends in its last half, where speech is least probable.
+    Together they hold all speech, with up to 0.3 s of room around it, and they do not overlap. A
+    pause of more than 0.8 s ends a stretch. One that would become too long ends in its last half,
+    where speech is least probable.
     """
     cutter = _Cutter(longest, detector())
     for piece in pieces:
@@ -90,10 +112,13 @@ class _Cutter:
         self.detector = detector
         self.most = max(round(longest * SAMPLE_RATE) // WINDOW, 2)
         self.pause = round(PAUSE_SECONDS * SAMPLE_RATE / WINDOW)
-        self.first = 0                  # sample of the recording that what is held begins with
+        self.first = 0  # sample of the recording that what is held begins with
         self.held = np.zeros(0, np.float32)
         self.probabilities: list[float] = []  # of the windows of what is held
-        self.speaking, self.speech = False, 0  # and of how many windows speech was certain since it began
+        self.speaking, self.speech = (
+            False,
+            0,
+        )  # and of how many windows speech was certain since it began
 
     def accept(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """More samples -> the stretches that have ended."""
@@ -125,13 +150,25 @@ class _Cutter:
 
     def _last_speech(self) -> int:
         """The window after the last one with speech."""
-        return next((i for i in range(len(self.probabilities), 0, -1) if self.probabilities[i - 1] >= SILENCE), 0)
+        return next(
+            (
+                i
+                for i in range(len(self.probabilities), 0, -1)
+                if self.probabilities[i - 1] >= SILENCE
+            ),
+            0,
+        )
 
     def _cut(self) -> int:
-        """The window before which a stretch that has become too long ends: of its last half, where speech is least probable and quiet."""
+        """The window before which a stretch that has become too long ends: of its last half, where
+        speech is least probable and quiet."""
         first = self.most // 2
-        badness = np.array(self.probabilities[: self.most + 1]) + LEVEL_WEIGHT * self._levels(0, self.most + 1)
-        smooth = np.convolve(np.pad(badness, GAP // 2, mode="edge"), np.ones(GAP) / GAP, mode="valid")
+        badness = np.array(self.probabilities[: self.most + 1]) + LEVEL_WEIGHT * self._levels(
+            0, self.most + 1
+        )
+        smooth = np.convolve(
+            np.pad(badness, GAP // 2, mode="edge"), np.ones(GAP) / GAP, mode="valid"
+        )
         return first + int(np.argmin(smooth[first : self.most + 1]))
 
     def _levels(self, first: int, end: int) -> np.ndarray:
@@ -153,7 +190,8 @@ class _Cutter:
         self._forget(last)
 
     def _quiet_before(self, speech: int) -> int:
-        """The window that a stretch begins with whose speech begins with this one: the nearest that is about as quiet as any around."""
+        """The window that a stretch begins with whose speech begins with this one: the nearest that
+        is about as quiet as any around."""
         first, end = max(speech - ROOM[1], 0), speech - ROOM[0]
         if end <= first:
             return first
@@ -161,7 +199,8 @@ class _Cutter:
         return first + int(np.flatnonzero(levels <= levels.min() + 3)[-1])
 
     def _quiet_after(self, speech: int, most: int) -> int:
-        """Likewise the window before which a stretch ends whose speech ends before this one; at most ``most``."""
+        """Likewise the window before which a stretch ends whose speech ends before this one; at
+        most ``most``."""
         first, end = speech + ROOM[0], min(speech + ROOM[1], most)
         if end <= first:
             return min(end, most)
@@ -172,29 +211,34 @@ class _Cutter:
         """Drop the first windows of what is held."""
         if windows > 0:
             samples = min(windows * WINDOW, len(self.held))
-            self.first, self.held, self.probabilities = self.first + samples, self.held[samples:], self.probabilities[windows:]
+            self.first, self.held, self.probabilities = (
+                self.first + samples,
+                self.held[samples:],
+                self.probabilities[windows:],
+            )
 
 
 class Endpoints:
     """Where the utterances of a stream begin and end, said chunk by chunk.
 
     Args:
-      longest: seconds of which, after half, an utterance ends in the next short pause; the longer it is then, the shorter a gap will do, and
-        after one and a half of them anything.
+      longest: seconds of which, after half, an utterance ends in the next short pause; the longer
+        it is then, the shorter a gap will do, and after one and a half of them anything.
     """
 
-    IDLE = "idle"          # nobody speaks: the chunk is not decoded, but the next utterance may begin with it
+    # nobody speaks: the chunk is not decoded, but the next utterance may begin with it
+    IDLE = "idle"
     SPEAKING = "speaking"  # it is to be decoded, and before it what was held
-    PAUSE = "pause"        # it is held: the speaker may go on
-    LAST = "last"          # as SPEAKING; then the utterance is over
-    OVER = "over"          # the utterance was over before it; else as IDLE
+    PAUSE = "pause"  # it is held: the speaker may go on
+    LAST = "last"  # as SPEAKING; then the utterance is over
+    OVER = "over"  # the utterance was over before it; else as IDLE
 
     def __init__(self, longest: float, detector: VoiceActivity):
         self.detector, self.longest = detector, longest * SAMPLE_RATE
         self.probabilities: list[float] = []  # of the windows that no chunk has had yet
-        self.recent: list[float] = []         # of the last ones that some had
-        self.window = 0                       # how many that were
-        self.begin = self.last_speech = 0     # of the utterance, in samples
+        self.recent: list[float] = []  # of the last ones that some had
+        self.window = 0  # how many that were
+        self.begin = self.last_speech = 0  # of the utterance, in samples
         self.speaking = False
 
     def accept(self, samples: np.ndarray) -> None:
@@ -213,7 +257,11 @@ class Endpoints:
             return self.IDLE
         silent, over = end - self.last_speech, (end - self.begin) / self.longest - 0.5
         audible = silent <= HANGOVER_SECONDS * SAMPLE_RATE
-        if silent > PAUSE_SECONDS * SAMPLE_RATE or over > 0 and np.mean(self.recent) <= max(over, SILENCE):
+        if (
+            silent > PAUSE_SECONDS * SAMPLE_RATE
+            or over > 0
+            and np.mean(self.recent) <= max(over, SILENCE)
+        ):
             self.speaking, self.recent = False, []
             return self.LAST if audible else self.OVER
         return self.SPEAKING if audible else self.PAUSE

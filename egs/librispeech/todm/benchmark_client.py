@@ -1,7 +1,8 @@
 """Real-time factor, latency, memory and size of exported subnets in sherpa-onnx, on one thread.
 
-Stage 10 calls it.  Every measurement is a process of its own, so that memory is that of one model; all variants take
-turns, so that a drift of the machine meets all.  By hand, on a device that has Python:
+Stage 10 calls it.  Every measurement is a process of its own, so that memory is that of one model;
+all variants take turns, so that a drift of the machine meets all.  By hand, on a device that has
+Python:
 ``python -m egs.librispeech.todm.benchmark_client FOLDER AUDIO...``.
 """
 
@@ -30,7 +31,8 @@ WINDOW_MS = 25
 
 
 def algorithmic_latency_ms(chunk_frames: int) -> float:
-    """From a frame of the input to its output, at most, without computing: the chunk, the frontend's look-ahead, half a window."""
+    """From a frame of the input to its output, at most, without computing: the chunk, the
+    frontend's look-ahead, half a window."""
     return 10.0 * (chunk_frames + LOOK_AHEAD) + WINDOW_MS / 2
 
 
@@ -40,10 +42,14 @@ def memory_mib() -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform != "darwin" else 1024**2
+    )
 
 
-def measure(folder: Path, precision: str, streaming: bool, utterances: list[np.ndarray], chunk_samples: int) -> dict:
+def measure(
+    folder: Path, precision: str, streaming: bool, utterances: list[np.ndarray], chunk_samples: int
+) -> dict:
     """One process's figures: load time (s), real-time factor, latencies (ms), memory (MiB)."""
     before = memory_mib()
     begin = time.perf_counter()
@@ -51,9 +57,15 @@ def measure(folder: Path, precision: str, streaming: bool, utterances: list[np.n
     load = time.perf_counter() - begin
     loaded = memory_mib()
     client.decode(utterances[:1])  # warms up
-    figures = _stream(client, utterances, chunk_samples) if streaming else _decode(client, utterances)
+    figures = (
+        _stream(client, utterances, chunk_samples) if streaming else _decode(client, utterances)
+    )
     client.decode([np.resize(np.concatenate(utterances), round(LONG_SECONDS * SAMPLE_RATE))])
-    return figures | {"load_seconds": load, "model_mib": loaded - before, "peak_mib": memory_mib() - before}
+    return figures | {
+        "load_seconds": load,
+        "model_mib": loaded - before,
+        "peak_mib": memory_mib() - before,
+    }
 
 
 def _decode(client: Client, utterances: list[np.ndarray]) -> dict:
@@ -64,11 +76,15 @@ def _decode(client: Client, utterances: list[np.ndarray]) -> dict:
         client.decode([samples])
         latencies.append(time.perf_counter() - begin)
     audio = sum(map(len, utterances)) / SAMPLE_RATE
-    return {"real_time_factor": sum(latencies) / audio, "latency_ms": 1000 * statistics.median(latencies)}
+    return {
+        "real_time_factor": sum(latencies) / audio,
+        "latency_ms": 1000 * statistics.median(latencies),
+    }
 
 
 def _stream(client: Client, utterances: list[np.ndarray], chunk_samples: int) -> dict:
-    """Streams every utterance in pieces of 10 ms; the first token's latency is from its time stamp to when it is shown."""
+    """Streams every utterance in pieces of 10 ms; the first token's latency is from its time stamp
+    to when it is shown."""
     piece, computing, audio, first = SAMPLE_RATE // 100, 0.0, 0.0, []
     for samples in utterances:
         shown = None
@@ -82,8 +98,11 @@ def _stream(client: Client, utterances: list[np.ndarray], chunk_samples: int) ->
         audio += heard / SAMPLE_RATE
         if shown is not None:
             first.append(1000 * (shown - client.first_seen))
-    return {"real_time_factor": computing / audio, "first_token_ms": statistics.median(first) if first else None,
-            "latency_ms": 1000 * computing / audio * chunk_samples / SAMPLE_RATE}
+    return {
+        "real_time_factor": computing / audio,
+        "first_token_ms": statistics.median(first) if first else None,
+        "latency_ms": 1000 * computing / audio * chunk_samples / SAMPLE_RATE,
+    }
 
 
 def size_bytes(folder: Path, mode: str, precision: str) -> int:
@@ -93,25 +112,55 @@ def size_bytes(folder: Path, mode: str, precision: str) -> int:
 
 
 def run(config, root: Path, variants: list[tuple[str, str, str]]) -> list[dict]:
-    """Measure every (subnet, mode, precision) in turns, ``export.benchmark_rounds`` times, on speech of dev."""
+    """Measure every (subnet, mode, precision) in turns, ``export.benchmark_rounds`` times, on
+    speech of dev."""
     from egs.librispeech.todm.proof import audio_batches
     from utils.progress import progress
 
     e = config.export
-    utterances = [s for batch in audio_batches(config, config.data.dev[0], e.benchmark_seconds) for _, s, _ in batch]
+    utterances = [
+        s
+        for batch in audio_batches(config, config.data.dev[0], e.benchmark_seconds)
+        for _, s, _ in batch
+    ]
     taken: dict[tuple, list[dict]] = {variant: [] for variant in variants}
     with tempfile.TemporaryDirectory() as folder:
         audio = Path(folder) / "speech.npz"
         np.savez(audio, *utterances)
-        for _, variant in progress([(r, v) for r in range(e.benchmark_rounds) for v in variants], desc="benchmark", unit="process"):
-            taken[variant].append(_in_a_process(root / variant[0], variant[1], variant[2], audio, 160 * e.chunk_frames))
+        for _, variant in progress(
+            [(r, v) for r in range(e.benchmark_rounds) for v in variants],
+            desc="benchmark",
+            unit="process",
+        ):
+            taken[variant].append(
+                _in_a_process(
+                    root / variant[0], variant[1], variant[2], audio, 160 * e.chunk_frames
+                )
+            )
     rows = []
     for (name, mode, precision), figures in taken.items():
         medians = {key: median([f[key] for f in figures]) for key in figures[0]}
-        row = {"name": name, "mode": mode, "precision": precision, "bytes": size_bytes(root / name, mode, precision), **medians,
-               "spread": [round(min(f["real_time_factor"] for f in figures), 5), round(max(f["real_time_factor"] for f in figures), 5)],
-               "rounds": e.benchmark_rounds, "audio_seconds": round(sum(map(len, utterances)) / SAMPLE_RATE, 1)}
-        rows.append(row | ({"algorithmic_ms": algorithmic_latency_ms(e.chunk_frames)} if mode == "streaming" else {}))
+        row = {
+            "name": name,
+            "mode": mode,
+            "precision": precision,
+            "bytes": size_bytes(root / name, mode, precision),
+            **medians,
+            "spread": [
+                round(min(f["real_time_factor"] for f in figures), 5),
+                round(max(f["real_time_factor"] for f in figures), 5),
+            ],
+            "rounds": e.benchmark_rounds,
+            "audio_seconds": round(sum(map(len, utterances)) / SAMPLE_RATE, 1),
+        }
+        rows.append(
+            row
+            | (
+                {"algorithmic_ms": algorithmic_latency_ms(e.chunk_frames)}
+                if mode == "streaming"
+                else {}
+            )
+        )
     return rows
 
 
@@ -122,17 +171,37 @@ def median(values: list[float | None]) -> float | None:
 
 
 def _in_a_process(folder: Path, mode: str, precision: str, audio: Path, chunk_samples: int) -> dict:
-    command = [sys.executable, "-m", "egs.librispeech.todm.benchmark_client", str(folder), str(audio), "--mode", mode, "--precision", precision,
-               "--chunk-samples", str(chunk_samples), "--json"]
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}  # path.sh's settings for training keep memory
-    done = subprocess.run(command, capture_output=True, text=True, env=plain | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "egs.librispeech.todm.benchmark_client",
+        str(folder),
+        str(audio),
+        "--mode",
+        mode,
+        "--precision",
+        precision,
+        "--chunk-samples",
+        str(chunk_samples),
+        "--json",
+    ]
+    plain = {
+        k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")
+    }  # path.sh's settings for training keep memory
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=plain | {"OMP_NUM_THREADS": "1"}
+    )
     if done.returncode:
-        raise StageError(f"the benchmark of {folder} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise StageError(
+            f"the benchmark of {folder} failed: {done.stderr.strip().splitlines()[-1:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="an exported folder")
     parser.add_argument("audio", nargs="+", type=Path, help="speech to measure on")
     parser.add_argument("--mode", choices=("offline", "streaming"), default="offline")
@@ -147,8 +216,20 @@ def main() -> None:
                 utterances += [stored[name] for name in stored.files]
         else:
             utterances.append(np.concatenate(list(read_pieces(path))))
-    figures = measure(arguments.folder, arguments.precision, arguments.mode == "streaming", utterances, arguments.chunk_samples)
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{key:18s} {value:10.4f}" for key, value in figures.items() if value is not None))
+    figures = measure(
+        arguments.folder,
+        arguments.precision,
+        arguments.mode == "streaming",
+        utterances,
+        arguments.chunk_samples,
+    )
+    print(
+        json.dumps(figures)
+        if arguments.json
+        else "\n".join(
+            f"{key:18s} {value:10.4f}" for key, value in figures.items() if value is not None
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a supernet step costs: largest + smallest + 1 random net, against the largest net alone.
 
-Steps of the two kinds are interleaved on the same batch, so that a drift of the machine's speed meets both; the
-figure is the median of the ratios of neighbours.  Batches are noise of the conf's size; no data is needed.
+Steps of the two kinds are interleaved on the same batch, so that a drift of the machine's speed
+meets both; the figure is the median of the ratios of neighbours.  Batches are noise of the conf's
+size; no data is needed.
 
     python -m egs.librispeech.todm.benchmark_step --conf conf/mini.yaml --pairs 30
 """
@@ -35,7 +36,9 @@ class StepBenchmark:
         torch.manual_seed(1)
         self.space = SearchSpace(config, config.bpe.vocab_size)
         model = Transducer(config, config.bpe.vocab_size).to(device).train()
-        self.loss = SupernetLoss(model, config, make_transducer_loss(config.loss, config.loss.backend, device))
+        self.loss = SupernetLoss(
+            model, config, make_transducer_loss(config.loss, config.loss.backend, device)
+        )
         self.optimizer = make_optimizer(config, model)
         batch = max(1, round(config.data.max_duration / utterance_seconds))
         self.features = torch.randn(batch, round(utterance_seconds * 100), 80, device=device)
@@ -43,7 +46,9 @@ class StepBenchmark:
         self.targets = Targets(
             symbols=torch.randint(3, config.bpe.vocab_size, (batch, tokens), device=device),
             lengths=torch.full((batch,), tokens, device=device),
-            frames=torch.full((batch,), model.encoder.frontend.length(self.features.shape[1]), device=device),
+            frames=torch.full(
+                (batch,), model.encoder.frontend.length(self.features.shape[1]), device=device
+            ),
             heard=torch.full((batch,), self.features.shape[1], device=device),
         )
 
@@ -82,21 +87,38 @@ def run(config: Config, pairs: int, utterance_seconds: float) -> dict:
     quartiles = statistics.quantiles(ratios, n=4)
     audio = bench.features.shape[0] * utterance_seconds
     return {
-        "ratio_median": round(statistics.median(ratios), 3), "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
-        "pairs": pairs, "largest_alone_seconds": round(statistics.median(alone), 4), "sandwich_seconds": round(statistics.median(together), 4),
-        "audio_seconds_per_step": audio, "hours_of_audio_per_second": round(audio / 3600 / statistics.median(together), 5),
-        "conf": config.name, "subnets": f"largest + smallest + {config.method.subnets_per_step} random", **provenance(),
+        "ratio_median": round(statistics.median(ratios), 3),
+        "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
+        "pairs": pairs,
+        "largest_alone_seconds": round(statistics.median(alone), 4),
+        "sandwich_seconds": round(statistics.median(together), 4),
+        "audio_seconds_per_step": audio,
+        "hours_of_audio_per_second": round(audio / 3600 / statistics.median(together), 5),
+        "conf": config.name,
+        "subnets": f"largest + smallest + {config.method.subnets_per_step} random",
+        **provenance(),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--conf", default="conf/mini.yaml")
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--utterance-seconds", type=float, default=4.0)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
-    print(json.dumps(run(load(arguments.conf, arguments.overrides), arguments.pairs, arguments.utterance_seconds), indent=1))
+    print(
+        json.dumps(
+            run(
+                load(arguments.conf, arguments.overrides),
+                arguments.pairs,
+                arguments.utterance_seconds,
+            ),
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

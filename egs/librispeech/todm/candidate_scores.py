@@ -1,4 +1,5 @@
-"""Scores of candidate subnets on dev: transducer loss on a fixed slice, and WER; each computed once and kept in a file."""
+"""Scores of candidate subnets on dev: transducer loss on a fixed slice, and WER; each computed once
+and kept in a file."""
 
 import json
 import logging
@@ -13,7 +14,12 @@ from egs.librispeech.todm.data import Batch, eval_loader, load_cuts
 from egs.librispeech.todm.decode import decode_split
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
+from egs.librispeech.todm.supernet_loss import (
+    SupernetLoss,
+    Weights,
+    make_targets,
+    make_transducer_loss,
+)
 from utils.files import write_text_atomic
 from utils.scoring import score
 
@@ -21,10 +27,12 @@ GROUP = 16  # candidates that share a forward pass of the frontend and the large
 
 
 class ScoreCache:
-    """Scores by architecture in a file of JSON lines, appended to as they come, so that a killed search goes on.
+    """Scores by architecture in a file of JSON lines, appended to as they come, so that a killed
+    search goes on.
 
     Args:
-      key: what the scores depend on beside the architecture (weights, slice); a file of another key is started anew.
+      key: what the scores depend on beside the architecture (weights, slice); a file of another key
+        is started anew.
     """
 
     def __init__(self, path: Path, key: dict):
@@ -70,7 +78,9 @@ class CandidateScores:
       computed: how many of each kind were computed now, not read from the cache.
     """
 
-    def __init__(self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device):
+    def __init__(
+        self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device
+    ):
         self.experiment, self.config, self.cache, self.device = experiment, config, cache, device
         transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
@@ -79,14 +89,21 @@ class CandidateScores:
 
     @torch.no_grad()
     def losses(self, subnets: list[Subnet]) -> list[float]:
-        """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the largest net."""
-        new = [subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None]
+        """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
+        largest net."""
+        new = [
+            subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None
+        ]
         for first in range(0, len(new), GROUP):
             group = new[first : first + GROUP]
             sums, frames = [0.0] * len(group), 0
             for batch in self.slice:
-                targets = make_targets(batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames)
-                _, (_, *losses) = self.loss(batch.features, targets, group, Weights.scoring(self.experiment.config.loss))
+                targets = make_targets(
+                    batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames
+                )
+                _, (_, *losses) = self.loss(
+                    batch.features, targets, group, Weights.scoring(self.experiment.config.loss)
+                )
                 sums = [a + float(b) for a, b in zip(sums, losses)]
                 frames += int(targets.frames.sum())
             self.cache.add("loss", {subnet: total / frames for subnet, total in zip(group, sums)})
@@ -98,7 +115,9 @@ class CandidateScores:
         if self.cache.get("wer", subnet) is None:
             references, hypotheses = {}, {}
             for split in self.config.data.dev:
-                found = decode_split(self.experiment, self.config, subnet, split, "greedy", self.device)
+                found = decode_split(
+                    self.experiment, self.config, subnet, split, "greedy", self.device
+                )
                 for whole, part in zip((references, hypotheses), found):
                     whole.update({f"{name} in {split}": text for name, text in part.items()})
             self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
@@ -107,7 +126,8 @@ class CandidateScores:
 
 
 def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
-    """About ``search.proxy_seconds`` of dev, the same utterances at every call; those too short for their tokens left out."""
+    """About ``search.proxy_seconds`` of dev, the same utterances at every call; those too short for
+    their tokens left out."""
     cuts = sorted(load_cuts(config, config.data.dev), key=lambda cut: cut.id)
     random.Random(config.search.seed).shuffle(cuts)
     chosen, seconds = set(), 0.0
@@ -117,9 +137,13 @@ def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
         chosen.add(cut.id)
         seconds += cut.duration
     batches = []
-    for batch in eval_loader(config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen):
+    for batch in eval_loader(
+        config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen
+    ):
         targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
-        keep = ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
+        keep = (
+            ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
+        )
         if keep:
             batches.append(batch.subset(keep))
     return batches

@@ -1,7 +1,9 @@
 """Latency as the client has it: a table of per-block times, measured in sherpa-onnx on one thread.
 
-The search uses it where ``search.latency_engine=sherpa-onnx``.  By hand, on the device that subnets are chosen for:
-``python -m egs.librispeech.todm.client_latency exp/NAME latency.json``, then ``search.latency_table=latency.json``.
+The search uses it where ``search.latency_engine=sherpa-onnx``.  By hand, on the device that subnets
+are chosen for:
+``python -m egs.librispeech.todm.client_latency exp/NAME latency.json``, then
+``search.latency_table=latency.json``.
 """
 
 import argparse
@@ -19,7 +21,14 @@ from egs.librispeech.todm.config import Config
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import TOKENS
 from egs.librispeech.todm.extract import extract
-from egs.librispeech.todm.latency import SECONDS, LatencyTable, checked_nets, interleaved, log_check, never_less_for_more
+from egs.librispeech.todm.latency import (
+    SECONDS,
+    LatencyTable,
+    checked_nets,
+    interleaved,
+    log_check,
+    never_less_for_more,
+)
 from egs.librispeech.todm.onnx_export import export_decoder, export_joiner, export_offline_encoder
 from egs.librispeech.todm.search_space import SearchSpace
 from egs.librispeech.todm.stages import setup_logging
@@ -35,14 +44,21 @@ from utils.stages import StageError
 ENGINE = "sherpa-onnx"
 
 
-def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]) -> tuple[LatencyTable, list[dict]]:
-    """Every block size once in a net of one block and once in all blocks; the difference is the blocks', the rest is fixed.
+def measure(
+    model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
+) -> tuple[LatencyTable, list[dict]]:
+    """Every block size once in a net of one block and once in all blocks; the difference is the
+    blocks', the rest is fixed.
 
     Returns:
       The table, and its check on three whole nets, as :func:`egs.librispeech.todm.latency.measure`.
     """
     blocks = len(model.full.blocks)
-    nets = {(size, depth): Subnet.leading([size] * depth + [(0, 0)] * (blocks - depth)) for size in sizes for depth in {1, blocks}}
+    nets = {
+        (size, depth): Subnet.leading([size] * depth + [(0, 0)] * (blocks - depth))
+        for size in sizes
+        for depth in {1, blocks}
+    }
     checked = checked_nets(space)
     samples = _noise(SECONDS)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,14 +66,25 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
         times = interleaved({key: _decoding(client, samples) for key, client in clients.items()})
     if blocks == 1:
         raise StageError("search.cost=latency needs a supernet of more than one block")
-    of_block = {size: max(times[size, blocks] - times[size, 1], 0.0) / (blocks - 1) for size in sizes}
+    of_block = {
+        size: max(times[size, blocks] - times[size, 1], 0.0) / (blocks - 1) for size in sizes
+    }
     fixed = float(np.median([times[size, 1] - of_block[size] for size in sizes]))
     table = LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
-    return table, [{"net": name, "table_ms": round(table.milliseconds(net), 4), "measured_ms": round(times[name], 4)} for name, net in checked.items()]
+    return table, [
+        {
+            "net": name,
+            "table_ms": round(table.milliseconds(net), 4),
+            "measured_ms": round(times[name], 4),
+        }
+        for name, net in checked.items()
+    ]
 
 
 def _noise(seconds: float) -> np.ndarray:
-    return (0.1 * np.random.default_rng(0).standard_normal(round(seconds * SAMPLE_RATE))).astype(np.float32)
+    return (0.1 * np.random.default_rng(0).standard_normal(round(seconds * SAMPLE_RATE))).astype(
+        np.float32
+    )
 
 
 def _decoding(client: Client, samples: np.ndarray) -> Callable[[], object]:
@@ -65,25 +92,37 @@ def _decoding(client: Client, samples: np.ndarray) -> Callable[[], object]:
 
 
 def _clients(model: Transducer, config: Config, nets: dict, root: Path) -> dict[object, Client]:
-    """Each net in the client, from a folder that is gone afterwards. Predictor and joiner, which a CTC model lacks, are the same for all."""
+    """Each net in the client, from a folder that is gone afterwards. Predictor and joiner, which a
+    CTC model lacks, are the same for all."""
     common = root / "common"
     common.mkdir()
     encoder, *others = parts("offline", model.is_ctc)
     for part, write in zip(others, (export_decoder, export_joiner)):
         write(model, common / graph(part, "fp32"))
-    symbols = ["<blk>", *map(str, range(1, model.vocab_size))]  # the client looks for blank by this name
-    (common / TOKENS).write_text("".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols)), encoding="utf-8")
+    symbols = [
+        "<blk>",
+        *map(str, range(1, model.vocab_size)),
+    ]  # the client looks for blank by this name
+    (common / TOKENS).write_text(
+        "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols)), encoding="utf-8"
+    )
     clients = {}
-    for number, (key, net) in enumerate(progress(nets.items(), desc="export for the latency table", unit="net")):
+    for number, (key, net) in enumerate(
+        progress(nets.items(), desc="export for the latency table", unit="net")
+    ):
         folder = root / str(number)
         shutil.copytree(common, folder)
-        export_offline_encoder(extract(model, config, net).eval(), folder / graph(encoder, "fp32"), "latency")
+        export_offline_encoder(
+            extract(model, config, net).eval(), folder / graph(encoder, "fp32"), "latency"
+        )
         clients[key] = Client(folder)
     return clients
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("experiment", type=Path)
     parser.add_argument("table", type=Path, help="the JSON file to write")
     arguments = parser.parse_args()
@@ -93,7 +132,12 @@ def main() -> None:
     except CheckpointError as error:
         parser.exit(2, f"ERROR: {error}\n")
     space = SearchSpace(experiment.config, experiment.tokenizer.vocab_size)
-    table, check = measure(experiment.model, experiment.config, space, [(h, w) for h in space.heads for w in space.widths])
+    table, check = measure(
+        experiment.model,
+        experiment.config,
+        space,
+        [(h, w) for h in space.heads for w in space.widths],
+    )
     write_json_atomic(arguments.table, table.as_dict() | {"check": check})
     log_check(check)
     logging.info("written: %s", arguments.table)

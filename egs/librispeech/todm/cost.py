@@ -1,4 +1,5 @@
-"""What a subnet costs, in closed form: parameters and multiply-accumulates (MACs) per second of audio."""
+"""What a subnet costs, in closed form: parameters and multiply-accumulates (MACs) per second of
+audio."""
 
 from dataclasses import asdict, dataclass
 
@@ -13,10 +14,11 @@ FRAMES_PER_SECOND = 100
 class Cost:
     """Attributes:
     encoder_params: of frontend, blocks and final norm.
-    total_params: the encoder's, the predictor's and the joiner's, or of a CTC model the head's: what decoding needs.
-    macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent form (4 real MACs
-      for a complex product, 2 for a complex by real); predictor and joiner run once per encoder frame.  Norms, biases
-      and activations are not counted.
+    total_params: the encoder's, the predictor's and the joiner's, or of a CTC model the head's:
+      what decoding needs.
+    macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent
+      form (4 real MACs for a complex product, 2 for a complex by real); predictor and joiner run
+      once per encoder frame.  Norms, biases and activations are not counted.
     """
 
     encoder_params: int
@@ -39,7 +41,9 @@ def cost(config: Config, vocab_size: int, subnet: Subnet) -> Cost:
     predictor_groups = m.predictor_dim // 4 if m.predictor_dim % 4 == 0 else 1
     conv = m.predictor_dim * (m.predictor_dim // predictor_groups) * m.context_size
     joiner_weights = (m.dim + m.predictor_dim + vocab_size) * m.joiner_dim
-    decoder_params = vocab_size * m.predictor_dim + conv + joiner_weights + 2 * m.joiner_dim + vocab_size
+    decoder_params = (
+        vocab_size * m.predictor_dim + conv + joiner_weights + 2 * m.joiner_dim + vocab_size
+    )
     decoder_macs = conv + joiner_weights
     if config.loss.objective == "ctc":
         decoder_macs = m.dim * vocab_size
@@ -53,10 +57,13 @@ def cost(config: Config, vocab_size: int, subnet: Subnet) -> Cost:
 
 
 def _frontend(channels: int, dim: int) -> tuple[int, int]:
-    """Parameters, and MACs per encoder frame (two frames of the first convolution for each of the second)."""
+    """Parameters, and MACs per encoder frame (two frames of the first convolution for each of the
+    second)."""
     first = max(channels // 4, 1)
     bins1, bins2 = (NUM_MEL_BINS - 1) // 2, subsampled_length(NUM_MEL_BINS)
-    params = first * 9 + first + channels * first * 9 + channels + channels * bins2 * dim + dim + dim
+    params = (
+        first * 9 + first + channels * first * 9 + channels + channels * bins2 * dim + dim + dim
+    )
     return params, 2 * first * 9 * bins1 + channels * first * 9 * bins2 + channels * bins2 * dim
 
 

@@ -1,6 +1,8 @@
-"""Greedy and prefix beam search on the output of a CTC layer, without a language model; greedy also piece by piece.
+"""Greedy and prefix beam search on the output of a CTC layer, without a language model; greedy also
+piece by piece.
 
-<unk> and <sos/eos> count as blank in both: they are never part of the output, and a token on both sides of one is two tokens.
+<unk> and <sos/eos> count as blank in both: they are never part of the output, and a token on both
+sides of one is two tokens.
 """
 
 import heapq
@@ -16,7 +18,8 @@ from utils.tokens import BLANK, SOS_EOS, UNK
 SPECIAL = [BLANK, SOS_EOS, UNK]
 FIRST_TOKEN = max(SPECIAL) + 1
 
-# Tokens -> log-probability of all alignments so far that end in blank, and of all that end in the last token.
+# Tokens -> log-probability of all alignments so far that end in blank, and of all that end in the
+# last token.
 Prefixes = dict[tuple[int, ...], tuple[float, float]]
 
 
@@ -30,7 +33,8 @@ class CtcGreedySearch:
 
     @torch.no_grad()
     def accept(self, log_probs: Tensor, lengths: Tensor) -> None:
-        """The next frames: log-probabilities (B, T, V), of which the first ``lengths`` (B,) are real."""
+        """The next frames: log-probabilities (B, T, V), of which the first ``lengths`` (B,) are
+        real."""
         best, lengths = log_probs.argmax(-1).cpu(), lengths.cpu()
         known = torch.cat([self.last[:, None], best], dim=1)
         real = torch.arange(best.shape[1]) < lengths[:, None]
@@ -55,9 +59,11 @@ def ctc_greedy_search(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
 
 @torch.no_grad()
 def ctc_prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> list[Hypothesis]:
-    """The output whose alignments are together the most probable: log-probabilities (B, T, V) and lengths (B,) -> B hypotheses.
+    """The output whose alignments are together the most probable: log-probabilities (B, T, V) and
+    lengths (B,) -> B hypotheses.
 
-    Frames are those of its most probable alignment. With a ``beam`` of at least the number of possible outputs the result is exact.
+    Frames are those of its most probable alignment. With a ``beam`` of at least the number of
+    possible outputs the result is exact.
     """
     hypotheses = []
     for frames, length in zip(log_probs, lengths.tolist()):
@@ -68,13 +74,19 @@ def ctc_prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> lis
 
 @torch.no_grad()
 def ctc_prefixes(log_probs: Tensor, beam: int) -> dict[tuple[int, ...], float]:
-    """The ``beam`` most probable outputs of one utterance: (T, V) -> tokens and their log-probability, best first.
+    """The ``beam`` most probable outputs of one utterance: (T, V) -> tokens and their
+    log-probability, best first.
 
-    A prefix is extended by the ``beam + 1`` best tokens of a frame alone. That loses nothing: whatever it would become with a worse one,
-    ``beam`` of these (all but a repeat of its last token, which needs a blank before it) lead to a prefix at least as probable.
+    A prefix is extended by the ``beam + 1`` best tokens of a frame alone. That loses nothing:
+    whatever it would become with a worse one,
+    ``beam`` of these (all but a repeat of its last token, which needs a blank before it) lead to a
+    prefix at least as probable.
     """
     merged = _merge_special(log_probs)
-    best_tokens = FIRST_TOKEN + merged[:, FIRST_TOKEN:].topk(min(beam + 1, merged.shape[1] - FIRST_TOKEN)).indices
+    best_tokens = (
+        FIRST_TOKEN
+        + merged[:, FIRST_TOKEN:].topk(min(beam + 1, merged.shape[1] - FIRST_TOKEN)).indices
+    )
     prefixes: Prefixes = {(): (0.0, -math.inf)}
     for frame, tokens in zip(merged.tolist(), best_tokens.tolist()):
         prefixes = _advance(prefixes, frame, tokens, beam)
@@ -82,20 +94,25 @@ def ctc_prefixes(log_probs: Tensor, beam: int) -> dict[tuple[int, ...], float]:
 
 
 def _merge_special(log_probs: Tensor) -> Tensor:
-    """(T, V) -> the same in double precision on the CPU, with <unk>'s and <sos/eos>'s probability added to blank's."""
+    """(T, V) -> the same in double precision on the CPU, with <unk>'s and <sos/eos>'s probability
+    added to blank's."""
     merged = log_probs.double().cpu().clone()
     merged[:, BLANK] = merged[:, SPECIAL].logsumexp(-1)
     return merged
 
 
 def _advance(prefixes: Prefixes, frame: list[float], tokens: list[int], beam: int) -> Prefixes:
-    """One frame further: its log-probabilities (V,), and the tokens that may be appended. The best ``beam``, best first."""
+    """One frame further: its log-probabilities (V,), and the tokens that may be appended. The best
+    ``beam``, best first."""
     candidates = []  # total, prefix, token to append, and the two scores as of Prefixes
     present: dict[tuple[int, ...], set[int]] = {}
     for prefix, (blank, token) in prefixes.items():
         stay_blank, stay_token = _log_add(blank, token) + frame[BLANK], -math.inf
         if prefix:
-            stay_token = _log_add(token, _before_append(prefixes, prefix[:-1], prefix[-1])) + frame[prefix[-1]]
+            stay_token = (
+                _log_add(token, _before_append(prefixes, prefix[:-1], prefix[-1]))
+                + frame[prefix[-1]]
+            )
             present.setdefault(prefix[:-1], set()).add(prefix[-1])
         candidates.append((_log_add(stay_blank, stay_token), prefix, (), (stay_blank, stay_token)))
     for prefix, (blank, token) in prefixes.items():
@@ -110,7 +127,8 @@ def _advance(prefixes: Prefixes, frame: list[float], tokens: list[int], beam: in
 
 
 def _before_append(prefixes: Prefixes, prefix: tuple[int, ...], symbol: int) -> float:
-    """Log-probability of the alignments of a prefix to which a symbol can be appended: to repeat its last token, those with a blank."""
+    """Log-probability of the alignments of a prefix to which a symbol can be appended: to repeat
+    its last token, those with a blank."""
     blank, token = prefixes.get(prefix, (-math.inf, -math.inf))
     return blank if prefix[-1:] == (symbol,) else _log_add(blank, token)
 
@@ -122,7 +140,8 @@ def _log_add(a: float, b: float) -> float:
 
 
 def _align(merged: Tensor, tokens: list[int]) -> list[int]:
-    """The frame at which every token begins on the most probable alignment: (T, V) as of :func:`_merge_special`."""
+    """The frame at which every token begins on the most probable alignment: (T, V) as of
+    :func:`_merge_special`."""
     states = np.full(2 * len(tokens) + 1, BLANK)
     states[1::2] = tokens
     emission = merged.numpy()[:, states]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Every scalar of a training by its tag: values by update, in order. Empty where there are no event files."""
+    """Every scalar of a training by its tag: values by update, in order. Empty where there are no
+    event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not folder.is_dir():
@@ -15,7 +16,9 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     events.Reload()
     found = {}
     for tag in events.Tags()["scalars"]:
-        points = {e.step: e.value for e in events.Scalars(tag)}  # a resumed run has some steps twice
+        points = {
+            e.step: e.value for e in events.Scalars(tag)
+        }  # a resumed run has some steps twice
         found[tag] = dict(sorted(points.items()))
     return found
 

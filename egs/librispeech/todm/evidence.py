@@ -14,7 +14,8 @@ class System:
     """One net of one variant with one setting: what a cell of a table is about.
 
     Attributes:
-      net: its architecture; of a learned selection, whose nets differ by seed, the budget it was selected for.
+      net: its architecture; of a learned selection, whose nets differ by seed, the budget it was
+        selected for.
     """
 
     variant: str
@@ -30,18 +31,23 @@ class Evidence:
     """All records of a folder.
 
     Args:
-      records: of :class:`~egs.librispeech.todm.runs.Records`, at least one; every one holds each split with one search method first.
+      records: of :class:`~egs.librispeech.todm.runs.Records`, at least one; every one holds each
+        split with one search method first.
       first_seed: the one with which all settings of a grid were tried.
     """
 
     def __init__(self, records: Sequence[dict], first_seed: int):
         self.records, self.first_seed = list(records), first_seed
-        self.splits = list(dict.fromkeys((row["split"], row["role"]) for r in self.records for row in r["results"]))
+        self.splits = list(
+            dict.fromkeys((row["split"], row["role"]) for r in self.records for row in r["results"])
+        )
         self.rows: dict[tuple[System, str, int], dict] = {}
         for record in self.records:
             for row in record["results"]:
                 if row["method"] == record["results"][0]["method"]:
-                    system = System(record["variant"], record["setting"], row.get("budget", row["architecture"]))
+                    system = System(
+                        record["variant"], record["setting"], row.get("budget", row["architecture"])
+                    )
                     self.rows[system, row["split"], record["seed"]] = row
 
     def variants(self) -> list[str]:
@@ -49,7 +55,9 @@ class Evidence:
 
     def of(self, variant: str, setting: str | None = None) -> list[dict]:
         """Records of a variant, by seed; of one setting, if given."""
-        found = [r for r in self.records if r["variant"] == variant and setting in (None, r["setting"])]
+        found = [
+            r for r in self.records if r["variant"] == variant and setting in (None, r["setting"])
+        ]
         return sorted(found, key=lambda r: r["seed"])
 
     def tuned_setting(self, variant: str) -> str:
@@ -58,8 +66,10 @@ class Evidence:
 
     def budgets(self) -> list[str]:
         """Of the models trained alone, smallest first."""
-        return sorted((v.removeprefix(f"{INDIVIDUAL} ") for v in self.variants() if v.startswith(INDIVIDUAL)),
-                      key=lambda b: self.size(self.alone(b, SAME).net))
+        return sorted(
+            (v.removeprefix(f"{INDIVIDUAL} ") for v in self.variants() if v.startswith(INDIVIDUAL)),
+            key=lambda b: self.size(self.alone(b, SAME).net),
+        )
 
     def alone(self, budget: str, setting: str) -> System:
         variant = f"{INDIVIDUAL} {budget}"
@@ -70,14 +80,18 @@ class Evidence:
 
     def size(self, net: str) -> int:
         """Encoder parameters of an architecture; the same in every variant."""
-        return next(row["encoder_params"] for (system, _, _), row in self.rows.items() if system.net == net)
+        return next(
+            row["encoder_params"] for (system, _, _), row in self.rows.items() if system.net == net
+        )
 
     def seeds(self, system: System, split: str) -> list[int]:
         return sorted(seed for other, at, seed in self.rows if (other, at) == (system, split))
 
     def errors(self, system: System, split: str, seeds: Sequence[int]) -> np.ndarray:
         """(seeds, utterances)."""
-        return np.stack([text_to_numbers(self.rows[system, split, seed]["utterance_errors"]) for seed in seeds])
+        return np.stack(
+            [text_to_numbers(self.rows[system, split, seed]["utterance_errors"]) for seed in seeds]
+        )
 
     def utterances(self, split: str) -> tuple[np.ndarray, list[str]]:
         """Words and speakers of a split's utterances."""
@@ -87,17 +101,24 @@ class Evidence:
     def rate(self, system: System, split: str) -> Rate | None:
         """WER over all seeds that have run; None: none has."""
         seeds = self.seeds(system, split)
-        return wer_interval(self.errors(system, split, seeds), *self.utterances(split)) if seeds else None
+        return (
+            wer_interval(self.errors(system, split, seeds), *self.utterances(split))
+            if seeds
+            else None
+        )
 
     def by_seed(self, system: System, split: str) -> dict[int, float]:
         return {seed: self.rows[system, split, seed]["wer"] for seed in self.seeds(system, split)}
 
     def difference(self, a: System, b: System, split: str) -> tuple[Difference, int] | None:
-        """A against B over the seeds that both have, and the number of those; None: they share none."""
+        """A against B over the seeds that both have, and the number of those; None: they share
+        none."""
         seeds = sorted(set(self.seeds(a, split)) & set(self.seeds(b, split)))
         if not seeds:
             return None
-        return paired_difference(self.errors(a, split, seeds), self.errors(b, split, seeds), *self.utterances(split)), len(seeds)
+        return paired_difference(
+            self.errors(a, split, seeds), self.errors(b, split, seeds), *self.utterances(split)
+        ), len(seeds)
 
     def cost(self, records: Sequence[dict]) -> dict[str, float]:
         """What some trainings took together."""

@@ -1,6 +1,8 @@
-"""Evolutionary search for subnets under budgets (AlphaNet, arXiv 2102.07954, section 4), and random search beside it.
+"""Evolutionary search for subnets under budgets (AlphaNet, arXiv 2102.07954, section 4), and random
+search beside it.
 
-Nothing here knows a model: candidates are scored by a function that is passed in, and cost is another.
+Nothing here knows a model: candidates are scored by a function that is passed in, and cost is
+another.
 """
 
 import bisect
@@ -16,7 +18,8 @@ ATTEMPTS = 50  # draws for one child before something that surely fits is taken 
 
 @dataclass(frozen=True)
 class Genome:
-    """The genes of a subnet: depth, and for every block, also one that is left out, its head groups and FFN chunks."""
+    """The genes of a subnet: depth, and for every block, also one that is left out, its head groups
+    and FFN chunks."""
 
     depth: int
     heads: tuple[int, ...]
@@ -25,7 +28,8 @@ class Genome:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored subnet. Attributes: cost: in the unit of the search. loss: of the proxy; smaller is better."""
+    """A scored subnet. Attributes: cost: in the unit of the search. loss: of the proxy; smaller is
+    better."""
 
     subnet: Subnet
     genome: Genome
@@ -65,30 +69,44 @@ class BudgetedSpace:
         return Genome(s.depths[-1], (s.heads[-1],) * self.blocks, (s.widths[-1],) * self.blocks)
 
     def draw(self, budget: float, rng: random.Random) -> Genome:
-        """A random genome within the budget, its width varying around one that all blocks have in common."""
+        """A random genome within the budget, its width varying around one that all blocks have in
+        common."""
         s = self.space
         common = rng.choice(s.widths)
         widths = range(max(common - 2, s.widths[0]), min(common + 2, s.widths[-1]) + 1)
-        genome = Genome(rng.choice(s.depths), tuple(rng.choice(s.heads) for _ in range(self.blocks)),
-                        tuple(rng.choice(widths) for _ in range(self.blocks)))
+        genome = Genome(
+            rng.choice(s.depths),
+            tuple(rng.choice(s.heads) for _ in range(self.blocks)),
+            tuple(rng.choice(widths) for _ in range(self.blocks)),
+        )
         return self.shrink(genome, budget, rng)
 
     def mutate(self, genome: Genome, probability: float, rng: random.Random) -> Genome:
         """Every gene is drawn anew with ``probability``."""
+
         def draw(gene: int, choices: range) -> int:
             return rng.choice(choices) if rng.random() < probability else gene
 
         s = self.space
-        return Genome(draw(genome.depth, s.depths), tuple(draw(g, s.heads) for g in genome.heads),
-                      tuple(draw(g, s.widths) for g in genome.widths))
+        return Genome(
+            draw(genome.depth, s.depths),
+            tuple(draw(g, s.heads) for g in genome.heads),
+            tuple(draw(g, s.widths) for g in genome.widths),
+        )
 
     def cross(self, a: Genome, b: Genome, rng: random.Random) -> Genome:
         """Every gene from either parent."""
-        return Genome(rng.choice((a.depth, b.depth)), *(
-            tuple(rng.choice(pair) for pair in zip(x, y)) for x, y in ((a.heads, b.heads), (a.widths, b.widths))))
+        return Genome(
+            rng.choice((a.depth, b.depth)),
+            *(
+                tuple(rng.choice(pair) for pair in zip(x, y))
+                for x, y in ((a.heads, b.heads), (a.widths, b.widths))
+            ),
+        )
 
     def shrink(self, genome: Genome, budget: float, rng: random.Random) -> Genome:
-        """Lower random genes by one until the cost is within the budget; ends at the smallest net at the latest."""
+        """Lower random genes by one until the cost is within the budget; ends at the smallest net
+        at the latest."""
         while self.cost(self.subnet(genome)) > budget:
             lower = list(self._lowered(genome))
             if not lower:
@@ -115,9 +133,13 @@ class BudgetedSpace:
         dropped = set(s.order[: self.blocks - genome.depth])
         for i in set(range(self.blocks)) - dropped:
             if genome.heads[i] + step in s.heads:
-                yield Genome(genome.depth, _with(genome.heads, i, genome.heads[i] + step), genome.widths)
+                yield Genome(
+                    genome.depth, _with(genome.heads, i, genome.heads[i] + step), genome.widths
+                )
             if genome.widths[i] + step in s.widths:
-                yield Genome(genome.depth, genome.heads, _with(genome.widths, i, genome.widths[i] + step))
+                yield Genome(
+                    genome.depth, genome.heads, _with(genome.widths, i, genome.widths[i] + step)
+                )
 
 
 def _with(genes: tuple[int, ...], i: int, gene: int) -> tuple[int, ...]:
@@ -137,14 +159,19 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 class Search:
-    """Random search, and what evolution has in common with it: budgets, a seed, a first generation, every candidate once.
+    """Random search, and what evolution has in common with it: budgets, a seed, a first generation,
+    every candidate once.
 
     Args:
       budgets: upper bounds of the cost. score: subnets -> loss of each.
     """
 
     def __init__(self, space: BudgetedSpace, budgets: list[float], score: Score, seed: int):
-        self.space, self.budgets, self.score = space, sorted({min(b, space.high) for b in budgets}), score
+        self.space, self.budgets, self.score = (
+            space,
+            sorted({min(b, space.high) for b in budgets}),
+            score,
+        )
         self.rng = random.Random(seed)
         self.scored: dict[Subnet, Candidate] = {}
 
@@ -160,7 +187,8 @@ class Search:
         return len(new)
 
     def unseen(self, make: Callable[[], Genome], taken: set[Subnet]) -> Genome | None:
-        """A genome of ``make`` whose subnet is neither scored nor taken; None after many attempts (a small space)."""
+        """A genome of ``make`` whose subnet is neither scored nor taken; None after many attempts
+        (a small space)."""
         for _ in range(ATTEMPTS):
             genome = make()
             subnet = self.space.subnet(genome)
@@ -170,17 +198,22 @@ class Search:
         return None
 
     def random_genome(self, budget: float) -> Genome:
-        """Random within the budget and near it: a bound is drawn from the budget's window, and the genome fitted to it."""
+        """Random within the budget and near it: a bound is drawn from the budget's window, and the
+        genome fitted to it."""
         bound = self.rng.uniform(max(self.window(budget), self.space.low), budget)
         return self.space.grow(self.space.draw(bound, self.rng), bound, self.rng)
 
     def window(self, budget: float) -> float:
-        """The lower end of the costs that count as being near a budget: an eighth of the space's whole span below it."""
+        """The lower end of the costs that count as being near a budget: an eighth of the space's
+        whole span below it."""
         return budget - (self.space.high - self.space.low) / 8
 
     def first_generation(self, size: int) -> list[Genome]:
         """The smallest net, what it grows to at every budget, and random genomes."""
-        ends = [self.space.smallest, *(self.space.grow(self.space.smallest, b, self.rng) for b in self.budgets)]
+        ends = [
+            self.space.smallest,
+            *(self.space.grow(self.space.smallest, b, self.rng) for b in self.budgets),
+        ]
         return ends[:size] + self.random_generation(max(0, size - len(ends)))
 
     def generation(self, size: int) -> list[Genome]:
@@ -190,12 +223,17 @@ class Search:
     def random_generation(self, size: int) -> list[Genome]:
         """Up to ``size`` new random genomes, spread evenly over the budgets."""
         taken: set[Subnet] = set()
-        drawn = (self.unseen(lambda: self.random_genome(self.budgets[i % len(self.budgets)]), taken) for i in range(size))
+        drawn = (
+            self.unseen(lambda: self.random_genome(self.budgets[i % len(self.budgets)]), taken)
+            for i in range(size)
+        )
         return [genome for genome in drawn if genome is not None]
 
     def best(self, budget: float, count: int) -> list[Candidate]:
         """The ``count`` candidates of smallest loss within a budget."""
-        return sorted((c for c in self.scored.values() if c.cost <= budget), key=lambda c: (c.loss, c.cost))[:count]
+        return sorted(
+            (c for c in self.scored.values() if c.cost <= budget), key=lambda c: (c.loss, c.cost)
+        )[:count]
 
 
 class Evolution(Search):
@@ -204,8 +242,16 @@ class Evolution(Search):
     Children outside their budget are drawn again, a bounded number of times.
     """
 
-    def __init__(self, space: BudgetedSpace, budgets: list[float], score: Score, seed: int, mutation: float, crossover: float,
-                 bins: int = 24):
+    def __init__(
+        self,
+        space: BudgetedSpace,
+        budgets: list[float],
+        score: Score,
+        seed: int,
+        mutation: float,
+        crossover: float,
+        bins: int = 24,
+    ):
         super().__init__(space, budgets, score, seed)
         self.mutation, self.crossover = mutation, crossover
         step = (self.budgets[-1] - space.low) / bins
@@ -222,7 +268,8 @@ class Evolution(Search):
         return best
 
     def generation(self, size: int) -> list[Genome]:
-        """The next ``size`` genomes; each has a budget of its own in turn, and parents from the bins just below it."""
+        """The next ``size`` genomes; each has a budget of its own in turn, and parents from the
+        bins just below it."""
         table = self.table()
         by_cost = [table[bin] for bin in sorted(table)]
         taken: set[Subnet] = set()

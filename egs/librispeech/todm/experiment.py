@@ -13,7 +13,13 @@ from egs.librispeech.todm.learned_selection import make_selector
 from egs.librispeech.todm.learnt_length import learnt_seconds_of_data
 from egs.librispeech.todm.transducer import Transducer
 from utils import config as configuration
-from utils.checkpoint import CheckpointError, average_between, list_checkpoints, load_checkpoint, window_start
+from utils.checkpoint import (
+    CheckpointError,
+    average_between,
+    list_checkpoints,
+    load_checkpoint,
+    window_start,
+)
 from utils.tokens import Tokenizer
 
 FORMAT = 1
@@ -62,32 +68,40 @@ def set_rng_state(state: dict) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trained supernet, ready for use: the model with the chosen weights, its conf and its tokenizer."""
+    """A trained supernet, ready for use: the model with the chosen weights, its conf and its
+    tokenizer."""
 
     config: Config
     model: Transducer
     tokenizer: Tokenizer
     update: int
-    hours: float   # of audio seen in training
+    hours: float  # of audio seen in training
     seconds: float  # of training, wall clock
-    weights: str   # which weights these are, in words
+    weights: str  # which weights these are, in words
     longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
 
 
-def load_experiment(exp: Path, weights: str | None, count: int | None, device: torch.device) -> Experiment:
+def load_experiment(
+    exp: Path, weights: str | None, count: int | None, device: torch.device
+) -> Experiment:
     """Build the model of an experiment from its folder alone.
 
     Args:
-      weights: ``last`` (the last checkpoint), ``running`` (the mean over all of training) or ``range``.
+      weights: ``last`` (the last checkpoint), ``running`` (the mean over all of training) or
+        ``range``.
         None: as the conf it was trained with says (``decode.weights``, ``decode.range``).
-      count: for ``range``: the mean over the updates between the regular checkpoint (of a multiple of ``train.save_every``)
-        this many before the last and the last; checkpoints of interrupts do not count.
+      count: for ``range``: the mean over the updates between the regular checkpoint (of a multiple
+        of ``train.save_every``) this many before the last and the last; checkpoints of interrupts
+        do not count.
     Raises:
       CheckpointError: there is no usable checkpoint.
     """
     found = list_checkpoints(checkpoint_folder(exp))
     if not found:
-        raise CheckpointError(f"no checkpoint in {checkpoint_folder(exp)}; stage 4 makes them: ./run.sh --stage 4 --stop-stage 4")
+        raise CheckpointError(
+            f"no checkpoint in {checkpoint_folder(exp)}; stage 4 makes them: ./run.sh --stage 4 "
+            "--stop-stage 4"
+        )
     update, path = found[-1]
     last = load_checkpoint(path, device)
     config = configuration.from_dict(Config, last["config"])
@@ -95,16 +109,28 @@ def load_experiment(exp: Path, weights: str | None, count: int | None, device: t
         weights, count = config.decode.weights, config.decode.range
     words, state = f"update {update}", last["model"]
     if weights != "last" and not last.get("average", {}).get("weight"):
-        logging.warning("%s has no mean of the weights yet, because train.average_every is %d: those of update %d are used as they are",
-                        path, config.train.average_every, update)
+        logging.warning(
+            "%s has no mean of the weights yet, because train.average_every is %d: those of "
+            "update %d are used as they are",
+            path,
+            config.train.average_every,
+            update,
+        )
     elif weights == "running":
-        words, state = f"mean over updates 1 to {update}", last["model"] | average_between(None, last["average"])
+        words, state = (
+            f"mean over updates 1 to {update}",
+            last["model"] | average_between(None, last["average"]),
+        )
     elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
         first = load_checkpoint(start[1], device)
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
-    model = Transducer(config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)).to(device)
+    model = Transducer(
+        config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)
+    ).to(device)
     model.load_state_dict(state)
     longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
-    return Experiment(config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest)
+    return Experiment(
+        config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest
+    )

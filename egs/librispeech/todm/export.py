@@ -1,4 +1,5 @@
-"""Stage 10: subnets as files for a device, checked in the client that runs there: ONNX for sherpa-onnx, safetensors, model cards."""
+"""Stage 10: subnets as files for a device, checked in the client that runs there: ONNX for
+sherpa-onnx, safetensors, model cards."""
 
 import logging
 import shlex
@@ -17,7 +18,12 @@ from egs.librispeech.todm.decode import describe_run
 from egs.librispeech.todm.experiment import Experiment, load_experiment
 from egs.librispeech.todm.exported import write_model
 from egs.librispeech.todm.extract import extract
-from egs.librispeech.todm.onnx_export import export_decoder, export_joiner, export_offline_encoder, export_streaming_encoder
+from egs.librispeech.todm.onnx_export import (
+    export_decoder,
+    export_joiner,
+    export_offline_encoder,
+    export_streaming_encoder,
+)
 from egs.librispeech.todm.page import write_page
 from egs.librispeech.todm.proof import Proof, require_audio
 from egs.librispeech.todm.quantize import quantize
@@ -31,12 +37,19 @@ from utils.stages import StageError
 
 
 def export(config: Config, arguments: Namespace) -> None:
-    torch.set_num_threads(1)  # small nets and short chunks: threads would mostly wait for each other
+    torch.set_num_threads(
+        1
+    )  # small nets and short chunks: threads would mostly wait for each other
     try:
-        experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu"))
+        experiment = load_experiment(
+            config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu")
+        )
     except CheckpointError as error:
         raise StageError(str(error)) from error
-    entries = [entry | {"longest_seconds": experiment.longest} for entry in chosen_entries(config, experiment)]
+    entries = [
+        entry | {"longest_seconds": experiment.longest}
+        for entry in chosen_entries(config, experiment)
+    ]
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
     proof = Proof(config, experiment, entries, root)
@@ -47,16 +60,27 @@ def export(config: Config, arguments: Namespace) -> None:
             write_subnet(root / entry["name"], config, experiment, entry)
     proof.run()
     measured = benchmark_client.run(config, root, proof.variants())
-    facts = describe_run(config, experiment) | {"torch_results": torch_results(config), "pieces": experiment.tokenizer.vocab_size, **proof.as_dict(), "benchmark": measured}
+    facts = describe_run(config, experiment) | {
+        "torch_results": torch_results(config),
+        "pieces": experiment.tokenizer.vocab_size,
+        **proof.as_dict(),
+        "benchmark": measured,
+    }
     write_json_atomic(root / "results.json", facts)
     deploy_report.write(root, facts, entries)
     print(f"\n{(root / 'report.md').read_text(encoding='utf-8')}", flush=True)
     write_page(config, shlex.join([arguments.conf, *arguments.overrides]))
-    logging.info("exported folders, a model card in each: %s; table: %s; picture: %s", root, root / "report.md", root / "wer-against-rtf.png")
+    logging.info(
+        "exported folders, a model card in each: %s; table: %s; picture: %s",
+        root,
+        root / "report.md",
+        root / "wer-against-rtf.png",
+    )
 
 
 def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
-    """``export.subnets``, the one within ``export.budget``, or all of subnets.json; checked against the model.
+    """``export.subnets``, the one within ``export.budget``, or all of subnets.json; checked against
+    the model.
 
     Raises:
       StageError: an unknown or unfitting subnet, or a budget that none meets.
@@ -65,12 +89,17 @@ def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
     if config.export.budget:
         chosen = [within_budget(config.export.budget, config.search.cost, known, "export.budget")]
     elif config.export.subnets:
-        chosen = distinct_names([named_entry(name, known, experiment) for name in config.export.subnets], known)
+        chosen = distinct_names(
+            [named_entry(name, known, experiment) for name in config.export.subnets], known
+        )
     else:
         chosen = known
     for entry in chosen:
         if not Subnet.parse(entry["architecture"]).within(experiment.model.full):
-            raise StageError(f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of {config.exp_dir}: {experiment.model.full}")
+            raise StageError(
+                f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of "
+                f"{config.exp_dir}: {experiment.model.full}"
+            )
     return chosen
 
 
@@ -82,14 +111,19 @@ def named_entry(name: str, known: list[dict], experiment: Experiment) -> dict:
     try:
         subnet = Subnet.parse(name)
     except ValueError:
-        raise StageError(f"export.subnets: no subnet {name!r}; there are: {', '.join(e['name'] for e in known)}") from None
+        raise StageError(
+            f"export.subnets: no subnet {name!r}; there are: {', '.join(e['name'] for e in known)}"
+        ) from None
     if not subnet.within(experiment.model.full):
         raise StageError(f"export.subnets: {name} does not fit the model: {experiment.model.full}")
-    return describe_subnet(experiment.config, experiment.tokenizer.vocab_size, subnet, "export.subnets")
+    return describe_subnet(
+        experiment.config, experiment.tokenizer.vocab_size, subnet, "export.subnets"
+    )
 
 
 def distinct_names(chosen: list[dict], known: list[dict]) -> list[dict]:
-    """Each architecture once, under a name that is no other's, here or in subnets.json: names are folders."""
+    """Each architecture once, under a name that is no other's, here or in subnets.json: names are
+    folders."""
     architecture = {entry["name"]: entry["architecture"] for entry in known}
     distinct = {}
     for entry in chosen:
@@ -105,14 +139,18 @@ def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: di
     """All files of one subnet but its card; what an earlier export left there is removed first."""
     shutil.rmtree(folder, ignore_errors=True)
     model = extract(experiment.model, experiment.config, Subnet.parse(entry["architecture"])).eval()
-    write_model(folder, model, experiment.config, experiment.tokenizer, config.export.chunk_frames, entry)
+    write_model(
+        folder, model, experiment.config, experiment.tokenizer, config.export.chunk_frames, entry
+    )
     comment = f"{config.name} {entry['name']}: subnet of a TODM supernet, {experiment.weights}"
     if model.is_ctc:
         export_offline_encoder(model, folder / graph(CTC, "fp32"), comment)
         return
     export_offline_encoder(model, folder / graph("encoder", "fp32"), comment)
     if experiment.config.model.direction == "causal":
-        export_streaming_encoder(model, folder / graph("streaming-encoder", "fp32"), config.export.chunk_frames, comment)
+        export_streaming_encoder(
+            model, folder / graph("streaming-encoder", "fp32"), config.export.chunk_frames, comment
+        )
     export_decoder(model, folder / graph("decoder", "fp32"))
     export_joiner(model, folder / graph("joiner", "fp32"))
     for part in ("decoder", "joiner"):

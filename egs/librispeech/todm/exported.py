@@ -16,10 +16,23 @@ from utils.stages import StageError
 from utils.text import first_line
 from utils.tokens import Tokenizer
 
-MODEL, CONF, BPE, TOKENS, FACTS = "model.safetensors", "conf.yaml", "bpe.model", "tokens.txt", "export.json"
+MODEL, CONF, BPE, TOKENS, FACTS = (
+    "model.safetensors",
+    "conf.yaml",
+    "bpe.model",
+    "tokens.txt",
+    "export.json",
+)
 
 
-def write_model(folder: Path, model: Transducer, config: Config, tokenizer: Tokenizer, chunk_frames: int, entry: dict) -> None:
+def write_model(
+    folder: Path,
+    model: Transducer,
+    config: Config,
+    tokenizer: Tokenizer,
+    chunk_frames: int,
+    entry: dict,
+) -> None:
     """Weights, conf, BPE model, tokens and facts of an extracted model.
 
     Args:
@@ -28,14 +41,22 @@ def write_model(folder: Path, model: Transducer, config: Config, tokenizer: Toke
     """
     folder.mkdir(parents=True, exist_ok=True)
     architecture = str(Subnet.parse(entry["architecture"]).packed())
-    config = replace(config, model=replace(config.model, architecture=architecture), export=replace(config.export, chunk_frames=chunk_frames),
-                     select=replace(config.select, method="uniform"))  # one net has nothing to learn a selection from
+    config = replace(
+        config,
+        model=replace(config.model, architecture=architecture),
+        export=replace(config.export, chunk_frames=chunk_frames),
+        select=replace(config.select, method="uniform"),
+    )  # one net has nothing to learn a selection from
     with atomic_path(folder / MODEL) as temporary:
-        save_file(model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture})
+        save_file(
+            model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture}
+        )
     configuration.save(config, folder / CONF)
     with atomic_path(folder / BPE) as temporary:
         temporary.write_bytes(tokenizer.proto)
-    write_text_atomic(folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols)))
+    write_text_atomic(
+        folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols))
+    )
     write_json_atomic(folder / FACTS, entry)
 
 
@@ -50,18 +71,26 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
     try:
         tokenizer = Tokenizer(folder / BPE)
     except (RuntimeError, ValueError) as error:
-        raise StageError(f"{folder / BPE} is damaged: {first_line(error)}; export it again") from error
+        raise StageError(
+            f"{folder / BPE} is damaged: {first_line(error)}; export it again"
+        ) from error
     try:
         facts = read_json(folder / FACTS)
     except ValueError as error:
-        raise StageError(f"{folder / FACTS} is damaged: {first_line(error)}; export it again") from error
+        raise StageError(
+            f"{folder / FACTS} is damaged: {first_line(error)}; export it again"
+        ) from error
     model = Transducer(config, tokenizer.vocab_size, training_heads=False)
     try:
         model.load_state_dict(load_file(folder / MODEL))
     except (SafetensorError, OSError) as error:
-        raise StageError(f"{folder / MODEL} is damaged: {first_line(error)}; export it again") from error
+        raise StageError(
+            f"{folder / MODEL} is damaged: {first_line(error)}; export it again"
+        ) from error
     except RuntimeError as error:
-        raise StageError(f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}") from error
+        raise StageError(
+            f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}"
+        ) from error
     return config, model.to(device).eval(), tokenizer, facts
 
 
@@ -77,4 +106,7 @@ def require(folder: Path, names: list[str]) -> None:
     """Raise StageError unless the folder has all of these files."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise StageError(f"{folder} lacks {', '.join(missing)}; stage 10 writes exported folders: ./run.sh --stage 10 --stop-stage 10")
+        raise StageError(
+            f"{folder} lacks {', '.join(missing)}; stage 10 writes exported folders: ./run.sh "
+            "--stage 10 --stop-stage 10"
+        )

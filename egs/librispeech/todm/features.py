@@ -10,9 +10,11 @@ from utils.audio import SAMPLE_RATE
 
 
 class OnlineFilterbank:
-    """Samples in, 80-dim log-mel frames out, 25 ms windows every 10 ms; what was taken is forgotten.
+    """Samples in, 80-dim log-mel frames out, 25 ms windows every 10 ms; what was taken is
+    forgotten.
 
-    The same features as stage 2 stores (povey window, no dither, 20 to 7600 Hz, frames centred on their shift).
+    The same features as stage 2 stores (povey window, no dither, 20 to 7600 Hz, frames centred on
+    their shift).
     """
 
     def __init__(self):

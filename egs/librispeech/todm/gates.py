@@ -1,4 +1,5 @@
-"""Gates of learned selection: numbers that the parts of the largest net are multiplied by, 1 for kept, 0 for left out."""
+"""Gates of learned selection: numbers that the parts of the largest net are multiplied by, 1 for
+kept, 0 for left out."""
 
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ from torch import Tensor
 
 
 class Gate(NamedTuple):
-    """Of one module. Attributes: parts: (parts,), of each part's output. shared: (), of what all parts share, the bias."""
+    """Of one module. Attributes: parts: (parts,), of each part's output. shared: (), of what all
+    parts share, the bias."""
 
     parts: Tensor
     shared: Tensor
@@ -18,7 +20,8 @@ class Gates(NamedTuple):
 
     Attributes:
       heads: (blocks, head groups) of the MH-SSMs. ffn: (blocks, chunks) of the FFNs.
-      heads_shared, ffn_shared: (blocks,): the module's own gate, or where parts have gates of their own whether any is open.
+      heads_shared, ffn_shared: (blocks,): the module's own gate, or where parts have gates of their
+        own whether any is open.
     """
 
     heads: Tensor
@@ -32,5 +35,6 @@ class Gates(NamedTuple):
 
 
 def any_of(gate: Tensor) -> Tensor:
-    """1 - prod(1 - gate) over the last dimension: whether anything of a module is kept, and with it what its parts share (a bias)."""
+    """1 - prod(1 - gate) over the last dimension: whether anything of a module is kept, and with it
+    what its parts share (a bias)."""
     return 1 - torch.prod(1 - gate.clamp(0, 1), dim=-1)

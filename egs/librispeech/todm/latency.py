@@ -1,4 +1,5 @@
-"""Measured latency as a cost: a table of per-block times, made once per machine, and its check on whole models."""
+"""Measured latency as a cost: a table of per-block times, made once per machine, and its check on
+whole models."""
 
 import contextlib
 import logging
@@ -21,7 +22,7 @@ from utils.progress import progress
 from utils.provenance import machine
 from utils.stages import StageError
 
-SECONDS = 10.0   # of audio in the batch of one that is timed
+SECONDS = 10.0  # of audio in the batch of one that is timed
 REPEATS = 25
 TOLERANCE = 0.15  # by which the table may miss a whole model before a warning
 
@@ -41,20 +42,39 @@ class LatencyTable:
     blocks: dict[tuple[int, int], float]
 
     def milliseconds(self, subnet: Subnet) -> float:
-        """The sum over the subnet's blocks. A size that was not measured is an error of the caller (KeyError)."""
+        """The sum over the subnet's blocks. A size that was not measured is an error of the caller
+        (KeyError)."""
         return self.fixed + sum(self.blocks[size] for size in subnet.sizes if size != (0, 0))
 
     def as_dict(self) -> dict:
-        return {"machine": self.machine, "engine": self.engine, "unit": "ms per second of audio, one thread", "fixed": self.fixed,
-                "blocks": {f"{h},{c}": ms for (h, c), ms in self.blocks.items()}}
+        return {
+            "machine": self.machine,
+            "engine": self.engine,
+            "unit": "ms per second of audio, one thread",
+            "fixed": self.fixed,
+            "blocks": {f"{h},{c}": ms for (h, c), ms in self.blocks.items()},
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> "LatencyTable":
-        return cls(values["machine"], values.get("engine", "torch"), values["fixed"], {tuple(map(int, k.split(","))): ms for k, ms in values["blocks"].items()})
+        return cls(
+            values["machine"],
+            values.get("engine", "torch"),
+            values["fixed"],
+            {tuple(map(int, k.split(","))): ms for k, ms in values["blocks"].items()},
+        )
 
 
-def latency_table(path: Path, given: str | None, engine: str, model: Transducer, config: Config, space: SearchSpace) -> LatencyTable:
-    """The table at ``path`` if this machine made it with this engine, else a new one; ``given`` (search.latency_table) is used as it is.
+def latency_table(
+    path: Path,
+    given: str | None,
+    engine: str,
+    model: Transducer,
+    config: Config,
+    space: SearchSpace,
+) -> LatencyTable:
+    """The table at ``path`` if this machine made it with this engine, else a new one; ``given``
+    (search.latency_table) is used as it is.
 
     Raises:
       StageError: the given table is missing, or lacks a size of this search space.
@@ -69,7 +89,10 @@ def latency_table(path: Path, given: str | None, engine: str, model: Transducer,
         if not missing and (given or (table.machine, table.engine) == (machine(), engine)):
             return table
         if given:
-            raise StageError(f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) {missing[:5]}")
+            raise StageError(
+                f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) "
+                f"{missing[:5]}"
+            )
     if engine == "torch":
         table, check = measure(model, config, space, sizes)
     else:
@@ -86,13 +109,21 @@ def log_check(check: list[dict]) -> None:
     for row in check:
         wrong = row["table_ms"] / row["measured_ms"] - 1
         log = logging.warning if abs(wrong) > TOLERANCE else logging.info
-        log("latency of %s: %.3f ms per second of audio by the table, %.3f measured (%+.0f %%)", row["net"], row["table_ms"],
-            row["measured_ms"], 100 * wrong)
+        log(
+            "latency of %s: %.3f ms per second of audio by the table, %.3f measured (%+.0f %%)",
+            row["net"],
+            row["table_ms"],
+            row["measured_ms"],
+            100 * wrong,
+        )
 
 
 @torch.no_grad()
-def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]) -> tuple[LatencyTable, list[dict]]:
-    """Time every block size, the fixed part, and three whole models to check the sum against; all interleaved.
+def measure(
+    model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
+) -> tuple[LatencyTable, list[dict]]:
+    """Time every block size, the fixed part, and three whole models to check the sum against; all
+    interleaved.
 
     Returns:
       The table, and per whole model ``net``, ``table_ms`` and ``measured_ms``.
@@ -114,19 +145,36 @@ def measure(model: Transducer, config: Config, space: SearchSpace, sizes: list[t
     def whole(subnet: Subnet) -> Callable[[], object]:
         return lambda: greedy_search(model, *encoder(features, frames, subnet, operators))
 
-    encoded = encoder.encode(x, lengths, space.largest, operators)  # how many symbols there are decides what their search takes
+    encoded = encoder.encode(
+        x, lengths, space.largest, operators
+    )  # how many symbols there are decides what their search takes
 
     def fixed() -> None:
         encoder.norm(encoder.frontend(features, frames))
         greedy_search(model, encoded, lengths)
 
     nets = checked_nets(space)
-    jobs = {("fixed",): fixed} | {size: block(size) for size in sizes} | {name: whole(net) for name, net in nets.items()}
+    jobs = (
+        {("fixed",): fixed}
+        | {size: block(size) for size in sizes}
+        | {name: whole(net) for name, net in nets.items()}
+    )
     with _one_thread():
         times = interleaved(jobs)
-    table = LatencyTable(machine(), "torch", times[("fixed",)], never_less_for_more({size: times[size] for size in sizes}))
-    return table, [{"net": name, "table_ms": round(table.milliseconds(net), 4), "measured_ms": round(times[name], 4)}
-                   for name, net in nets.items()]
+    table = LatencyTable(
+        machine(),
+        "torch",
+        times[("fixed",)],
+        never_less_for_more({size: times[size] for size in sizes}),
+    )
+    return table, [
+        {
+            "net": name,
+            "table_ms": round(table.milliseconds(net), 4),
+            "measured_ms": round(times[name], 4),
+        }
+        for name, net in nets.items()
+    ]
 
 
 def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
@@ -135,12 +183,14 @@ def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
 
 
 def never_less_for_more(times: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
-    """What keeps more never costs less, also where the clock's noise says so: the search relies on it."""
+    """What keeps more never costs less, also where the clock's noise says so: the search relies on
+    it."""
     return {(h, w): max(times[a, b] for a, b in times if a <= h and b <= w) for h, w in times}
 
 
 def interleaved(jobs: dict) -> dict:
-    """Median ms per second of audio of every job, repeated in turns so that a drift of the machine meets all."""
+    """Median ms per second of audio of every job, repeated in turns so that a drift of the machine
+    meets all."""
     taken: dict = {key: [] for key in jobs}
     for _ in progress(range(REPEATS), desc="latency", unit="round"):
         for key, job in jobs.items():
@@ -149,7 +199,9 @@ def interleaved(jobs: dict) -> dict:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken[key].append((time.perf_counter() - begin) * 1000 / SECONDS)
-    return {key: statistics.median(values[2:]) for key, values in taken.items()}  # the first two warm up
+    return {
+        key: statistics.median(values[2:]) for key, values in taken.items()
+    }  # the first two warm up
 
 
 @contextlib.contextmanager

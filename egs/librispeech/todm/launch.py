@@ -1,4 +1,5 @@
-"""Running many commands: some at a time on this machine, a GPU each, or as jobs of a Slurm cluster."""
+"""Running many commands: some at a time on this machine, a GPU each, or as jobs of a Slurm
+cluster."""
 
 import logging
 import os
@@ -20,7 +21,9 @@ from utils.progress import progress
 from utils.stages import StageError
 
 
-LONG = 24 * 60  # minutes a job may take unless tables.slurm says timeout_min; one that is cut goes on when it is submitted again
+LONG = (
+    24 * 60
+)  # minutes a job may take unless tables.slurm says timeout_min; one that is cut goes on when it is submitted again
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,25 @@ class Job:
     log: Path
 
 
-def run_commands(job: Job, environment: dict[str, str], started: Callable[[subprocess.Popen], None] = lambda process: None) -> int:
+def run_commands(
+    job: Job,
+    environment: dict[str, str],
+    started: Callable[[subprocess.Popen], None] = lambda process: None,
+) -> int:
     """Run a job's commands. Returns the exit status of the first that fails, else 0."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", encoding="utf-8") as log:
         for command in job.commands:
             log.write(f"\n$ {shlex.join(command)}\n")
             log.flush()
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True,
-                                       preexec_fn=partial(signal_when_parent_dies, signal.SIGTERM))
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                start_new_session=True,
+                preexec_fn=partial(signal_when_parent_dies, signal.SIGTERM),
+            )
             started(process)
             if process.wait():
                 return process.returncode
@@ -57,14 +70,21 @@ def slots(workers: int, processes: int) -> list[dict[str, str]]:
         allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = allowed.split(",")[:count] if allowed else [str(i) for i in range(count)]
         if workers * processes > count:
-            raise StageError(f"tables.workers={workers} with {processes} GPU(s) each want {workers * processes} GPUs; there are {count} to use")
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])} for i in range(workers)]
+            raise StageError(
+                f"tables.workers={workers} with {processes} GPU(s) each want "
+                f"{workers * processes} GPUs; there are {count} to use"
+            )
+        return [
+            {"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
+            for i in range(workers)
+        ]
     threads = max(1, (os.cpu_count() or 1) // (workers * processes))
     return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * workers
 
 
 def run_local(jobs: list[Job], workers: int, processes: int) -> list[str]:
-    """Run the jobs, ``workers`` at a time. Returns the names of those that failed; an interrupt stops all of them."""
+    """Run the jobs, ``workers`` at a time. Returns the names of those that failed; an interrupt
+    stops all of them."""
     free: queue.SimpleQueue = queue.SimpleQueue()
     for slot in slots(workers, processes):
         free.put(slot)
@@ -81,14 +101,19 @@ def run_local(jobs: list[Job], workers: int, processes: int) -> list[str]:
             free.put(slot)
 
     failed = []
-    with ThreadPoolExecutor(workers) as pool, progress(total=len(jobs), desc="runs", unit="run") as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        progress(total=len(jobs), desc="runs", unit="run") as bar,
+    ):
         futures = {pool.submit(work, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 job = futures[future]
                 if future.result():
                     failed.append(job.name)
-                    logging.error("%s failed; the end of %s:\n%s", job.name, job.log, _tail(job.log))
+                    logging.error(
+                        "%s failed; the end of %s:\n%s", job.name, job.log, _tail(job.log)
+                    )
                 else:
                     logging.info("%s: done", job.name)
                 bar.update()
@@ -101,7 +126,9 @@ def run_local(jobs: list[Job], workers: int, processes: int) -> list[str]:
     return failed
 
 
-def run_submitit(jobs: list[Job], processes: int, cluster: str, folder: Path, parameters: dict[str, str]) -> list[str]:
+def run_submitit(
+    jobs: list[Job], processes: int, cluster: str, folder: Path, parameters: dict[str, str]
+) -> list[str]:
     """Submit every job through submitit and wait for all. Returns the names of those that failed.
 
     Args:
@@ -112,14 +139,20 @@ def run_submitit(jobs: list[Job], processes: int, cluster: str, folder: Path, pa
     try:
         import submitit
     except ImportError:
-        raise StageError("tables.launcher=slurm needs submitit: pip install submitit, into .venv") from None
+        raise StageError(
+            "tables.launcher=slurm needs submitit: pip install submitit, into .venv"
+        ) from None
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     except RuntimeError as error:
         raise StageError(f"submitit can not use {cluster!r} here: {error}") from error
-    defaults = {"timeout_min": LONG} | ({"gpus_per_node": processes} if cluster == "slurm" or torch.cuda.is_available() else {})
+    defaults = {"timeout_min": LONG} | (
+        {"gpus_per_node": processes} if cluster == "slurm" or torch.cuda.is_available() else {}
+    )
     try:
-        executor.update_parameters(**defaults | {key: _number(value) for key, value in parameters.items()})
+        executor.update_parameters(
+            **defaults | {key: _number(value) for key, value in parameters.items()}
+        )
     except (NameError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise StageError(f"tables.slurm: {error}") from error
     submitted = [(job, executor.submit(run_commands, job, {})) for job in jobs]
@@ -127,7 +160,10 @@ def run_submitit(jobs: list[Job], processes: int, cluster: str, folder: Path, pa
     for job, handle in progress(submitted, desc="jobs", unit="job"):
         try:
             status = handle.result()
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
+        except (
+            submitit.core.utils.FailedJobError,
+            submitit.core.utils.UncompletedJobError,
+        ) as error:
             logging.error("%s: %s", job.name, error)
             status = 1
         if status:
@@ -146,4 +182,6 @@ def _number(text: str) -> int | float | str:
 
 
 def _tail(path: Path, lines: int = 12) -> str:
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()[-lines:])
+    return "\n".join(
+        path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()[-lines:]
+    )

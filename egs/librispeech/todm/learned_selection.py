@@ -1,10 +1,13 @@
-"""Selection learned in training, in two steps: scores are learned beside the supernet, then nested masks are frozen.
+"""Selection learned in training, in two steps: scores are learned beside the supernet, then nested
+masks are frozen.
 
-Step 1 (``learn.share`` of the updates): the largest net, and the same net under gates that scores give.  Step 2: the
-largest, the smallest and a random intermediate net, whose parts no longer change.  All methods end in an *order* of the
-units; a size is the longest prefix of it that the size's budget allows, so that sizes nest.
+Step 1 (``learn.share`` of the updates): the largest net, and the same net under gates that scores
+give.  Step 2: the largest, the smallest and a random intermediate net, whose parts no longer
+change.  All methods end in an *order* of the units; a size is the longest prefix of it that the
+size's budget allows, so that sizes nest.
 
-- Simple-Top-k and Iterative-Zero-Out: Dynamic Encoder Size (arXiv 2407.18930), with budgets of cost instead of counts.
+- Simple-Top-k and Iterative-Zero-Out: Dynamic Encoder Size (arXiv 2407.18930), with budgets of cost
+  instead of counts.
 - OrthoSoftmax: arXiv 2501.18895.
 """
 
@@ -20,26 +23,32 @@ from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.units import Units
 from utils.stages import StageError
 
-NOISE = 0.01         # of initial scores: equal ones would stay equal
-ZEROED = -5.0        # what Iterative-Zero-Out sets a gate's logit to
-OPEN = 10.0          # and what it starts from
+NOISE = 0.01  # of initial scores: equal ones would stay equal
+ZEROED = -5.0  # what Iterative-Zero-Out sets a gate's logit to
+OPEN = 10.0  # and what it starts from
 
 
 class Selector(nn.Module):
     """What all methods share: the schedule of step 1, the order, the sizes.
 
     Attributes:
-      order: the frozen order of the units, best first; -1 before step 2. A buffer, so that a checkpoint has it.
+      order: the frozen order of the units, best first; -1 before step 2. A buffer, so that a
+        checkpoint has it.
     """
 
     def __init__(self, config: Config, units: Units):
         super().__init__()
         self.config, self.units = config, units
-        self.first, self.last = schedule(config)                          # step 1 learns scores in [first, last)
-        self.start = float(self.first)                                    # progress is linear from 0 here to 1 at last
+        self.first, self.last = schedule(config)  # step 1 learns scores in [first, last)
+        self.start = float(self.first)  # progress is linear from 0 here to 1 at last
         full = units.full_price
-        smallest = max(units.price(units.subnet([i])) for i in range(len(units)))  # whichever unit comes first
-        self.budgets = {text: parse_budget(text, config.search.cost, smallest, full) for text in config.search.budgets}
+        smallest = max(
+            units.price(units.subnet([i])) for i in range(len(units))
+        )  # whichever unit comes first
+        self.budgets = {
+            text: parse_budget(text, config.search.cost, smallest, full)
+            for text in config.search.budgets
+        }
         self._nets: list[Subnet] | None = None  # of the frozen order, which does not change
         self.register_buffer("order", torch.full((len(units),), -1, dtype=torch.long))
 
@@ -61,10 +70,11 @@ class Selector(nn.Module):
         return {"start": self.start, "last": self.last}
 
     def go_on(self, update: int, saved: dict | None, then: Config) -> None:
-        """Go on after ``update`` with the schedule that step 1 began with, so that neither its progress nor a temperature jumps.
+        """Go on after ``update`` with the schedule that step 1 began with, so that neither its
+        progress nor a temperature jumps.
 
-        With fewer ``train.updates`` than before, what is left of step 1 is shortened to end at ``learn.share`` of them, or with
-        the next update.
+        With fewer ``train.updates`` than before, what is left of step 1 is shortened to end at
+        ``learn.share`` of them, or with the next update.
 
         Args:
           saved: :meth:`schedule`'s; None: the checkpoint is from before there was one.
@@ -81,8 +91,12 @@ class Selector(nn.Module):
         if self.frozen:
             return
         if update >= self.config.train.updates:
-            raise StageError(f"this training is at update {update} and its masks are not frozen yet, so train.updates={self.config.train.updates} "
-                             f"leaves none to train them in; it began with step 1 ending at update {self.last} (learn.share): give it more")
+            raise StageError(
+                f"this training is at update {update} and its masks are not frozen yet, so "
+                f"train.updates={self.config.train.updates} "
+                f"leaves none to train them in; it began with step 1 ending at update {self.last} "
+                "(learn.share): give it more"
+            )
         if wanted == self.last:
             return
         if wanted < self.last and self.config.train.updates < then.train.updates:
@@ -90,8 +104,13 @@ class Selector(nn.Module):
             self.last = max(wanted, update + 1)
             if reached > 0:  # a line through what is reached now and 1 at the new end
                 self.start = (update - reached * self.last) / max(1 - reached, 1e-9)
-        logging.info("learned selection: step 1 ends at update %d; this training began it when train.updates gave update %d, and now they give %d",
-                     self.last, saved["last"], wanted)
+        logging.info(
+            "learned selection: step 1 ends at update %d; this training began it when "
+            "train.updates gave update %d, and now they give %d",
+            self.last,
+            saved["last"],
+            wanted,
+        )
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         """One number per unit (N,), and a penalty that is added to the loss per frame."""
@@ -107,7 +126,8 @@ class Selector(nn.Module):
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:
-        """Called after every optimiser step with the number of updates done. Returns whether the masks were frozen now."""
+        """Called after every optimiser step with the number of updates done. Returns whether the
+        masks were frozen now."""
         if self.frozen or update < self.last:
             return False
         self.order.copy_(torch.tensor(self.ranking()))
@@ -115,10 +135,14 @@ class Selector(nn.Module):
         return True
 
     def subnets(self) -> dict[str, Subnet]:
-        """The nets of all budgets by their text, largest first; by the frozen order, or before that by the present ranking."""
+        """The nets of all budgets by their text, largest first; by the frozen order, or before that
+        by the present ranking."""
         order = self.order.tolist() if self.frozen else self.ranking()
         by_size = sorted(self.budgets.items(), key=lambda item: -item[1])
-        return {text: self.units.subnet(self.units.prefix_within(order, budget)) for text, budget in by_size}
+        return {
+            text: self.units.subnet(self.units.prefix_within(order, budget))
+            for text, budget in by_size
+        }
 
     def distinct_nets(self) -> list[Subnet]:
         """The largest net and those of the budgets, each once, largest first."""
@@ -129,13 +153,20 @@ class Selector(nn.Module):
         return self._nets
 
     def shares(self) -> list[float]:
-        """The shares of the full cost that step 1's iterations shrink to, the last one the smallest size's."""
-        low, count = min(self.budgets.values()) / self.units.full_price, self.config.learn.iterations
+        """The shares of the full cost that step 1's iterations shrink to, the last one the smallest
+        size's."""
+        low, count = (
+            min(self.budgets.values()) / self.units.full_price,
+            self.config.learn.iterations,
+        )
         return [1 - (1 - low) * (i + 1) / count for i in range(count)]
 
     def iteration(self, update: int) -> int:
         """Of ``learn.iterations`` equal parts of step 1, the one an update is in."""
-        return min(int(self.progress(update) * self.config.learn.iterations), self.config.learn.iterations - 1)
+        return min(
+            int(self.progress(update) * self.config.learn.iterations),
+            self.config.learn.iterations - 1,
+        )
 
 
 def schedule(config: Config) -> tuple[int, int]:
@@ -144,7 +175,8 @@ def schedule(config: Config) -> tuple[int, int]:
 
 
 class SimpleTopK(Selector):
-    """One score per unit; the best are kept through a relaxed top-k with straight-through gradients.
+    """One score per unit; the best are kept through a relaxed top-k with straight-through
+    gradients.
 
     k shrinks over the iterations of step 1 to what the smallest budget allows.
     """
@@ -167,7 +199,8 @@ class SimpleTopK(Selector):
 
 
 class IterativeZeroOut(Selector):
-    """Sigmoid gates, pushed by a penalty towards each iteration's share; at its end the smallest are closed.
+    """Sigmoid gates, pushed by a penalty towards each iteration's share; at its end the smallest
+    are closed.
 
     The logits are 10 times the parameters, which therefore start at 1. Closed gates stay trainable.
     """
@@ -183,12 +216,19 @@ class IterativeZeroOut(Selector):
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         gates = torch.sigmoid(self.logits)
         share = self.units.expected_cost(gates) / self.units.full_price
-        return gates, self.config.learn.penalty * (share - self.shares()[self.iteration(update)]).abs()
+        return gates, self.config.learn.penalty * (
+            share - self.shares()[self.iteration(update)]
+        ).abs()
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:
-        """At the end of an iteration, close all but what its share allows; at the end of the last the order is what counts."""
-        if self.learns(update - 1) and update < self.last and self.iteration(update) > self.iteration(update - 1):
+        """At the end of an iteration, close all but what its share allows; at the end of the last
+        the order is what counts."""
+        if (
+            self.learns(update - 1)
+            and update < self.last
+            and self.iteration(update) > self.iteration(update - 1)
+        ):
             budget = self.shares()[self.iteration(update - 1)] * self.units.full_price
             order = self.ranking()
             kept = len(self.units.prefix_within(order, budget))
@@ -203,10 +243,11 @@ class IterativeZeroOut(Selector):
 
 
 class OrthoSoftmax(Selector):
-    """A softmax over the units in every row of a score matrix; the first rows select, and are pushed to be orthogonal.
+    """A softmax over the units in every row of a score matrix; the first rows select, and are
+    pushed to be orthogonal.
 
-    Row i of P = softmax(S / tau) picks the i-th unit; the gates of a size are the sum of its first k rows.  tau falls
-    from 1 to ``learn.tau_end`` over step 1, so that rows become one-hot.
+    Row i of P = softmax(S / tau) picks the i-th unit; the gates of a size are the sum of its first
+    k rows.  tau falls from 1 to ``learn.tau_end`` over step 1, so that rows become one-hot.
     """
 
     def __init__(self, config: Config, units: Units):
@@ -215,14 +256,20 @@ class OrthoSoftmax(Selector):
 
     def rows(self, update: int) -> Tensor:
         """P, (N, N), at the temperature of an update."""
-        return torch.softmax(self.scores / self.config.learn.tau_end ** self.progress(update), dim=1)
+        return torch.softmax(
+            self.scores / self.config.learn.tau_end ** self.progress(update), dim=1
+        )
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         rows = self.rows(update)
         budget = self.draw_budget(update)
-        count = closest_count(self.units.expected_cost(rows.detach().cumsum(0).clamp(max=1)), budget)
+        count = closest_count(
+            self.units.expected_cost(rows.detach().cumsum(0).clamp(max=1)), budget
+        )
         chosen = rows[:count]
-        return chosen.sum(0), self.config.learn.penalty * self.progress(update) * orthogonality_penalty(chosen)
+        return chosen.sum(0), self.config.learn.penalty * self.progress(
+            update
+        ) * orthogonality_penalty(chosen)
 
     def draw_budget(self, update: int) -> float:
         """A random size of this update, the same on every rank; the largest net runs anyway."""
@@ -234,7 +281,8 @@ class OrthoSoftmax(Selector):
         return distinct_argmax(self.scores.detach())
 
     def importance(self) -> Tensor:
-        """Minus the expected row in which a unit is picked, from the rows as sharp as they will be."""
+        """Minus the expected row in which a unit is picked, from the rows as sharp as they will
+        be."""
         sharp = torch.softmax(self.scores.detach() / self.config.learn.tau_end, dim=1)
         place = torch.arange(len(sharp), device=sharp.device, dtype=sharp.dtype)[:, None]
         missing = (1 - sharp.sum(0)).clamp(min=0)  # a unit that no row picks comes after all
@@ -242,8 +290,8 @@ class OrthoSoftmax(Selector):
 
 
 class LearnedSampler:
-    """The subnets of every training step: none in step 1; in step 2, beside the largest, ``method.subnets_per_step`` random
-    intermediate ones of the frozen masks, then the smallest."""
+    """The subnets of every training step: none in step 1; in step 2, beside the largest,
+    ``method.subnets_per_step`` random intermediate ones of the frozen masks, then the smallest."""
 
     def __init__(self, selector: Selector, seed: int, rank: int = 0):
         self.selector, self.seed, self.rank = selector, seed, rank
@@ -261,7 +309,11 @@ class LearnedSampler:
         return chosen + ([smallest] if method.smallest else [])
 
 
-SELECTORS = {"simple-topk": SimpleTopK, "iterative-zero-out": IterativeZeroOut, "orthosoftmax": OrthoSoftmax}
+SELECTORS = {
+    "simple-topk": SimpleTopK,
+    "iterative-zero-out": IterativeZeroOut,
+    "orthosoftmax": OrthoSoftmax,
+}
 
 
 def make_selector(config: Config, vocab_size: int) -> Selector | None:
@@ -272,11 +324,14 @@ def make_selector(config: Config, vocab_size: int) -> Selector | None:
     """
     if config.select.method not in LEARNED:
         return None
-    return SELECTORS[config.select.method](config, Units(config, vocab_size, config.learn.granularity, config.search.cost))
+    return SELECTORS[config.select.method](
+        config, Units(config, vocab_size, config.learn.granularity, config.search.cost)
+    )
 
 
 def relaxed_top_k(scores: Tensor, count: int) -> Tensor:
-    """k successive softmaxes, each of what the ones before have left: (N,) -> (N,), which sums to k."""
+    """k successive softmaxes, each of what the ones before have left: (N,) -> (N,), which sums to
+    k."""
     total, taken = torch.zeros_like(scores), torch.zeros_like(scores)
     for _ in range(count):
         scores = scores + torch.log1p(-taken.clamp(max=1 - 1e-6))
@@ -293,9 +348,12 @@ def straight_through(soft: Tensor, count: int) -> Tensor:
 
 
 def orthogonality_penalty(rows: Tensor) -> Tensor:
-    """sqrt(sum_{i<j} M_ij^2 + sum_i (M_ii - 1)^2) of M = P P^T: 0 when rows (k, N) are one-hot and distinct."""
+    """sqrt(sum_{i<j} M_ij^2 + sum_i (M_ii - 1)^2) of M = P P^T: 0 when rows (k, N) are one-hot and
+    distinct."""
     gram = rows @ rows.T
-    return (torch.triu(gram, diagonal=1).square().sum() + (gram.diagonal() - 1).square().sum() + 1e-12).sqrt()
+    return (
+        torch.triu(gram, diagonal=1).square().sum() + (gram.diagonal() - 1).square().sum() + 1e-12
+    ).sqrt()
 
 
 def closest_count(costs: Tensor, budget: float) -> int:
@@ -315,7 +373,16 @@ def distinct_argmax(scores: Tensor) -> list[int]:
 
 
 def stochastic_depth(units: Units, smallest: Subnet, probability: float) -> Tensor:
-    """Gates (N,) for the largest net's pass: modules that the smallest net lacks are dropped at random, the kept ones scaled up."""
-    missing = {(i, kind) for i, block in enumerate(smallest.blocks) for kind in ("heads", "ffn") if not getattr(block, kind)}
-    kept = {module: float(torch.rand(()) >= probability) / (1 - probability) for module in sorted(missing)}
+    """Gates (N,) for the largest net's pass: modules that the smallest net lacks are dropped at
+    random, the kept ones scaled up."""
+    missing = {
+        (i, kind)
+        for i, block in enumerate(smallest.blocks)
+        for kind in ("heads", "ffn")
+        if not getattr(block, kind)
+    }
+    kept = {
+        module: float(torch.rand(()) >= probability) / (1 - probability)
+        for module in sorted(missing)
+    }
     return torch.tensor([kept.get((unit.block, unit.kind), 1.0) for unit in units.items])

@@ -1,4 +1,5 @@
-"""What a result was made from, as short digests: data and weights that are the same have the same digest, wherever they lie."""
+"""What a result was made from, as short digests: data and weights that are the same have the same
+digest, wherever they lie."""
 
 import gzip
 import hashlib
@@ -15,7 +16,8 @@ DATA_STAGES = (0, 1, 2, 3)
 
 
 def split_digest(config: Config, splits: Iterable[str]) -> str:
-    """Of the utterances of some splits as stage 3 left them: ids, lengths and transcripts; of a split that is not there, that it is not."""
+    """Of the utterances of some splits as stage 3 left them: ids, lengths and transcripts; of a
+    split that is not there, that it is not."""
     digest = hashlib.sha256()
     for split in splits:
         path = config.data_dir / "cuts" / f"{split}.jsonl.gz"
@@ -31,8 +33,9 @@ def split_digest(config: Config, splits: Iterable[str]) -> str:
 
 
 def training_data(config: Config) -> dict:
-    """What stage 4 trains on, for a checkpoint: the utterances of train, the BPE model, mean and deviation of the features, and
-    marks of the times that the data stages were redone by ``--force``."""
+    """What stage 4 trains on, for a checkpoint: the utterances of train, the BPE model, mean and
+    deviation of the features, and marks of the times that the data stages were redone by
+    ``--force``."""
     return {
         "train": split_digest(config, config.data.train),
         "bpe": file_digest(config.lang_dir / "bpe.model"),
@@ -42,7 +45,8 @@ def training_data(config: Config) -> dict:
 
 
 def data_values(config: Config) -> dict[str, str]:
-    """What a record of a table's run says of its data beside the conf: a digest of all utterances and of the BPE model.
+    """What a record of a table's run says of its data beside the conf: a digest of all utterances
+    and of the BPE model.
 
     Nothing where the data are not there: records made elsewhere are then believed.
     """
@@ -50,17 +54,30 @@ def data_values(config: Config) -> dict[str, str]:
         bpe = file_digest(config.lang_dir / "bpe.model")
     except OSError:
         return {}
-    missing = [split for split in config.splits if not (config.data_dir / "cuts" / f"{split}.jsonl.gz").is_file()]
+    missing = [
+        split
+        for split in config.splits
+        if not (config.data_dir / "cuts" / f"{split}.jsonl.gz").is_file()
+    ]
     return {} if missing else {"data.digest": f"{split_digest(config, config.splits)}-{bpe}"}
 
 
-WORDS = {"train": "the train utterances are others", "bpe": "the BPE model is another", "statistics": "the features are others",
-         "forced": "the data were made anew with --force"}
+WORDS = {
+    "train": "the train utterances are others",
+    "bpe": "the BPE model is another",
+    "statistics": "the features are others",
+    "forced": "the data were made anew with --force",
+}
 
 
 def data_changes(then: dict | None, now: dict) -> list[str]:
-    """In words, what of :func:`training_data` has changed. A checkpoint from before there was such a thing (None) says nothing."""
-    return [WORDS[key] for key, value in now.items() if key in then and then[key] != value] if then else []
+    """In words, what of :func:`training_data` has changed. A checkpoint from before there was such
+    a thing (None) says nothing."""
+    return (
+        [WORDS[key] for key, value in now.items() if key in then and then[key] != value]
+        if then
+        else []
+    )
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""Multi-Head State Space Model (MH-SSM, arXiv 2305.12498): parallel heads of SSMs, gated between heads."""
+"""Multi-Head State Space Model (MH-SSM, arXiv 2305.12498): parallel heads of SSMs, gated between
+heads."""
 
 import math
 
@@ -12,25 +13,43 @@ from utils.dropout import dropout
 
 
 def head_time_scales(groups: int, dt_min: float, dt_max: float) -> list[tuple[float, float]]:
-    """Intervals of the initial time step, one per head group: neighbours on a log scale that cover [dt_min, dt_max].
+    """Intervals of the initial time step, one per head group: neighbours on a log scale that cover
+    [dt_min, dt_max].
 
-    Heads so start with different memories, from a few frames to the whole utterance (heterogeneous dynamics).
+    Heads so start with different memories, from a few frames to the whole utterance (heterogeneous
+    dynamics).
     """
-    edges = [math.exp(math.log(dt_min) + i / groups * math.log(dt_max / dt_min)) for i in range(groups + 1)]
+    edges = [
+        math.exp(math.log(dt_min) + i / groups * math.log(dt_max / dt_min))
+        for i in range(groups + 1)
+    ]
     return list(zip(edges[:-1], edges[1:]))
 
 
 class MultiHeadSSM(nn.Module):
     """The MH-SSM layer: (B, T, dim) -> (B, T, dim).
 
-    LayerNorm; projection to H heads; per head ``stack`` times: SSM in one or both directions, SiLU, linear; gating;
-    concatenation; output projection.  With ``gating`` head ``2g`` (value) is multiplied by sigmoid of head ``2g+1``
-    (gate); such a pair is the elastic unit, a *head group*.  Without gating a group is one head.  Bidirectional
-    means concat(S4(u), reverse(S4(reverse(u)))).  Channels are ordered by group, so leading groups are leading slices.
+    LayerNorm; projection to H heads; per head ``stack`` times: SSM in one or both directions, SiLU,
+    linear; gating; concatenation; output projection.  With ``gating`` head ``2g`` (value) is
+    multiplied by sigmoid of head ``2g+1`` (gate); such a pair is the elastic unit, a *head group*.
+    Without gating a group is one head.  Bidirectional means concat(S4(u), reverse(S4(reverse(u)))).
+     Channels are ordered by group, so leading groups are leading slices.
     """
 
-    def __init__(self, dim: int, head_dim: int, groups: int, gating: bool, modes: int, stack: int, bidirectional: bool,
-                 dt_range: tuple[float, float], dropout: float, adaptive: bool, max_groups: int | None = None):
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int,
+        groups: int,
+        gating: bool,
+        modes: int,
+        stack: int,
+        bidirectional: bool,
+        dt_range: tuple[float, float],
+        dropout: float,
+        adaptive: bool,
+        max_groups: int | None = None,
+    ):
         super().__init__()
         self.heads_per_group = 2 if gating else 1
         self.groups, self.head_dim, self.directions = groups, head_dim, 2 if bidirectional else 1
@@ -41,15 +60,25 @@ class MultiHeadSSM(nn.Module):
         per_channel = [s for s in scales for _ in range(self.heads_per_group * head_dim)]
         self.norm = nn.LayerNorm(dim, bias=False)
         self.project_in = nn.Linear(dim, channels)
-        self.ssms = nn.ModuleList(DiagonalSSM(channels * self.directions, modes, per_channel * self.directions) for _ in range(stack))
+        self.ssms = nn.ModuleList(
+            DiagonalSSM(channels * self.directions, modes, per_channel * self.directions)
+            for _ in range(stack)
+        )
         bound = 1 / math.sqrt(self.directions * head_dim)
         self.mix_weight = nn.ParameterList(
-            nn.Parameter(torch.empty(heads, self.directions, head_dim, head_dim).uniform_(-bound, bound)) for _ in range(stack)
+            nn.Parameter(
+                torch.empty(heads, self.directions, head_dim, head_dim).uniform_(-bound, bound)
+            )
+            for _ in range(stack)
         )
-        self.mix_bias = nn.ParameterList(nn.Parameter(torch.empty(heads, head_dim).uniform_(-bound, bound)) for _ in range(stack))
+        self.mix_bias = nn.ParameterList(
+            nn.Parameter(torch.empty(heads, head_dim).uniform_(-bound, bound)) for _ in range(stack)
+        )
         self.project_out = nn.Linear(groups * head_dim, dim)
 
-    def channel_index(self, kept: tuple[int, ...], per_group: int, device: torch.device) -> slice | Tensor:
+    def channel_index(
+        self, kept: tuple[int, ...], per_group: int, device: torch.device
+    ) -> slice | Tensor:
         """Indices of the kept groups in something with ``per_group`` entries for every group."""
         if is_leading(kept):
             return slice(0, len(kept) * per_group)
@@ -57,18 +86,30 @@ class MultiHeadSSM(nn.Module):
         return (groups[:, None] * per_group + torch.arange(per_group, device=device)).flatten()
 
     def ssm_index(self, kept: tuple[int, ...], device: torch.device) -> Tensor:
-        """Indices of the kept groups among the SSM's channels, which hold one direction after the other."""
+        """Indices of the kept groups among the SSM's channels, which hold one direction after the
+        other."""
         width = self.heads_per_group * self.head_dim
-        one = torch.arange(self.groups * width, device=device)[self.channel_index(kept, width, device)]
+        one = torch.arange(self.groups * width, device=device)[
+            self.channel_index(kept, width, device)
+        ]
         return torch.cat([one + d * self.groups * width for d in range(self.directions)])
 
-    def forward(self, x: Tensor, mask: Tensor, kept: tuple[int, ...], operators: list[BlockwiseOperators],
-                states: list[Tensor] | None = None, gate: Gate | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        kept: tuple[int, ...],
+        operators: list[BlockwiseOperators],
+        states: list[Tensor] | None = None,
+        gate: Gate | None = None,
+    ) -> Tensor:
         """Args:
-          x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of :attr:`ssms`, by make_operators.
-          states: streaming: what the SSMs remember, (C, B, 2N) each, replaced by what they remember after ``x``, which is
-            one block of the operators; None: ``x`` is the whole utterance.
-          gate: what every head group's part of the output is multiplied by (learned selection); all are kept then.
+        x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of
+          :attr:`ssms`, by make_operators.
+        states: streaming: what the SSMs remember, (C, B, 2N) each, replaced by what they remember
+          after ``x``, which is one block of the operators; None: ``x`` is the whole utterance.
+        gate: what every head group's part of the output is multiplied by (learned selection); all
+          are kept then.
         """
         weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
@@ -85,11 +126,21 @@ class MultiHeadSSM(nn.Module):
         y = dropout(y.to(u.dtype), p, self.training)
         if gate is None:
             return nn.functional.linear(y, out, self.project_out.bias)
-        return nn.functional.linear(y * gate.parts.repeat_interleave(self.head_dim).to(y.dtype), out) + gate.shared * self.project_out.bias
+        return (
+            nn.functional.linear(y * gate.parts.repeat_interleave(self.head_dim).to(y.dtype), out)
+            + gate.shared * self.project_out.bias
+        )
 
-    def heads(self, u: Tensor, mask: Tensor, mixes: list[tuple[Tensor, Tensor]], operators: list[BlockwiseOperators],
-              states: list[Tensor] | None) -> Tensor:
-        """SSMs, mixing and gating of the kept heads, in fp32: (B, T, C) -> (B, T, C / heads_per_group)."""
+    def heads(
+        self,
+        u: Tensor,
+        mask: Tensor,
+        mixes: list[tuple[Tensor, Tensor]],
+        operators: list[BlockwiseOperators],
+        states: list[Tensor] | None,
+    ) -> Tensor:
+        """SSMs, mixing and gating of the kept heads, in fp32: (B, T, C) -> (B, T, C /
+        heads_per_group)."""
         batch, length, _ = u.shape
         with torch.autocast(u.device.type, enabled=False):
             z = u.float().permute(2, 0, 1) * mask.float()  # (C, B, T)
@@ -115,7 +166,8 @@ class MultiHeadSSM(nn.Module):
         return torch.cat([forward, backward.flip(-1)])
 
     def mix(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """SiLU, then every head's linear layer from its directions: (directions * C, B, T) -> (C, B, T)."""
+        """SiLU, then every head's linear layer from its directions: (directions * C, B, T) -> (C,
+        B, T)."""
         _, batch, length = y.shape
         y = nn.functional.silu(y).view(self.directions, -1, self.head_dim, batch * length)
         z = bias[..., None]  # (H, hd, 1)

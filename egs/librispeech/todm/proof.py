@@ -1,4 +1,5 @@
-"""Stage 10's checks: graphs against torch, and dev and test decoded from audio by the client beside torch."""
+"""Stage 10's checks: graphs against torch, and dev and test decoded from audio by the client beside
+torch."""
 
 import logging
 from collections.abc import Iterator
@@ -27,14 +28,21 @@ from utils.progress import progress
 from utils.scoring import Errors, score
 from utils.stages import StageError
 
-CHECKED_SECONDS = (0.3, 1.0, 5.0, 13.0, 40.0)  # of audio that graphs are held to torch on, in one padded batch
+CHECKED_SECONDS = (
+    0.3,
+    1.0,
+    5.0,
+    13.0,
+    40.0,
+)  # of audio that graphs are held to torch on, in one padded batch
 FINDINGS = "checked.json"  # in an exported folder: all of this module's findings
 TOLERANCE = 1e-4  # of an encoder's outputs
 Utterances = list[tuple[str, np.ndarray, str]]  # id, samples, transcript
 
 
 def audio_batches(config: Config, split: str, longest: float | None = None) -> Iterator[Utterances]:
-    """Utterances of a split from their audio files, similar lengths together; ``longest``: seconds in all, from the first on."""
+    """Utterances of a split from their audio files, similar lengths together; ``longest``: seconds
+    in all, from the first on."""
     cuts = load_cuts(config, [split])
     require_audio(split, cuts)
     if longest is not None:
@@ -55,10 +63,19 @@ def audio_batches(config: Config, split: str, longest: float | None = None) -> I
 
 
 def require_audio(split: str, cuts: CutSet) -> None:
-    """Raise StageError where an audio file of a split is gone: features were kept, but the client decodes audio."""
-    gone = [source for cut in cuts for source in (s.source for s in cut.recording.sources) if not Path(source).is_file()]
+    """Raise StageError where an audio file of a split is gone: features were kept, but the client
+    decodes audio."""
+    gone = [
+        source
+        for cut in cuts
+        for source in (s.source for s in cut.recording.sources)
+        if not Path(source).is_file()
+    ]
     if gone:
-        raise StageError(f"{len(gone)} audio files of {split} are gone, for example {gone[0]}; stage 10 decodes them in the client")
+        raise StageError(
+            f"{len(gone)} audio files of {split} are gone, for example {gone[0]}; stage 10 "
+            "decodes them in the client"
+        )
 
 
 class Proof:
@@ -72,26 +89,55 @@ class Proof:
         self.config, self.experiment, self.entries, self.root = config, experiment, entries, root
         self.ctc = experiment.model.is_ctc
         causal = experiment.config.model.direction == "causal"
-        self.modes = ["offline", "streaming"] if causal and not self.ctc else ["offline"]  # no client streams a CTC model of ours
-        self.methods = ["greedy"] if self.ctc else config.export.methods                   # or searches it with a beam
-        self.found: dict[str, dict] = {}  # by subnet: rows, differences, graph_errors, int8_kept_in_fp32
+        self.modes = (
+            ["offline", "streaming"] if causal and not self.ctc else ["offline"]
+        )  # no client streams a CTC model of ours
+        self.methods = (
+            ["greedy"] if self.ctc else config.export.methods
+        )  # or searches it with a beam
+        self.found: dict[
+            str, dict
+        ] = {}  # by subnet: rows, differences, graph_errors, int8_kept_in_fp32
         self._recognizers: dict[int, Recognizer] = {}
 
     def variants(self) -> list[tuple[str, str, str]]:
         """(subnet, mode, precision) of everything that was exported."""
-        return [(entry["name"], mode, precision) for entry in self.entries for mode in self.modes for precision in ("fp32", "int8")]
+        return [
+            (entry["name"], mode, precision)
+            for entry in self.entries
+            for mode in self.modes
+            for precision in ("fp32", "int8")
+        ]
 
     def key(self, entry: dict) -> dict:
-        """What a subnet's files and findings depend on: with the same key they are not made again."""
+        """What a subnet's files and findings depend on: with the same key they are not made
+        again."""
         chosen = ("export.subnets", "export.budget")  # which subnets there are changes none of them
-        values = {key: value for key, value in STAGES[10].values(self.config).items() if key not in chosen}
-        return {"architecture": entry["architecture"], "model": self.digest, "update": self.experiment.update, "weights": self.experiment.weights, "data": self.data, **values}
+        values = {
+            key: value for key, value in STAGES[10].values(self.config).items() if key not in chosen
+        }
+        return {
+            "architecture": entry["architecture"],
+            "model": self.digest,
+            "update": self.experiment.update,
+            "weights": self.experiment.weights,
+            "data": self.data,
+            **values,
+        }
 
     def finished(self, entry: dict) -> dict | None:
-        """What an earlier run of stage 10 found of this subnet, if it went through all of it and its files are there."""
+        """What an earlier run of stage 10 found of this subnet, if it went through all of it and
+        its files are there."""
         folder = self.root / entry["name"]
         graphs = {part for mode in self.modes for part in parts(mode, self.ctc)}
-        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, *(graph(part, precision) for part in graphs for precision in ("fp32", "int8"))]
+        needed = [
+            FINDINGS,
+            MODEL,
+            CONF,
+            BPE,
+            TOKENS,
+            *(graph(part, precision) for part in graphs for precision in ("fp32", "int8")),
+        ]
         if not all((folder / name).is_file() for name in needed):
             return None
         found = read_json(folder / FINDINGS)
@@ -109,13 +155,22 @@ class Proof:
         return {split: split_digest(self.config, [split]) for split in splits}
 
     def run(self) -> None:
-        """Check graphs, make the int8 encoders, decode; subnet by subnet, each kept in a file as soon as it is done."""
+        """Check graphs, make the int8 encoders, decode; subnet by subnet, each kept in a file as
+        soon as it is done."""
         todo = [entry for entry in self.entries if self.finished(entry) is None]
-        with progress(total=len(todo) * len(self.modes), desc="check in sherpa-onnx", unit="model") as bar:
+        with progress(
+            total=len(todo) * len(self.modes), desc="check in sherpa-onnx", unit="model"
+        ) as bar:
             for entry in self.entries:
                 found = self.finished(entry)
                 if found is None:
-                    found = {"key": self.key(entry), "rows": [], "differences": [], "graph_errors": {}, "int8_kept_in_fp32": {}}
+                    found = {
+                        "key": self.key(entry),
+                        "rows": [],
+                        "differences": [],
+                        "graph_errors": {},
+                        "int8_kept_in_fp32": {},
+                    }
                     for mode in self.modes:
                         self.check(entry, mode, found)
                         bar.update()
@@ -141,7 +196,9 @@ class Proof:
             "rows": [row for found in self.found.values() for row in found["rows"]],
             "differences": [d for found in self.found.values() for d in found["differences"]],
             "graph_errors": {name: found["graph_errors"] for name, found in self.found.items()},
-            "int8_kept_in_fp32": {name: found["int8_kept_in_fp32"] for name, found in self.found.items()},
+            "int8_kept_in_fp32": {
+                name: found["int8_kept_in_fp32"] for name, found in self.found.items()
+            },
         }
 
     def recognizer(self, entry: dict, method: str) -> Recognizer:
@@ -149,14 +206,24 @@ class Proof:
         beam = self.config.decode.beam if method == "beam" else 0
         if beam not in self._recognizers:
             e = self.experiment
-            self._recognizers[beam] = Recognizer(e.config, e.model, e.tokenizer, self.entries, beam, self.config.export.chunk_frames)
+            self._recognizers[beam] = Recognizer(
+                e.config, e.model, e.tokenizer, self.entries, beam, self.config.export.chunk_frames
+            )
         self._recognizers[beam].use(entry["architecture"])
         return self._recognizers[beam]
 
     @cached_property
     def checked_features(self) -> list[torch.Tensor]:
         """Speech of dev, strung together to the lengths that are checked."""
-        samples = np.concatenate([s for batch in audio_batches(self.config, self.config.data.dev[0], max(CHECKED_SECONDS)) for _, s, _ in batch])
+        samples = np.concatenate(
+            [
+                s
+                for batch in audio_batches(
+                    self.config, self.config.data.dev[0], max(CHECKED_SECONDS)
+                )
+                for _, s, _ in batch
+            ]
+        )
         samples = np.resize(samples, round(max(CHECKED_SECONDS) * 16000))
         return [filterbank(samples[: round(seconds * 16000)]) for seconds in CHECKED_SECONDS]
 
@@ -171,26 +238,48 @@ class Proof:
         expected = output_layer(model)(encoded).numpy()
         part = parts(mode, self.ctc)[0]
         if mode == "offline":
-            got = session(folder / graph(part, "fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})[0]
+            got = session(folder / graph(part, "fp32")).run(
+                None, {"x": x.numpy(), "x_lens": lengths.numpy()}
+            )[0]
         else:
-            got = run_streaming_graph(folder / graph(part, "fp32"), x.numpy(), self.config.export.chunk_frames)
-            out_lengths = subsampled_length(lengths)  # the client brings its own silence, not the model's tail
-        worst = max(float(np.abs(got[i, :n] - expected[i, :n]).max()) for i, n in enumerate(out_lengths.tolist()))
+            got = run_streaming_graph(
+                folder / graph(part, "fp32"), x.numpy(), self.config.export.chunk_frames
+            )
+            out_lengths = subsampled_length(
+                lengths
+            )  # the client brings its own silence, not the model's tail
+        worst = max(
+            float(np.abs(got[i, :n] - expected[i, :n]).max())
+            for i, n in enumerate(out_lengths.tolist())
+        )
         if worst > TOLERANCE:
-            logging.warning("%s, %s: the graph's outputs differ from torch's by up to %.1e", entry["name"], mode, worst)
+            logging.warning(
+                "%s, %s: the graph's outputs differ from torch's by up to %.1e",
+                entry["name"],
+                mode,
+                worst,
+            )
         return worst
 
-    def quantize(self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float) -> list[list]:
-        """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the layers that stay in fp32, with their errors."""
+    def quantize(
+        self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float
+    ) -> list[list]:
+        """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the
+        layers that stay in fp32, with their errors."""
         folder = self.root / entry["name"]
         part = parts(mode, self.ctc)[0]
         x = self.checked_features[-2][None].numpy()
         inputs = {"x": x, "x_lens": np.array([x.shape[1]])}
         if mode == "streaming":
             chunk = self.config.export.chunk_frames + LOOK_AHEAD
-            pieces = x[0, : x.shape[1] // chunk * chunk].reshape(-1, chunk, NUM_MEL_BINS)  # unrelated chunks from the zero state
+            pieces = x[0, : x.shape[1] // chunk * chunk].reshape(
+                -1, chunk, NUM_MEL_BINS
+            )  # unrelated chunks from the zero state
             shapes = {i.name: i.shape for i in session(folder / graph(part, "fp32")).get_inputs()}
-            inputs = {"x": pieces} | {n: np.zeros((1, len(pieces), shapes[n][2]), np.float32) for n in ("state0", "state1")}
+            inputs = {"x": pieces} | {
+                n: np.zeros((1, len(pieces), shapes[n][2]), np.float32)
+                for n in ("state0", "state1")
+            }
         limit = fp32_wer * (1 + self.config.export.int8_tolerance)
 
         def good() -> bool:
@@ -199,13 +288,29 @@ class Proof:
         source, target = (folder / graph(part, precision) for precision in ("fp32", "int8"))
         kept = quantize_within(source, target, inputs, good)
         if kept:
-            logging.info("%s, %s: int8 cost more than %.0f %% of WER on dev; %d of %d layers stay in fp32: %s", entry["name"], mode,
-                         100 * self.config.export.int8_tolerance, len(kept), len(quantizable(source)), ", ".join(node for node, _ in kept))
+            logging.info(
+                "%s, %s: int8 cost more than %.0f %% of WER on dev; %d of %d layers stay in fp32: "
+                "%s",
+                entry["name"],
+                mode,
+                100 * self.config.export.int8_tolerance,
+                len(kept),
+                len(quantizable(source)),
+                ", ".join(node for node, _ in kept),
+            )
         return [[node, round(error, 5)] for node, error in kept]
 
-    def client_errors(self, entry: dict, mode: str, precision: str, method: str, split: str) -> tuple[Errors, dict[str, str], dict[str, str]]:
+    def client_errors(
+        self, entry: dict, mode: str, precision: str, method: str, split: str
+    ) -> tuple[Errors, dict[str, str], dict[str, str]]:
         """Errors, references and hypotheses of the client over a split."""
-        client = Client(self.root / entry["name"], precision, method, mode == "streaming", self.config.decode.beam)
+        client = Client(
+            self.root / entry["name"],
+            precision,
+            method,
+            mode == "streaming",
+            self.config.decode.beam,
+        )
         references, hypotheses = {}, {}
         for batch in audio_batches(self.config, split):
             found = client.decode([samples for _, samples, _ in batch])
@@ -221,37 +326,80 @@ class Proof:
             if mode == "offline":
                 found = recognizer.transcribe_batch([samples for _, samples, _ in batch])
             else:
-                streams = [(recognizer.stream(endpoints=False), with_tail(samples, recognizer.chunk_frames)) for _, samples, _ in batch]
+                streams = [
+                    (
+                        recognizer.stream(endpoints=False),
+                        with_tail(samples, recognizer.chunk_frames),
+                    )
+                    for _, samples, _ in batch
+                ]
                 for stream, samples in streams:
                     stream.accept(samples)
                 found = [stream.finish(tail=False) for stream, _ in streams]
             hypotheses |= {name: t.text for (name, _, _), t in zip(batch, found)}
         return hypotheses
 
-    def decode(self, entry: dict, mode: str, precision: str, method: str, split: str, role: str, found: dict) -> Errors:
-        """One row of what was found: WER of the client; in fp32 also how many hypotheses are torch's."""
+    def decode(
+        self,
+        entry: dict,
+        mode: str,
+        precision: str,
+        method: str,
+        split: str,
+        role: str,
+        found: dict,
+    ) -> Errors:
+        """One row of what was found: WER of the client; in fp32 also how many hypotheses are
+        torch's."""
         errors, references, hypotheses = self.client_errors(entry, mode, precision, method, split)
-        row = {"name": entry["name"], "mode": mode, "precision": precision, "method": method, "split": split, "role": role,
-               **errors.counts(), "utterances": len(references)}
+        row = {
+            "name": entry["name"],
+            "mode": mode,
+            "precision": precision,
+            "method": method,
+            "split": split,
+            "role": role,
+            **errors.counts(),
+            "utterances": len(references),
+        }
         if precision == "fp32":
             expected = self.torch_hypotheses(entry, mode, method, split)
             different = [name for name in references if hypotheses[name] != expected[name]]
-            row |= {"equal": len(references) - len(different), "torch_wer": round(score(references, expected).wer, 3)}
+            row |= {
+                "equal": len(references) - len(different),
+                "torch_wer": round(score(references, expected).wer, 3),
+            }
             facts = {key: row[key] for key in ("name", "mode", "method", "split")}
-            found["differences"] += [facts | {"id": name, "reference": references[name], "torch": expected[name], "client": hypotheses[name]}
-                                 for name in different]
+            found["differences"] += [
+                facts
+                | {
+                    "id": name,
+                    "reference": references[name],
+                    "torch": expected[name],
+                    "client": hypotheses[name],
+                }
+                for name in different
+            ]
         found["rows"].append(row)
         return errors
 
 
 def run_streaming_graph(path: Path, x: np.ndarray, chunk: int) -> np.ndarray:
-    """Feed (N, T, 80) in chunks through a streaming encoder: (N, T', J), at least as many frames as T has."""
+    """Feed (N, T, 80) in chunks through a streaming encoder: (N, T', J), at least as many frames as
+    T has."""
     run = session(path)
     shapes = {i.name: i.shape for i in run.get_inputs()}
     states = [np.zeros((1, len(x), shapes[name][2]), np.float32) for name in ("state0", "state1")]
     x = np.pad(x, ((0, 0), (0, chunk + LOOK_AHEAD), (0, 0)), constant_values=LOG_EPSILON)
     outputs = []
     for start in range(0, x.shape[1] - chunk - LOOK_AHEAD + 1, chunk):
-        out, *states = run.run(None, {"x": x[:, start : start + chunk + LOOK_AHEAD], "state0": states[0], "state1": states[1]})
+        out, *states = run.run(
+            None,
+            {
+                "x": x[:, start : start + chunk + LOOK_AHEAD],
+                "state0": states[0],
+                "state1": states[1],
+            },
+        )
         outputs.append(out)
     return np.concatenate(outputs, axis=1)

@@ -1,4 +1,5 @@
-"""int8 graphs: dynamic quantisation of the MatMul weights, per output channel, and what it costs layer by layer."""
+"""int8 graphs: dynamic quantisation of the MatMul weights, per output channel, and what it costs
+layer by layer."""
 
 import logging
 import tempfile
@@ -17,24 +18,34 @@ def quantizable(path: Path) -> list[str]:
     """Names of the MatMul nodes of a graph whose second factor is a weight."""
     graph = onnx.load(path).graph
     weights = {initializer.name for initializer in graph.initializer}
-    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    return [
+        node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights
+    ]
 
 
 def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
-    """Write the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in fp32."""
+    """Write the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in
+    fp32."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it recommends a preprocessing that this graph does not need
     try:
         with atomic_path(target) as temporary:
-            quantize_dynamic(source, temporary, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-                             nodes_to_exclude=list(keep))
+            quantize_dynamic(
+                source,
+                temporary,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(keep),
+            )
     finally:
         root.setLevel(level)
 
 
 def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, float]]:
-    """The nodes of a graph by the harm of quantising each alone: the relative error of the first output, worst first."""
+    """The nodes of a graph by the harm of quantising each alone: the relative error of the first
+    output, worst first."""
     expected = session(source).run(None, inputs)[0]
     nodes = quantizable(source)
     harm = []
@@ -47,8 +58,11 @@ def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, 
     return sorted(harm, key=lambda item: -item[1])
 
 
-def quantize_within(source: Path, target: Path, inputs: dict[str, np.ndarray], good: Callable[[], bool]) -> list[tuple[str, float]]:
-    """Quantise, and keep the worst layers in fp32, 1, 2, 4, ... of them, until the result is ``good()``.
+def quantize_within(
+    source: Path, target: Path, inputs: dict[str, np.ndarray], good: Callable[[], bool]
+) -> list[tuple[str, float]]:
+    """Quantise, and keep the worst layers in fp32, 1, 2, 4, ... of them, until the result is
+    ``good()``.
 
     Returns:
       The layers that stayed in fp32, with the error that each would cause.

@@ -1,4 +1,5 @@
-"""A recogniser for use: one loaded supernet whose size changes between utterances, or an exported subnet."""
+"""A recogniser for use: one loaded supernet whose size changes between utterances, or an exported
+subnet."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,13 @@ from egs.librispeech.todm.encoder import Operators
 from egs.librispeech.todm.experiment import load_experiment
 from egs.librispeech.todm.exported import FACTS, load_model
 from egs.librispeech.todm.features import OnlineFilterbank, filterbank
-from egs.librispeech.todm.frontend import LOG_EPSILON, LOOK_AHEAD, SILENCE, SUBSAMPLING, subsampled_length
+from egs.librispeech.todm.frontend import (
+    LOG_EPSILON,
+    LOOK_AHEAD,
+    SILENCE,
+    SUBSAMPLING,
+    subsampled_length,
+)
 from egs.librispeech.todm.learnt_length import learnt_seconds_of_data, unknown_seconds
 from egs.librispeech.todm.subnet import Subnet
 from egs.librispeech.todm.subnets_file import describe_subnet, read_subnets
@@ -32,7 +39,9 @@ from utils.voice_activity import ROOM, WINDOW, Endpoints, VoiceActivity, speech_
 
 FRAME_SECONDS = 0.04
 FRAME_SAMPLES = round(FRAME_SECONDS * SAMPLE_RATE)
-ROOM_SAMPLES = ROOM[1] * WINDOW  # of silence that an utterance of a stream begins with, where there is as much
+ROOM_SAMPLES = (
+    ROOM[1] * WINDOW
+)  # of silence that an utterance of a stream begins with, where there is as much
 BATCH_SECONDS = 60  # of the stretches of a long recording that are decoded at once
 WORD_START = "\u2581"
 
@@ -42,7 +51,8 @@ class Transcript:
     """What was said.
 
     Attributes:
-      tokens, timestamps: BPE pieces, and the seconds at which each was recognised (encoder frames of 40 ms).
+      tokens, timestamps: BPE pieces, and the seconds at which each was recognised (encoder frames
+        of 40 ms).
       seconds: of audio.
     """
 
@@ -69,7 +79,8 @@ class Recognizer:
     """Speech to text on 16 kHz float samples.
 
     Args:
-      entries: subnets by name, as subnets.json has them; the first is in use until :meth:`use` says otherwise.
+      entries: subnets by name, as subnets.json has them; the first is in use until :meth:`use` says
+        otherwise.
       beam: 0: greedy search; else the width of modified beam search.
       chunk_frames: filterbank frames (10 ms) that a stream advances at a time.
       longest: seconds that the net has learnt to recognise at once; None: not known.
@@ -80,16 +91,30 @@ class Recognizer:
 
     detector: Callable[[], VoiceActivity] = VoiceActivity
 
-    def __init__(self, config: Config, model: Transducer, tokenizer: Tokenizer, entries: list[dict], beam: int = 0, chunk_frames: int = 32,
-                 longest: float | None = None):
+    def __init__(
+        self,
+        config: Config,
+        model: Transducer,
+        tokenizer: Tokenizer,
+        entries: list[dict],
+        beam: int = 0,
+        chunk_frames: int = 32,
+        longest: float | None = None,
+    ):
         self.config, self.model, self.tokenizer, self.entries = config, model, tokenizer, entries
-        self.beam, self.chunk_frames, self.longest = beam, chunk_frames, longest or unknown_seconds(config)
+        self.beam, self.chunk_frames, self.longest = (
+            beam,
+            chunk_frames,
+            longest or unknown_seconds(config),
+        )
         self.device = next(model.parameters()).device
         self._operators: dict[int, Operators] = {}
         self.use(entries[0]["name"])
 
     @classmethod
-    def load(cls, path: str | Path, beam: int = 0, device: torch.device | None = None) -> "Recognizer":
+    def load(
+        cls, path: str | Path, beam: int = 0, device: torch.device | None = None
+    ) -> "Recognizer":
         """From an experiment's folder (the whole supernet) or an exported one.
 
         Raises:
@@ -97,19 +122,40 @@ class Recognizer:
         """
         path, device = Path(path), device or torch.device("cpu")
         if not path.is_dir():
-            raise StageError(f"{path}: no such folder; give an experiment (exp/NAME) or an exported subnet (exp/NAME/export/SUBNET)")
+            raise StageError(
+                f"{path}: no such folder; give an experiment (exp/NAME) or an exported subnet "
+                "(exp/NAME/export/SUBNET)"
+            )
         if (path / FACTS).is_file() or not (path / "checkpoints").is_dir():
             config, model, tokenizer, entry = load_model(path, device)
             longest = entry.get("longest_seconds") or learnt_seconds_of_data(config)
-            return cls(config, model, tokenizer, [entry | {"architecture": str(model.full)}], beam, config.export.chunk_frames, longest)
+            return cls(
+                config,
+                model,
+                tokenizer,
+                [entry | {"architecture": str(model.full)}],
+                beam,
+                config.export.chunk_frames,
+                longest,
+            )
         try:
             trained = load_experiment(path, None, None, device)
         except CheckpointError as error:
             raise StageError(str(error)) from error
         subnets = path / "subnets.json"
-        largest = describe_subnet(trained.config, trained.tokenizer.vocab_size, trained.model.full, "largest")
+        largest = describe_subnet(
+            trained.config, trained.tokenizer.vocab_size, trained.model.full, "largest"
+        )
         entries = read_subnets(subnets) if subnets.is_file() else [largest]
-        return cls(trained.config, trained.model, trained.tokenizer, entries, beam, trained.config.export.chunk_frames, trained.longest)
+        return cls(
+            trained.config,
+            trained.model,
+            trained.tokenizer,
+            entries,
+            beam,
+            trained.config.export.chunk_frames,
+            trained.longest,
+        )
 
     @property
     def can_stream(self) -> bool:
@@ -125,7 +171,9 @@ class Recognizer:
         """
         by_name = {entry["name"]: entry["architecture"] for entry in self.entries}
         try:
-            chosen = subnet if isinstance(subnet, Subnet) else Subnet.parse(by_name.get(subnet, subnet))
+            chosen = (
+                subnet if isinstance(subnet, Subnet) else Subnet.parse(by_name.get(subnet, subnet))
+            )
         except ValueError:
             raise StageError(f"no subnet {subnet!r}; there are: {', '.join(by_name)}") from None
         if not chosen.within(self.model.full):
@@ -133,7 +181,8 @@ class Recognizer:
         self.subnet = chosen
 
     def use_budget(self, budget: str) -> dict:
-        """Use the best of the known subnets within a budget such as 600k, 3M or 0.5; returns its entry.
+        """Use the best of the known subnets within a budget such as 600k, 3M or 0.5; returns its
+        entry.
 
         Raises:
           StageError: none fits.
@@ -151,7 +200,8 @@ class Recognizer:
         return self._operators[key]
 
     def search(self, batch: int) -> GreedySearch | BeamSearch | CtcGreedySearch:
-        """A search over new utterances that goes on from one piece to the next; prefix beam search of CTC models does not."""
+        """A search over new utterances that goes on from one piece to the next; prefix beam search
+        of CTC models does not."""
         if self.model.is_ctc:
             return CtcGreedySearch(batch)
         if self.beam:
@@ -160,19 +210,27 @@ class Recognizer:
 
     @torch.inference_mode()
     def transcribe_batch(self, utterances: list[np.ndarray]) -> list[Transcript]:
-        """Whole utterances at once, each float samples at 16 kHz; one that is too short gives an empty text."""
+        """Whole utterances at once, each float samples at 16 kHz; one that is too short gives an
+        empty text."""
         features = [filterbank(samples) for samples in utterances]
         frames = torch.tensor([len(f) for f in features], device=self.device)
         encoder = self.model.encoder
         lengths = encoder.frontend.length(frames)
         if not utterances or int(lengths.max()) == 0:
-            return [self.transcript(Hypothesis([], []), len(samples) / SAMPLE_RATE) for samples in utterances]
+            return [
+                self.transcript(Hypothesis([], []), len(samples) / SAMPLE_RATE)
+                for samples in utterances
+            ]
         x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON).to(self.device)
         encoded, _ = encoder(x, frames, self.subnet, self.operators())
-        return [self.transcript(h, len(samples) / SAMPLE_RATE) for h, samples in zip(self.found(encoded, lengths), utterances)]
+        return [
+            self.transcript(h, len(samples) / SAMPLE_RATE)
+            for h, samples in zip(self.found(encoded, lengths), utterances)
+        ]
 
     def searched(self, encoded: Tensor) -> Tensor:
-        """What the search looks at: encoder output (B, T', dim), or of a CTC model its log-probabilities (B, T', V)."""
+        """What the search looks at: encoder output (B, T', dim), or of a CTC model its
+        log-probabilities (B, T', V)."""
         return self.model.ctc_log_probs(encoded) if self.model.is_ctc else encoded
 
     def found(self, encoded: Tensor, lengths: Tensor) -> list[Hypothesis]:
@@ -184,7 +242,8 @@ class Recognizer:
         return search.hypotheses()
 
     def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
-        """A recording of any length, given in pieces: what of it is speech, in stretches no longer than the net has learnt."""
+        """A recording of any length, given in pieces: what of it is speech, in stretches no longer
+        than the net has learnt."""
         tokens, times, heard = [], [], 0
 
         def counted() -> Iterator[np.ndarray]:
@@ -195,7 +254,9 @@ class Recognizer:
 
         stretches = speech_stretches(counted(), self.longest, self.detector)
         while batch := list(islice(stretches, max(int(BATCH_SECONDS / self.longest), 1))):
-            for (start, _), part in zip(batch, self.transcribe_batch([samples for _, samples in batch])):
+            for (start, _), part in zip(
+                batch, self.transcribe_batch([samples for _, samples in batch])
+            ):
                 tokens += part.tokens
                 times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
         return Transcript(join(tokens), tokens, times, round(heard / SAMPLE_RATE, 3))
@@ -204,41 +265,56 @@ class Recognizer:
         """A stream, decoded as it arrives: speech, in utterances that end in long pauses.
 
         Args:
-          endpoints: False: everything is one utterance, speech or not; as whole utterances are decoded by :meth:`transcribe_batch`.
+          endpoints: False: everything is one utterance, speech or not; as whole utterances are
+            decoded by :meth:`transcribe_batch`.
         Raises:
           StageError: the model is bidirectional, or a CTC model with a beam.
         """
         if not self.can_stream:
-            raise StageError("this model is bidirectional and needs whole utterances; conf/mini-streaming.yaml trains one that streams "
-                             "(model.direction=causal)")
+            raise StageError(
+                "this model is bidirectional and needs whole utterances; conf/mini-streaming.yaml "
+                "trains one that streams "
+                "(model.direction=causal)"
+            )
         if self.model.is_ctc and self.beam:
-            raise StageError("the prefix beam search of a CTC model needs whole utterances; streams are decoded greedily (without --beam)")
+            raise StageError(
+                "the prefix beam search of a CTC model needs whole utterances; streams are "
+                "decoded greedily (without --beam)"
+            )
         return Stream(self, Endpoints(self.longest, self.detector()) if endpoints else None)
 
     def transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
         """Tokens and frames as text and times."""
         symbols = self.tokenizer.symbols
         tokens = [symbols[t] for t in hypothesis.tokens]
-        times = [round(min(f * FRAME_SECONDS, seconds), 2) for f in hypothesis.frames]  # a word may come in the tail of silence
+        times = [
+            round(min(f * FRAME_SECONDS, seconds), 2) for f in hypothesis.frames
+        ]  # a word may come in the tail of silence
         return Transcript(join(tokens), tokens, times, round(seconds, 3))
 
 
 class Stream:
-    """Audio in as it arrives, text out: every ``chunk_frames`` x 10 ms, with memory that does not grow but for the text.
+    """Audio in as it arrives, text out: every ``chunk_frames`` x 10 ms, with memory that does not
+    grow but for the text.
 
-    Chunk by chunk it computes what the same model computes of a whole utterance. A long pause ends an utterance: the next one begins
-    afresh, whatever lies between them.
+    Chunk by chunk it computes what the same model computes of a whole utterance. A long pause ends
+    an utterance: the next one begins afresh, whatever lies between them.
 
     Args:
       endpoints: where utterances begin and end; None: all there is is one utterance, speech or not.
     """
 
     def __init__(self, recognizer: Recognizer, endpoints: Endpoints | None):
-        self.recognizer, self.subnet = recognizer, recognizer.subnet  # a subnet chosen later is for later streams
+        self.recognizer, self.subnet = (
+            recognizer,
+            recognizer.subnet,
+        )  # a subnet chosen later is for later streams
         self.endpoints = endpoints
         self.fbank = OnlineFilterbank()
         self.waiting = torch.zeros(0, recognizer.model.encoder.frontend.mean.numel())
-        self.held: list[tuple[Tensor, int]] = []  # chunks that may still be decoded, and how many of their encoder frames are real
+        self.held: list[
+            tuple[Tensor, int]
+        ] = []  # chunks that may still be decoded, and how many of their encoder frames are real
         self.samples = self.frames = 0
         self.passed = 0  # encoder frames decoded or left out
         self.tokens, self.times = [], []  # of the utterances that are over
@@ -256,20 +332,24 @@ class Stream:
         """No more samples come: decode what is left.
 
         Args:
-          tail: with the silence of ``model.tail_frames`` behind it, as whole utterances have it; False where the samples
-            end with silence enough, as a client's do.
+          tail: with the silence of ``model.tail_frames`` behind it, as whole utterances have it;
+            False where the samples end with silence enough, as a client's do.
         """
         if self.samples:
             self.fbank.finish()
             self._take()
         chunk, frontend = self.recognizer.chunk_frames, self.recognizer.model.encoder.frontend
         held = sum(count for _, count in self.held)
-        left = subsampled_length(self.frames, frontend.tail_frames if tail else 0) - self.passed - held
+        left = (
+            subsampled_length(self.frames, frontend.tail_frames if tail else 0) - self.passed - held
+        )
         if left > 0 and self.endpoints:
             self.endpoints.finish()
         while left > 0:
             window = self.waiting[: chunk + LOOK_AHEAD]
-            window = torch.nn.functional.pad(window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=SILENCE)
+            window = torch.nn.functional.pad(
+                window, (0, 0, 0, chunk + LOOK_AHEAD - len(window)), value=SILENCE
+            )
             count = min(left, chunk // SUBSAMPLING)
             self._chunk(window, count)
             self.waiting, left = self.waiting[chunk:], left - count
@@ -279,7 +359,12 @@ class Stream:
         """What has been recognised so far."""
         part = self.recognizer.transcript(self.search.hypotheses()[0], math.inf)
         tokens = self.tokens + part.tokens
-        return Transcript(join(tokens), tokens, self.times + self._times(part), round(self.samples / SAMPLE_RATE, 3))
+        return Transcript(
+            join(tokens),
+            tokens,
+            self.times + self._times(part),
+            round(self.samples / SAMPLE_RATE, 3),
+        )
 
     def _begin(self) -> None:
         """A new utterance, which begins with the first chunk that is decoded."""
@@ -308,10 +393,15 @@ class Stream:
             self.waiting = self.waiting[chunk:]
 
     def _chunk(self, window: Tensor, count: int) -> None:
-        """One chunk, of whose encoder frames the first ``count`` are real: decode it, hold it or leave it out."""
+        """One chunk, of whose encoder frames the first ``count`` are real: decode it, hold it or
+        leave it out."""
         begin = (self.passed + sum(n for _, n in self.held)) * FRAME_SAMPLES
         self.held.append((window, count))
-        what = self.endpoints.chunk(begin, begin + count * FRAME_SAMPLES) if self.endpoints else Endpoints.SPEAKING
+        what = (
+            self.endpoints.chunk(begin, begin + count * FRAME_SAMPLES)
+            if self.endpoints
+            else Endpoints.SPEAKING
+        )
         if what in (Endpoints.SPEAKING, Endpoints.LAST):
             for held in self.held:
                 self._decode(*held)
@@ -333,8 +423,12 @@ class Stream:
         if self.offset is None:
             self.offset = self.passed
         window = window[None].to(recognizer.device)
-        encoded, self.states = recognizer.model.encoder.step(window, self.states, self.subnet, operators)
-        self.search.accept(recognizer.searched(encoded[:, :count]), torch.tensor([count], device=recognizer.device))
+        encoded, self.states = recognizer.model.encoder.step(
+            window, self.states, self.subnet, operators
+        )
+        self.search.accept(
+            recognizer.searched(encoded[:, :count]), torch.tensor([count], device=recognizer.device)
+        )
         self.passed += count
 
 

@@ -1,4 +1,5 @@
-"""Stage 9: the table of subnets, WER against parameters as a picture, from results.json alone, and a page to look at."""
+"""Stage 9: the table of subnets, WER against parameters as a picture, from results.json alone, and
+a page to look at."""
 
 import contextlib
 import logging
@@ -21,26 +22,48 @@ def make_table(results: list[dict]) -> str:
     splits = list(dict.fromkeys(r["split"] for r in results))
     rows = list(dict.fromkeys((r["name"], r["method"]) for r in results))
     by_key = {(r["name"], r["method"], r["split"]): r for r in results}
-    header = ["subnet", "search", "encoder params", "total params", "MMACs per s of audio", *(f"WER % {s}" for s in splits)]
+    header = [
+        "subnet",
+        "search",
+        "encoder params",
+        "total params",
+        "MMACs per s of audio",
+        *(f"WER % {s}" for s in splits),
+    ]
     lines = []
     for name, method in rows:
         first = next(r for r in results if (r["name"], r["method"]) == (name, method))
-        lines.append([name, method, f"{first['encoder_params']:,}", f"{first['total_params']:,}", f"{first['macs_per_second'] / 1e6:.1f}",
-                      *(f"{by_key[name, method, s]['wer']:.2f}" for s in splits)])
+        lines.append(
+            [
+                name,
+                method,
+                f"{first['encoder_params']:,}",
+                f"{first['total_params']:,}",
+                f"{first['macs_per_second'] / 1e6:.1f}",
+                *(f"{by_key[name, method, s]['wer']:.2f}" for s in splits),
+            ]
+        )
     return markdown_table(header, lines, left=2)
 
 
 def make_report(run: dict) -> str:
     """The whole report in Markdown."""
-    sizes = ", ".join(f"{split} {words} words" for split, words in dict.fromkeys((r["split"], r["words"]) for r in run["results"]))
+    sizes = ", ".join(
+        f"{split} {words} words"
+        for split, words in dict.fromkeys((r["split"], r["words"]) for r in run["results"])
+    )
     facts = [
         f"corpus: {run['corpus']}; scored: {sizes}",
-        f"training: {run['updates']} updates, {run['audio_hours_trained']} h of audio, {run['training_seconds'] / 60:.1f} min, seed {run['seed']}; "
+        f"training: {run['updates']} updates, {run['audio_hours_trained']} h of audio, "
+        f"{run['training_seconds'] / 60:.1f} min, seed {run['seed']}; "
         f"weights: {run['weights']}",
         f"machine: {run['machine']}; torch {run['torch']}; commit {run['commit']}",
         f"command: `{run['command']}`",
     ]
-    return f"# {run['name']}: subnets of one supernet\n\n{make_table(run['results'])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+    return (
+        f"# {run['name']}: subnets of one supernet\n\n{make_table(run['results'])}\n\n"
+        + "".join(f"- {fact}\n" for fact in facts)
+    )
 
 
 def report(config: Config, arguments: Namespace) -> None:
@@ -55,14 +78,21 @@ def report(config: Config, arguments: Namespace) -> None:
     if config.tables.records:
         report_tables(config)
     write_page(config, shlex.join([arguments.conf, *arguments.overrides]))
-    logging.info("recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s", exp / "decode", exp / "checkpoints", exp / "tensorboard")
+    logging.info(
+        "recognised texts and errors: %s; checkpoints: %s; curves: tensorboard --logdir %s",
+        exp / "decode",
+        exp / "checkpoints",
+        exp / "tensorboard",
+    )
 
 
 def report_tables(config: Config) -> None:
     """The tables of the finished runs, with the search of stage 5 kept beside them."""
     search = config.exp_dir / "search" / "search.json"
     if search.is_file():
-        write_text_atomic(Path(config.tables.records) / "search.json", search.read_text(encoding="utf-8"))
+        write_text_atomic(
+            Path(config.tables.records) / "search.json", search.read_text(encoding="utf-8")
+        )
     path = table_report.write_tables(config)
     print(f"\n{path.read_text(encoding='utf-8')}", flush=True)
     logging.info("tables: %s; every run: %s", path, path.with_name("runs.csv"))

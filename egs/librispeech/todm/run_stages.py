@@ -1,4 +1,5 @@
-"""What run.sh hands over to: decides which stages have anything to do, holds the folders' locks, and runs each in a process of its own.
+"""What run.sh hands over to: decides which stages have anything to do, holds the folders' locks,
+and runs each in a process of its own.
 
 It imports neither torch nor lhotse, so that a run of which everything has finished ends at once.
 """
@@ -24,8 +25,16 @@ DRY_RUN = "egs.librispeech.todm.dry_run"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--script", action="append", default=[], metavar="N=MODULE", help="what runs stage N; once for every stage")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--script",
+        action="append",
+        default=[],
+        metavar="N=MODULE",
+        help="what runs stage N; once for every stage",
+    )
     parser.add_argument("--stage", type=int, default=0)
     parser.add_argument("--stop-stage", type=int, default=9)
     parser.add_argument("--conf", default="conf/mini.yaml")
@@ -46,7 +55,10 @@ class Recipe:
     def __init__(self, arguments: argparse.Namespace, config: Config):
         self.arguments, self.config = arguments, config
         self.user_arguments = [arguments.conf, *arguments.overrides]
-        self.scripts = {int(number): module for number, _, module in (text.partition("=") for text in arguments.script)}
+        self.scripts = {
+            int(number): module
+            for number, _, module in (text.partition("=") for text in arguments.script)
+        }
         self.locks = folder_locks(config, os.environ.get("TODM_COMMAND", "./run.sh"))
         self.ran: list[int] = []
 
@@ -56,11 +68,14 @@ class Recipe:
 
     def warn(self) -> None:
         """Name the keys that were set and change nothing."""
-        for sentence in ineffective(self.config, explicit_keys(self.arguments.conf, self.arguments.overrides)):
+        for sentence in ineffective(
+            self.config, explicit_keys(self.arguments.conf, self.arguments.overrides)
+        ):
             logging.warning("%s", sentence)
 
     def close(self) -> None:
-        """What there is now, and what one may want next; the table, too, where its stage had nothing to do."""
+        """What there is now, and what one may want next; the table, too, where its stage had
+        nothing to do."""
         report = self.config.exp_dir / "report.md"
         if self.arguments.stop_stage >= REPORT:
             if REPORT not in self.ran and report.is_file() and self.arguments.stage <= REPORT:
@@ -68,9 +83,13 @@ class Recipe:
             print(closing(self.config, shlex.join(self.user_arguments)), flush=True)
 
     def run(self) -> int:
-        """Every stage that was asked for, in order. Returns the exit status of the first that fails, else 0."""
+        """Every stage that was asked for, in order. Returns the exit status of the first that
+        fails, else 0."""
         for number in sorted(self.scripts):
-            if not self.arguments.stage <= number <= self.arguments.stop_stage or not self.runner.wanted(number, self.arguments.force):
+            if (
+                not self.arguments.stage <= number <= self.arguments.stop_stage
+                or not self.runner.wanted(number, self.arguments.force)
+            ):
                 continue
             lock_for_stage(number, self.locks)
             if status := self.run_stage(number):
@@ -83,16 +102,40 @@ class Recipe:
         environment = held_by_parent(locks)
         launcher = [sys.executable, "-m"]
         if number == 4 and (processes := self.arguments.world_size or self.default_processes()) > 1:
-            launcher = [sys.executable, "-m", "utils.torchrun", "--standalone", "--nproc-per-node", str(processes), "-m"]
+            launcher = [
+                sys.executable,
+                "-m",
+                "utils.torchrun",
+                "--standalone",
+                "--nproc-per-node",
+                str(processes),
+                "-m",
+            ]
             cores = os.cpu_count() or 1
-            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // processes)))
+            environment["OMP_NUM_THREADS"] = os.environ.get(
+                "OMP_NUM_THREADS", str(max(1, cores // processes))
+            )
         force = ["--force"] if self.arguments.force else []
-        command = [*launcher, self.scripts[number], "--conf", self.arguments.conf, *force, *self.arguments.overrides]
+        command = [
+            *launcher,
+            self.scripts[number],
+            "--conf",
+            self.arguments.conf,
+            *force,
+            *self.arguments.overrides,
+        ]
         return run_child(command, environment, [lock.descriptor for lock in locks])
 
     def default_processes(self) -> int:
         """Asked in a process of its own, because only torch knows of GPUs."""
-        command = [sys.executable, "-m", "egs.librispeech.todm.stages", "processes", "--conf", *self.user_arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "egs.librispeech.todm.stages",
+            "processes",
+            "--conf",
+            *self.user_arguments,
+        ]
         return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -103,7 +146,18 @@ def main() -> None:
         config = load(arguments.conf, arguments.overrides)
         if arguments.dry_run:
             size = ["--world-size", str(arguments.world_size)] if arguments.world_size else []
-            os.execv(sys.executable, [sys.executable, "-m", DRY_RUN, "--conf", arguments.conf, *size, *arguments.overrides])
+            os.execv(
+                sys.executable,
+                [
+                    sys.executable,
+                    "-m",
+                    DRY_RUN,
+                    "--conf",
+                    arguments.conf,
+                    *size,
+                    *arguments.overrides,
+                ],
+            )
         recipe = Recipe(arguments, config)
         recipe.warn()
         status = recipe.run()

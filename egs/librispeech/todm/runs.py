@@ -1,4 +1,5 @@
-"""The runs behind the tables: which trainings a conf with tables asks for, and which of them have finished."""
+"""The runs behind the tables: which trainings a conf with tables asks for, and which of them have
+finished."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ from utils.stages import StageError
 from utils.text import file_name
 
 # A model of one size, of the same conf: every row of method that is about subnets is off.
-ALONE = ("method.subnets_per_step=0", "method.smallest=false", "method.distill=none", "method.dropout=constant")
+ALONE = (
+    "method.subnets_per_step=0",
+    "method.smallest=false",
+    "method.distill=none",
+    "method.dropout=constant",
+)
 SUPERNET, INDIVIDUAL = "supernet", "individual"
 SAME = ""  # the setting of a grid that changes nothing
 
@@ -54,7 +60,12 @@ class Run:
 
     def all_overrides(self, config: Config) -> list[str]:
         """What turns the conf of the tables into that of this run."""
-        return [*self.overrides, *self.setting.split(), f"train.seed={self.seed}", f"exp={literal(str(self.exp(config)))}"]
+        return [
+            *self.overrides,
+            *self.setting.split(),
+            f"train.seed={self.seed}",
+            f"exp={literal(str(self.exp(config)))}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -63,11 +74,12 @@ class Variant:
 
     name: str
     overrides: tuple[str, ...]
-    grid: tuple[str, ...]   # first the same settings (empty), where they make sense
+    grid: tuple[str, ...]  # first the same settings (empty), where they make sense
     nets: tuple[str, ...]
 
     def runs(self, config: Config, tuned: str | None) -> Iterator[Run]:
-        """All settings with the first seed; with the others the same settings and, once it is known, the best one."""
+        """All settings with the first seed; with the others the same settings and, once it is
+        known, the best one."""
         first, *others = config.tables.seeds
         for setting in self.grid:
             yield self.run(setting, first)
@@ -81,24 +93,43 @@ class Variant:
 
 
 def supernet_variant(config: Config, subnets: list[dict]) -> Variant:
-    """The supernet, decoded with all that the search found and with the three nets of the ablations."""
-    return Variant(SUPERNET, (), (SAME,), tuple(dict.fromkeys([*(entry["architecture"] for entry in subnets), *three_nets(config)])))
+    """The supernet, decoded with all that the search found and with the three nets of the
+    ablations."""
+    return Variant(
+        SUPERNET,
+        (),
+        (SAME,),
+        tuple(dict.fromkeys([*(entry["architecture"] for entry in subnets), *three_nets(config)])),
+    )
 
 
 def individual_variants(config: Config, subnets: list[dict]) -> list[Variant]:
     """A stand-alone model for every budget of ``tables.budgets``, of the searched subnet's size."""
     searched = searched_subnets(subnets)
-    return [Variant(f"{INDIVIDUAL} {budget}", (*ALONE, f'model.architecture="{searched[budget]}"'),
-                    (SAME, *config.tables.individual_grid), (searched[budget],)) for budget in config.tables.budgets]
+    return [
+        Variant(
+            f"{INDIVIDUAL} {budget}",
+            (*ALONE, f'model.architecture="{searched[budget]}"'),
+            (SAME, *config.tables.individual_grid),
+            (searched[budget],),
+        )
+        for budget in config.tables.budgets
+    ]
 
 
 def ablation_variants(config: Config) -> list[Variant]:
-    return [Variant(a.name, tuple(a.overrides), tuple(a.grid) or (SAME,), three_nets(config)) for a in config.tables.ablations]
+    return [
+        Variant(a.name, tuple(a.overrides), tuple(a.grid) or (SAME,), three_nets(config))
+        for a in config.tables.ablations
+    ]
 
 
 def selection_variants(config: Config) -> list[Variant]:
     """Learned selections (table d); what is decoded is what they select."""
-    return [Variant(s.name, tuple(s.overrides), tuple(s.grid) or (SAME,), ()) for s in config.tables.selections]
+    return [
+        Variant(s.name, tuple(s.overrides), tuple(s.grid) or (SAME,), ())
+        for s in config.tables.selections
+    ]
 
 
 def three_nets(config: Config) -> tuple[str, ...]:
@@ -110,26 +141,38 @@ def three_nets(config: Config) -> tuple[str, ...]:
 
 
 def pinned_subnets(config: Config) -> list[dict]:
-    """The subnets that the tables are about, baselines included: those of stage 5, kept beside the records from then on.
+    """The subnets that the tables are about, baselines included: those of stage 5, kept beside the
+    records from then on.
 
-    A later search may find others; the records would then be of other nets.  On a machine without the supernet the
-    kept file is enough to go on with the runs.
+    A later search may find others; the records would then be of other nets.  On a machine without
+    the supernet the kept file is enough to go on with the runs.
 
     Raises:
-      StageError: stage 5 has not run and there is no such file, or it lacks a budget of ``tables.budgets``.
+      StageError: stage 5 has not run and there is no such file, or it lacks a budget of
+      ``tables.budgets``.
     """
     pinned, found = Path(config.tables.records) / "subnets.json", config.exp_dir / "subnets.json"
     if not pinned.is_file():
         read_subnets(found)  # names stage 5 when it is missing
         write_json_atomic(pinned, read_json(found))
     elif found.is_file() and read_json(found) != read_json(pinned):
-        logging.warning("%s differs from %s, of which the records are and which is used; delete that and %s to begin the tables anew",
-                        found, pinned, config.records_dir)
+        logging.warning(
+            "%s differs from %s, of which the records are and which is used; delete that and %s "
+            "to begin the tables anew",
+            found,
+            pinned,
+            config.records_dir,
+        )
     entries = read_subnets(pinned, baselines=True)
-    missing = [budget for budget in config.tables.budgets if budget not in searched_subnets(entries)]
+    missing = [
+        budget for budget in config.tables.budgets if budget not in searched_subnets(entries)
+    ]
     if missing:
-        raise StageError(f"{pinned} has no subnet for the budgets {missing}; stage 5 finds them with select.method=evolution (then delete this "
-                         "file): ./run.sh --stage 5 --stop-stage 5")
+        raise StageError(
+            f"{pinned} has no subnet for the budgets {missing}; stage 5 finds them with "
+            "select.method=evolution (then delete this "
+            "file): ./run.sh --stage 5 --stop-stage 5"
+        )
     return entries
 
 
@@ -143,7 +186,8 @@ def searched_subnets(entries: list[dict]) -> dict[str, str]:
 
 
 class Records:
-    """The finished runs' results, a small JSON file each, in a folder that is kept in the repository."""
+    """The finished runs' results, a small JSON file each, in a folder that is kept in the
+    repository."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -162,19 +206,32 @@ class Records:
 
 
 def differences(recorded: dict, values: dict) -> list[str]:
-    """Which values differ, in words; a value that is new since then counts only if the record has it."""
-    return [f"{key} was {recorded[key]!r}, is {value!r}" for key, value in values.items() if key in recorded and recorded[key] != value]
+    """Which values differ, in words; a value that is new since then counts only if the record has
+    it."""
+    return [
+        f"{key} was {recorded[key]!r}, is {value!r}"
+        for key, value in values.items()
+        if key in recorded and recorded[key] != value
+    ]
 
 
 def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dict:
-    """The conf values that a run's result depends on, flat, and a digest of the data where they are here."""
+    """The conf values that a run's result depends on, flat, and a digest of the data where they are
+    here."""
     resolved = load(conf, [*overrides, *run.all_overrides(config)])
     values = STAGES.all_values([*STAGES.upstream(4), 4, 6], resolved)  # not 5: the nets are given
-    return values | configuration.select(resolved, ("model.architecture",)) | {"nets": list(run.nets)} | data_values(resolved)
+    return (
+        values
+        | configuration.select(resolved, ("model.architecture",))
+        | {"nets": list(run.nets)}
+        | data_values(resolved)
+    )
 
 
 def best_setting(records: list[dict]) -> str | None:
-    """The setting of the lowest WER on dev, averaged over nets; of equals the first. None without records."""
+    """The setting of the lowest WER on dev, averaged over nets; of equals the first. None without
+    records."""
+
     def dev_wer(record: dict) -> float:
         rows = [row for row in record["results"] if row["role"] == "dev"]
         return sum(row["wer"] for row in rows) / len(rows)

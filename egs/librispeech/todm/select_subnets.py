@@ -1,4 +1,5 @@
-"""Stage 5: chooses the subnets that are decoded and reported: a uniform ladder, a search on dev under budgets, or what training has learnt."""
+"""Stage 5: chooses the subnets that are decoded and reported: a uniform ladder, a search on dev
+under budgets, or what training has learnt."""
 
 import logging
 from argparse import Namespace
@@ -47,15 +48,25 @@ def select_learned(config: Config) -> None:
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
     selector = experiment.model.selector
     if selector is None or not selector.frozen:
-        raise StageError(f"{config.exp_dir} has no frozen masks: stage 4 with select.method={config.select.method} makes them: "
-                         "./run.sh --stage 4 --stop-stage 4")
+        raise StageError(
+            f"{config.exp_dir} has no frozen masks: stage 4 with "
+            f"select.method={config.select.method} makes them: "
+            "./run.sh --stage 4 --stop-stage 4"
+        )
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     how = f"{config.select.method} ({trained.learn.granularity}-wise)"
     entries = []
     for budget, subnet in selector.subnets().items():
         entry = describe_subnet(trained, vocab_size, subnet, how)
-        entries.append(entry | {"budget": budget, "cost": selector.units.price(subnet), "limit": round(selector.budgets[budget], 4),
-                                "cost_unit": UNITS[trained.search.cost]})
+        entries.append(
+            entry
+            | {
+                "budget": budget,
+                "cost": selector.units.price(subnet),
+                "limit": round(selector.budgets[budget], 4),
+                "cost_unit": UNITS[trained.search.cost],
+            }
+        )
         logging.info("%s (%s, budget %s): %s", entry["name"], how, budget, entry["architecture"])
     write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
     folder = selection_folder(config.exp_dir)
@@ -67,18 +78,29 @@ def select_learned(config: Config) -> None:
 def select_by_search(config: Config) -> None:
     device, folder = local_device(), config.exp_dir / "search"
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
-    logging.info("weights: %s; scores are of dev (%s) alone", experiment.weights, ", ".join(config.data.dev))
+    logging.info(
+        "weights: %s; scores are of dev (%s) alone", experiment.weights, ", ".join(config.data.dev)
+    )
     search = SubnetSearch(config, experiment, folder, device)
     search.run()
     found = search.as_dict()
     write_json_atomic(folder / "search.json", found)
     draw_front(found, folder / "front.png")
     method = config.select.method
-    baselines = [entry for how in search.candidates if how != method for entry in search.entries(how)]
+    baselines = [
+        entry for how in search.candidates if how != method for entry in search.entries(how)
+    ]
     write_subnets(config.exp_dir / "subnets.json", method, search.entries(method), baselines)
     for entry in search.entries(method) + baselines:
-        logging.info("%s (%s, budget %s): dev WER %.2f, loss %.4f: %s", entry["name"], entry["how"], entry["budget"], entry["dev_score"],
-                     entry["dev_loss"], entry["architecture"])
+        logging.info(
+            "%s (%s, budget %s): dev WER %.2f, loss %.4f: %s",
+            entry["name"],
+            entry["how"],
+            entry["budget"],
+            entry["dev_score"],
+            entry["dev_loss"],
+            entry["architecture"],
+        )
     logging.info("every candidate: %s; picture: %s", folder / "search.json", folder / "front.png")
 
 

@@ -15,11 +15,17 @@ def selection_folder(exp: Path) -> Path:
 
 
 def append_scores(exp: Path, update: int, selector: Selector) -> None:
-    """Add a line with the importance of every unit. A resumed training may write an update twice; the later line counts."""
+    """Add a line with the importance of every unit. A resumed training may write an update twice;
+    the later line counts."""
     path = selection_folder(exp) / SCORES
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"update": update, "scores": [round(v, 4) for v in selector.importance().tolist()]}) + "\n")
+        file.write(
+            json.dumps(
+                {"update": update, "scores": [round(v, 4) for v in selector.importance().tolist()]}
+            )
+            + "\n"
+        )
 
 
 def read_scores(exp: Path) -> tuple[list[int], list[list[float]]]:
@@ -46,8 +52,14 @@ def draw_scores(exp: Path, units: Units, path: Path, title: str) -> None:
         labelled = set()
         for i, unit in enumerate(units.items):
             name = "SSM" if unit.kind == "heads" else "FFN"
-            axes.plot(updates, [row[i] for row in scores], color="tab:blue" if name == "SSM" else "tab:orange", alpha=0.6, linewidth=0.8,
-                      label=None if name in labelled else name)
+            axes.plot(
+                updates,
+                [row[i] for row in scores],
+                color="tab:blue" if name == "SSM" else "tab:orange",
+                alpha=0.6,
+                linewidth=0.8,
+                label=None if name in labelled else name,
+            )
             labelled.add(name)
         axes.set(xlabel="update", ylabel="score", title=title)
 
@@ -64,7 +76,11 @@ def draw_masks(nets: dict[str, str], path: Path, title: str) -> None:
 
     parsed = {name: Subnet.parse(text) for name, text in nets.items()}
     first = next(iter(parsed.values()))
-    widths = {kind: 1 + max(max(getattr(b, kind), default=0) for net in parsed.values() for b in net.blocks) for kind in KINDS}
+    widths = {
+        kind: 1
+        + max(max(getattr(b, kind), default=0) for net in parsed.values() for b in net.blocks)
+        for kind in KINDS
+    }
     with picture(path, columns=len(parsed)) as axes:
         for one, (name, net) in zip(axes, parsed.items()):
             image = np.zeros((len(first.blocks), sum(widths.values()) + 1))
@@ -73,4 +89,9 @@ def draw_masks(nets: dict[str, str], path: Path, title: str) -> None:
                     for part in getattr(block, kind):
                         image[i, offset + part] = 1
             one.imshow(image, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", origin="lower")
-            one.set(title=f"{title}: {name}", ylabel="block", xlabel="SSM head groups | FFN chunks", yticks=range(len(first.blocks)))
+            one.set(
+                title=f"{title}: {name}",
+                ylabel="block",
+                xlabel="SSM head groups | FFN chunks",
+                yticks=range(len(first.blocks)),
+            )

@@ -33,7 +33,8 @@ class BlockChoice:
 
 @dataclass(frozen=True, order=True)
 class Subnet:
-    """One net of the supernet. Leading slices, dropped blocks and arbitrary chunk sets are all of this form.
+    """One net of the supernet. Leading slices, dropped blocks and arbitrary chunk sets are all of
+    this form.
 
     It is an argument of forward, cost and extract; no module remembers which subnet ran last.
     """
@@ -57,11 +58,13 @@ class Subnet:
     def within(self, other: "Subnet") -> bool:
         """Whether everything this subnet keeps is kept by ``other`` too."""
         return len(self.blocks) == len(other.blocks) and all(
-            set(a.heads) <= set(b.heads) and set(a.ffn) <= set(b.ffn) for a, b in zip(self.blocks, other.blocks)
+            set(a.heads) <= set(b.heads) and set(a.ffn) <= set(b.ffn)
+            for a, b in zip(self.blocks, other.blocks)
         )
 
     def __str__(self) -> str:
-        """One word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7), ``f0,2`` (FFN only), ``-`` (dropped)."""
+        """One word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7), ``f0,2`` (FFN only),
+        ``-`` (dropped)."""
         return " ".join(_block_text(b) for b in self.blocks)
 
     @classmethod
@@ -75,7 +78,10 @@ class Subnet:
         for word in text.split():
             match = _BLOCK.match(word)
             if word != "-" and not match:
-                raise ValueError(f"{word!r} is not a block of a subnet; expected something like h0-3f0-7, f0,2 or -")
+                raise ValueError(
+                    f"{word!r} is not a block of a subnet; expected something like h0-3f0-7, f0,2 "
+                    "or -"
+                )
             heads, ffn = (None, None) if word == "-" else match.groups()
             blocks.append(BlockChoice(_parse_indices(heads), _parse_indices(ffn)))
         if not blocks:
@@ -84,7 +90,9 @@ class Subnet:
 
 
 def _block_text(block: BlockChoice) -> str:
-    text = (f"h{_index_text(block.heads)}" if block.heads else "") + (f"f{_index_text(block.ffn)}" if block.ffn else "")
+    text = (f"h{_index_text(block.heads)}" if block.heads else "") + (
+        f"f{_index_text(block.ffn)}" if block.ffn else ""
+    )
     return text or "-"
 
 

@@ -1,4 +1,5 @@
-"""The search of stage 5: evolution over everything elastic, its baselines, finalists by WER, one subnet per budget."""
+"""The search of stage 5: evolution over everything elastic, its baselines, finalists by WER, one
+subnet per budget."""
 
 import logging
 import time
@@ -11,7 +12,14 @@ import torch
 from egs.librispeech.todm.budget import UNITS, cost_function, parse_budget
 from egs.librispeech.todm.candidate_scores import CandidateScores, ScoreCache
 from egs.librispeech.todm.config import LEARNED, Config
-from egs.librispeech.todm.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
+from egs.librispeech.todm.evolution import (
+    BudgetedSpace,
+    Candidate,
+    Evolution,
+    Genome,
+    Search,
+    pareto_front,
+)
 from egs.librispeech.todm.experiment import Experiment
 from egs.librispeech.todm.latency import latency_table
 from egs.librispeech.todm.lineage import split_digest, weights_digest
@@ -21,12 +29,17 @@ from egs.librispeech.todm.subnets_file import describe_subnet
 from utils.progress import progress
 from utils.stages import StageError
 
-FAMILIES = {"evolution": "evolutionary search", "random": "random search", "uniform": "the largest uniform net within the budget"}
+FAMILIES = {
+    "evolution": "evolutionary search",
+    "random": "random search",
+    "uniform": "the largest uniform net within the budget",
+}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The winner of one way of searching at one budget. Attributes: budget: as the conf has it. wer: on dev, percent."""
+    """The winner of one way of searching at one budget. Attributes: budget: as the conf has it.
+    wer: on dev, percent."""
 
     how: str
     budget: str
@@ -39,7 +52,8 @@ class SubnetSearch:
     """One experiment's search.
 
     Attributes:
-      candidates: all that were scored, by the way they were found. chosen: a winner per way and budget.
+      candidates: all that were scored, by the way they were found. chosen: a winner per way and
+        budget.
       front: the Pareto front of loss against cost over all candidates of ``select.method``.
 
     Raises:
@@ -51,17 +65,34 @@ class SubnetSearch:
         trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
         self.inner = SearchSpace(trained, vocab_size)
         if self.inner.fixed or self.inner.largest == self.inner.smallest:
-            raise StageError(f"{config.exp_dir} holds a model of one size: there is nothing to search")
+            raise StageError(
+                f"{config.exp_dir} holds a model of one size: there is nothing to search"
+            )
         latency = None
         if config.search.cost == "latency":
-            latency = latency_table(folder / "latency.json", config.search.latency_table, config.search.latency_engine, experiment.model, trained, self.inner)
+            latency = latency_table(
+                folder / "latency.json",
+                config.search.latency_table,
+                config.search.latency_engine,
+                experiment.model,
+                trained,
+                self.inner,
+            )
         self.cost = cost_function(config.search.cost, trained, vocab_size, latency)
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
-        key = {"model": weights_digest(experiment.model), "dev": config.data.dev, "utterances": split_digest(config, config.data.dev),
-               "features": config.features.extractor, "seed": config.search.seed, "proxy_seconds": config.search.proxy_seconds,
-               "max_symbols": config.decode.max_symbols}
-        self.scores = CandidateScores(experiment, config, ScoreCache(folder / "scores.jsonl", key), device)
+        key = {
+            "model": weights_digest(experiment.model),
+            "dev": config.data.dev,
+            "utterances": split_digest(config, config.data.dev),
+            "features": config.features.extractor,
+            "seed": config.search.seed,
+            "proxy_seconds": config.search.proxy_seconds,
+            "max_symbols": config.decode.max_symbols,
+        }
+        self.scores = CandidateScores(
+            experiment, config, ScoreCache(folder / "scores.jsonl", key), device
+        )
         self.candidates: dict[str, list[Candidate]] = {}
         self.seconds: dict[str, float] = {}
 
@@ -78,7 +109,12 @@ class SubnetSearch:
             total = len(search.scored)  # the baseline gets as many candidates as the search had
             self.seconds[how] = time.monotonic() - begin
             self.candidates[how] = list(search.scored.values())
-            logging.info("%s: %d candidates scored in %.0f s", FAMILIES[how], len(search.scored), self.seconds[how])
+            logging.info(
+                "%s: %d candidates scored in %.0f s",
+                FAMILIES[how],
+                len(search.scored),
+                self.seconds[how],
+            )
         self.front = pareto_front(self.candidates[method])
         if s.baselines:
             ladder = self.ladder()
@@ -86,12 +122,18 @@ class SubnetSearch:
             searches["uniform"] = ladder
         begin = time.monotonic()
         self.chosen: list[Chosen] = []
-        jobs = [(how, budget) for how in searches for budget in sorted(self.limits, key=self.limits.get)]
+        jobs = [
+            (how, budget) for how in searches for budget in sorted(self.limits, key=self.limits.get)
+        ]
         for how, budget in progress(jobs, desc="finalists", unit="budget"):
             self.chosen.append(self.choose(how, budget, searches[how]))
         self.seconds["finalists"] = time.monotonic() - begin
-        logging.info("finalists: %d decoded (%d of them now) in %.0f s", sum(kind == "wer" for kind, _ in self.scores.cache.values),
-                     self.scores.computed["wer"], self.seconds["finalists"])
+        logging.info(
+            "finalists: %d decoded (%d of them now) in %.0f s",
+            sum(kind == "wer" for kind, _ in self.scores.cache.values),
+            self.scores.computed["wer"],
+            self.seconds["finalists"],
+        )
 
     def make(self, how: str) -> Search:
         s, limits = self.config.search, list(self.limits.values())
@@ -105,30 +147,51 @@ class SubnetSearch:
         with progress(total=total, desc=FAMILIES[how], unit="candidate") as bar:
             while len(search.scored) < total:
                 wanted = min(size, total - len(search.scored))
-                added = search.add(search.generation(wanted) if search.scored else search.first_generation(wanted))
+                added = search.add(
+                    search.generation(wanted) if search.scored else search.first_generation(wanted)
+                )
                 bar.update(added)
                 if not added:
                     logging.info("%s: no candidate is left that was not scored", FAMILIES[how])
                     return
-                bar.set_postfix_str(", ".join(f"{b}: {found[0].loss:.4f}" for b, limit in self.limits.items()
-                                              if (found := search.best(limit, 1))))
+                bar.set_postfix_str(
+                    ", ".join(
+                        f"{b}: {found[0].loss:.4f}"
+                        for b, limit in self.limits.items()
+                        if (found := search.best(limit, 1))
+                    )
+                )
 
     def ladder(self) -> Search:
-        """For every budget the uniform net of the highest cost within it, as in the ladder of the main job."""
+        """For every budget the uniform net of the highest cost within it, as in the ladder of the
+        main job."""
         inner, space = self.inner, self.space
-        uniform = [Genome(d, (h,) * space.blocks, (w,) * space.blocks) for d in inner.depths for h in inner.heads for w in inner.widths]
+        uniform = [
+            Genome(d, (h,) * space.blocks, (w,) * space.blocks)
+            for d in inner.depths
+            for h in inner.heads
+            for w in inner.widths
+        ]
         ladder = self.make("random")
-        ladder.add(max((g for g in uniform if self.cost(space.subnet(g)) <= limit), key=lambda g: self.cost(space.subnet(g)))
-                   for limit in self.limits.values())
+        ladder.add(
+            max(
+                (g for g in uniform if self.cost(space.subnet(g)) <= limit),
+                key=lambda g: self.cost(space.subnet(g)),
+            )
+            for limit in self.limits.values()
+        )
         return ladder
 
     def choose(self, how: str, budget: str, search: Search) -> Chosen:
-        """The finalist of the lowest WER on dev; of equals, of the lowest loss. Winners of smaller budgets are finalists, too."""
+        """The finalist of the lowest WER on dev; of equals, of the lowest loss. Winners of smaller
+        budgets are finalists, too."""
         limit = self.limits[budget]
         if how == "uniform":
             finalists = [max(search.best(limit, len(self.limits)), key=lambda c: c.cost)]
         else:
-            finalists = search.best(limit, self.config.search.finalists) + [c.candidate for c in self.chosen if c.how == how]
+            finalists = search.best(limit, self.config.search.finalists) + [
+                c.candidate for c in self.chosen if c.how == how
+            ]
         winner = min(finalists, key=lambda c: (self.scores.wer(c.subnet), c.loss))
         return Chosen(how, budget, limit, winner, self.scores.wer(winner.subnet))
 
@@ -139,42 +202,73 @@ class SubnetSearch:
 
     def entry(self, chosen: Chosen, suffix: str) -> dict:
         subnet = chosen.candidate.subnet
-        entry = describe_subnet(self.experiment.config, self.experiment.tokenizer.vocab_size, subnet, FAMILIES[chosen.how])
+        entry = describe_subnet(
+            self.experiment.config,
+            self.experiment.tokenizer.vocab_size,
+            subnet,
+            FAMILIES[chosen.how],
+        )
         entry["name"] += suffix
-        return entry | {"dev_score": round(chosen.wer, 3), "dev_loss": round(chosen.candidate.loss, 5), "budget": chosen.budget,
-                        "cost": round(chosen.candidate.cost, 4), "limit": round(chosen.limit, 4), "cost_unit": UNITS[self.config.search.cost]}
+        return entry | {
+            "dev_score": round(chosen.wer, 3),
+            "dev_loss": round(chosen.candidate.loss, 5),
+            "budget": chosen.budget,
+            "cost": round(chosen.candidate.cost, 4),
+            "limit": round(chosen.limit, 4),
+            "cost_unit": UNITS[self.config.search.cost],
+        }
 
     def as_dict(self) -> dict:
-        """Everything, for search.json: settings, every candidate, the front, the winners, counts and times."""
+        """Everything, for search.json: settings, every candidate, the front, the winners, counts
+        and times."""
         s = self.config.search
+
         def rows(candidates: list[Candidate]) -> list[list]:
             return [[str(c.subnet), round(c.cost, 4), round(c.loss, 6)] for c in candidates]
+
         return {
-            "cost": s.cost, "cost_unit": UNITS[s.cost], "limits": self.limits, "seed": s.seed, "population": s.population,
-            "generations": s.generations, "proxy_seconds": s.proxy_seconds, "seconds": {k: round(v, 1) for k, v in self.seconds.items()},
-            "computed_now": self.scores.computed, "scored": {how: len(found) for how, found in self.candidates.items()},
-            "chosen": {how: self.entries(how) for how in self.candidates}, "front": rows(self.front),
+            "cost": s.cost,
+            "cost_unit": UNITS[s.cost],
+            "limits": self.limits,
+            "seed": s.seed,
+            "population": s.population,
+            "generations": s.generations,
+            "proxy_seconds": s.proxy_seconds,
+            "seconds": {k: round(v, 1) for k, v in self.seconds.items()},
+            "computed_now": self.scores.computed,
+            "scored": {how: len(found) for how, found in self.candidates.items()},
+            "chosen": {how: self.entries(how) for how in self.candidates},
+            "front": rows(self.front),
             "candidates": {how: rows(found) for how, found in self.candidates.items()},
         }
 
 
 def parse_budgets(config: Config, smallest: float, largest: float) -> dict[str, float]:
     """``search.budgets`` as bounds, by their text."""
-    return {text: parse_budget(text, config.search.cost, smallest, largest) for text in config.search.budgets}
+    return {
+        text: parse_budget(text, config.search.cost, smallest, largest)
+        for text in config.search.budgets
+    }
 
 
 def check_budgets(config: Config, space: SearchSpace) -> None:
     """Refuse a search that can not succeed before the hours of training that it comes after.
 
     Raises:
-      StageError: nothing is elastic, or no subnet fits a budget. Latencies are not known yet and are checked by the search.
+      StageError: nothing is elastic, or no subnet fits a budget. Latencies are not known yet and
+      are checked by the search.
     """
     if config.select.method in ("uniform", *LEARNED) or space.fixed:
         return
     if space.largest == space.smallest:
-        raise StageError(f"select.method={config.select.method} has nothing to search: supernet.min_blocks and supernet.min_ffn_chunks leave one net "
-                         "alone; lower them, or use select.method=uniform")
+        raise StageError(
+            f"select.method={config.select.method} has nothing to search: supernet.min_blocks and "
+            "supernet.min_ffn_chunks leave one net "
+            "alone; lower them, or use select.method=uniform"
+        )
     if config.search.cost == "latency":
         return
-    price: Callable[[Subnet], float] = cost_function(config.search.cost, config, space.vocab_size, None)
+    price: Callable[[Subnet], float] = cost_function(
+        config.search.cost, config, space.vocab_size, None
+    )
     parse_budgets(config, price(space.smallest), price(space.largest))

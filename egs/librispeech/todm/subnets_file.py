@@ -10,9 +10,16 @@ from utils.stages import StageError
 
 
 def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -> dict:
-    """An entry of subnets.json: name, architecture, cost, dev score (WER in percent; None: not scored), how it was found."""
+    """An entry of subnets.json: name, architecture, cost, dev score (WER in percent; None: not
+    scored), how it was found."""
     price = cost(config, vocab_size, subnet)
-    return {"name": f"{price.encoder_params / 1e6:.2f}M", "architecture": str(subnet), **price.as_dict(), "dev_score": None, "how": how}
+    return {
+        "name": f"{price.encoder_params / 1e6:.2f}M",
+        "architecture": str(subnet),
+        **price.as_dict(),
+        "dev_score": None,
+        "how": how,
+    }
 
 
 def write_subnets(path: Path, method: str, entries: list[dict], baselines: list[dict] = ()) -> None:

@@ -1,4 +1,5 @@
-"""What stands at the end of ./run.sh: what was made, and the commands that people want next. Reads files alone, and imports no torch."""
+"""What stands at the end of ./run.sh: what was made, and the commands that people want next. Reads
+files alone, and imports no torch."""
 
 import gzip
 import json
@@ -17,14 +18,16 @@ DEFAULT_CONF = "conf/mini.yaml"  # of ./run.sh
 
 @dataclass(frozen=True)
 class Command:
-    """Attributes: what: it does, in a few words. line: to be copied into a shell, in the recipe's folder."""
+    """Attributes: what: it does, in a few words. line: to be copied into a shell, in the recipe's
+    folder."""
 
     what: str
     line: str
 
 
 def closing(config: Config, conf_argument: str, colour: bool | None = None) -> str:
-    """What was made, the page, WER of the best and the smallest subnet, and what to do next; empty before stage 6 has finished.
+    """What was made, the page, WER of the best and the smallest subnet, and what to do next; empty
+    before stage 6 has finished.
 
     Args:
       conf_argument: conf and overrides as one types them after ``--conf``, quoted for a shell.
@@ -51,8 +54,11 @@ def closing(config: Config, conf_argument: str, colour: bool | None = None) -> s
 
 
 def wants_colour() -> bool:
-    """Whether standard output is a terminal that shows bold text, and nobody asked for none (https://no-color.org)."""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    """Whether standard output is a terminal that shows bold text, and nobody asked for none
+    (https://no-color.org)."""
+    return (
+        sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    )
 
 
 def read_results(exp: Path) -> dict | None:
@@ -65,11 +71,15 @@ def read_results(exp: Path) -> dict | None:
 
 
 def deployed_names(exp: Path, run: dict) -> list[str]:
-    """Subnets of results.json, the largest first, without those that are decoded for comparison alone (baselines of subnets.json)."""
+    """Subnets of results.json, the largest first, without those that are decoded for comparison
+    alone (baselines of subnets.json)."""
     sizes = {row["name"]: row["encoder_params"] for row in run["results"]}
     names = sorted(sizes, key=lambda name: -sizes[name])
     try:
-        chosen = {entry["name"] for entry in json.loads((exp / "subnets.json").read_text(encoding="utf-8"))["subnets"]}
+        chosen = {
+            entry["name"]
+            for entry in json.loads((exp / "subnets.json").read_text(encoding="utf-8"))["subnets"]
+        }
     except (OSError, ValueError, KeyError):
         return names
     return [name for name in names if name in chosen] or names  # none: decode.subnets names others
@@ -88,8 +98,12 @@ def ends(rows: list[dict]) -> list[tuple[str, str]]:
     best = min(names, key=lambda name: dev_errors(rows, name))
     chosen = [("", best)] if len(names) == 1 else [("best", best), ("smallest", names[-1])]
     lines = []
-    for label, name in chosen if best != names[-1] or len(names) == 1 else [("best and smallest ", best)]:
-        rates = ", ".join(f"{percent(row['wer'])} on {row['split']}" for row in rows if row["name"] == name)
+    for label, name in (
+        chosen if best != names[-1] or len(names) == 1 else [("best and smallest ", best)]
+    ):
+        rates = ", ".join(
+            f"{percent(row['wer'])} on {row['split']}" for row in rows if row["name"] == name
+        )
         lines.append((f"{label:<10}" if label else "", f"{name}: WER {rates}"))
     return lines
 
@@ -97,8 +111,11 @@ def ends(rows: list[dict]) -> list[tuple[str, str]]:
 def dev_errors(rows: list[dict], name: str) -> float:
     """Word errors of a subnet over all of dev; over test where there is no dev."""
     roles = {row["role"] for row in rows}
-    return sum(row["substitutions"] + row["insertions"] + row["deletions"]
-               for row in rows if row["name"] == name and row["role"] == ("dev" if "dev" in roles else "test"))
+    return sum(
+        row["substitutions"] + row["insertions"] + row["deletions"]
+        for row in rows
+        if row["name"] == name and row["role"] == ("dev" if "dev" in roles else "test")
+    )
 
 
 def percent(wer: float) -> str:
@@ -107,7 +124,8 @@ def percent(wer: float) -> str:
 
 
 def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command]:
-    """What people want next: recognise a file, with less computing, find a subnet for a budget, export."""
+    """What people want next: recognise a file, with less computing, find a subnet for a budget,
+    export."""
     rows = deployed_rows(config.exp_dir, run)
     exp, audio = shlex.quote(str(config.exp_dir)), shlex.quote(example_audio(config))
     conf = "" if conf_argument.strip() == DEFAULT_CONF else f" --conf {conf_argument}"
@@ -115,7 +133,9 @@ def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command
     if not (config.exp_dir / PAGE).is_file():
         commands.append(Command("Make the report page", f"./run.sh --stage 9 --stop-stage 9{conf}"))
     streaming = " --streaming" if config.model.direction == "causal" else ""
-    commands.append(Command("Recognise speech in a file", f"./transcribe.sh {exp}{streaming} {audio}"))
+    commands.append(
+        Command("Recognise speech in a file", f"./transcribe.sh {exp}{streaming} {audio}")
+    )
     sizes = {row["name"]: row["encoder_params"] for row in rows}
     several = len(set(sizes.values())) > 1
     if several:
@@ -123,13 +143,31 @@ def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command
         budget = rounded_up(sizes[name])
         by_size = config.search.cost == "encoder_params"
         choice = f"--budget {budget}" if by_size else f"--subnet {shlex.quote(name)}"
-        commands.append(Command("The same with a smaller net", f"./transcribe.sh {exp} {choice}{streaming} {audio}"))
-        if config.select.method not in LEARNED and not config.tables.budgets and not config.model.architecture:
+        commands.append(
+            Command(
+                "The same with a smaller net", f"./transcribe.sh {exp} {choice}{streaming} {audio}"
+            )
+        )
+        if (
+            config.select.method not in LEARNED
+            and not config.tables.budgets
+            and not config.model.architecture
+        ):
             cost = "" if by_size else " search.cost=encoder_params"
-            line = f"./run.sh --stage 5 --stop-stage 9 --conf {conf_argument} select.method=evolution{cost} 'search.budgets=[{budget}]'"
-            commands.append(Command("Search the best subnet for a budget, without training again", line))
+            line = (
+                f"./run.sh --stage 5 --stop-stage 9 --conf {conf_argument} "
+                f"select.method=evolution{cost} 'search.budgets=[{budget}]'"
+            )
+            commands.append(
+                Command("Search the best subnet for a budget, without training again", line)
+            )
     if not (config.exp_dir / "export" / "results.json").is_file():
-        commands.append(Command("Export for phones, boards and browsers", f"./run.sh --stage 10 --stop-stage 10{conf}"))
+        commands.append(
+            Command(
+                "Export for phones, boards and browsers",
+                f"./run.sh --stage 10 --stop-stage 10{conf}",
+            )
+        )
     return commands
 
 
@@ -144,10 +182,13 @@ def rounded_up(parameters: int) -> str:
 
 
 def example_audio(config: Config) -> str:
-    """The first audio file of dev that is still there, so that a command can be copied as it stands; else a made-up name."""
+    """The first audio file of dev that is still there, so that a command can be copied as it
+    stands; else a made-up name."""
     for split in [*config.data.dev, *config.data.test]:
         try:
-            with gzip.open(config.data_dir / "cuts" / f"{split}.jsonl.gz", "rt", encoding="utf-8") as cuts:
+            with gzip.open(
+                config.data_dir / "cuts" / f"{split}.jsonl.gz", "rt", encoding="utf-8"
+            ) as cuts:
                 source = json.loads(next(cuts))["recording"]["sources"][0]["source"]
         except (OSError, EOFError, ValueError, LookupError, StopIteration):
             continue

@@ -26,18 +26,28 @@ from utils.stages import StageError
 
 
 def reasons_to_begin_anew(config: Config, state: dict) -> list[str]:
-    """What makes the checkpoints of another training unusable for this one; empty: it goes on from them."""
+    """What makes the checkpoints of another training unusable for this one; empty: it goes on from
+    them."""
     saved = configuration.from_dict(Config, state["config"])
-    reasons = STAGES.changes_before(4, saved, config) + data_changes(state.get("data"), training_data(config))
+    reasons = STAGES.changes_before(4, saved, config) + data_changes(
+        state.get("data"), training_data(config)
+    )
     if state["update"] > config.train.updates:
-        reasons.append(f"train.updates is {config.train.updates}, and the last checkpoint is of update {state['update']} already")
+        reasons.append(
+            f"train.updates is {config.train.updates}, and the last checkpoint is of update "
+            f"{state['update']} already"
+        )
     return reasons
 
 
 def archive(config: Config, reason: str) -> None:
     """Move an earlier training's files aside; nothing a user trained is ever deleted."""
     begin = config.exp_dir / "earlier" / time.strftime("%Y%m%d-%H%M%S")
-    target = next(t for i in range(1, 1000) if not (t := begin.with_name(begin.name + (f"-{i}" if i > 1 else ""))).exists())
+    target = next(
+        t
+        for i in range(1, 1000)
+        if not (t := begin.with_name(begin.name + (f"-{i}" if i > 1 else ""))).exists()
+    )
     target.mkdir(parents=True)
     for path in sorted(config.exp_dir.iterdir()):
         if path.name not in ("earlier", ".stamps", LOCK):
@@ -52,7 +62,9 @@ def previous_state(config: Config, force: bool) -> dict | None:
         return None
     newest = load_newest(folder)
     if newest is None:
-        raise StageError(f"no checkpoint in {folder} can be read; --force moves them aside and starts anew")
+        raise StageError(
+            f"no checkpoint in {folder} can be read; --force moves them aside and starts anew"
+        )
     state = newest[1]
     reasons = ["--force was given"] if force else reasons_to_begin_anew(config, state)
     if not reasons:
@@ -76,12 +88,21 @@ def train(config: Config, arguments: Namespace) -> None:
     trainer = Trainer(config, device, rank, world_size)
     check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
-        logging.info("%s net: %s", name, json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()))
+        logging.info(
+            "%s net: %s",
+            name,
+            json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()),
+        )
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
     warn_of_slow_precision(config.train.precision, device)
     if state is not None:
         trainer.load(state)
-        logging.info("going on from update %d (epoch %d, batch %d)", trainer.update, trainer.epoch, trainer.batch_in_epoch)
+        logging.info(
+            "going on from update %d (epoch %d, batch %d)",
+            trainer.update,
+            trainer.epoch,
+            trainer.batch_in_epoch,
+        )
     try:
         trainer.run()
     except CheckpointError as error:
@@ -92,8 +113,17 @@ def train(config: Config, arguments: Namespace) -> None:
 
 def warn_of_slow_precision(precision: str, device: torch.device) -> None:
     """Many CPUs take far longer in bf16 than in fp32; a training would look stuck."""
-    if device.type == "cpu" and precision != "fp32" and (ratio := slower_than_fp32(precision)) > 1.5:
-        logging.warning("train.precision=%s: this CPU multiplies matrices %.0f times slower in it than in fp32; use train.precision=fp32", precision, ratio)
+    if (
+        device.type == "cpu"
+        and precision != "fp32"
+        and (ratio := slower_than_fp32(precision)) > 1.5
+    ):
+        logging.warning(
+            "train.precision=%s: this CPU multiplies matrices %.0f times slower in it than in "
+            "fp32; use train.precision=fp32",
+            precision,
+            ratio,
+        )
 
 
 if __name__ == "__main__":

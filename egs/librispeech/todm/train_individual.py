@@ -1,4 +1,5 @@
-"""Stage 7: supernets of every seed, and models trained alone for the sizes of tables.budgets, tuned on dev (table a)."""
+"""Stage 7: supernets of every seed, and models trained alone for the sizes of tables.budgets, tuned
+on dev (table a)."""
 
 from argparse import Namespace
 
@@ -11,7 +12,9 @@ from egs.librispeech.todm.stages import stage_main
 def train_individual(config: Config, arguments: Namespace) -> None:
     if require_tables(config):
         subnets = pinned_subnets(config)
-        Table(config, arguments).run([supernet_variant(config, subnets), *individual_variants(config, subnets)])
+        Table(config, arguments).run(
+            [supernet_variant(config, subnets), *individual_variants(config, subnets)]
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Speech to text: files, folders, standard input or a microphone, with an experiment or an exported subnet.
+"""Speech to text: files, folders, standard input or a microphone, with an experiment or an exported
+subnet.
 
-  ./transcribe.sh exp/mini speech.wav other.flac folder/       text, a line per file
-  ./transcribe.sh exp/mini --budget 600k --json speech.wav     JSON with tokens, words and their times
-  ./transcribe.sh exp/mini-streaming --streaming speech.wav    decoded chunk by chunk; partial texts on stderr
-  arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -      raw 16-bit PCM, or a WAV, FLAC or Ogg file
-  ./transcribe.sh exp/mini-streaming --microphone              needs the package sounddevice
+./transcribe.sh exp/mini speech.wav other.flac folder/       text, a line per file
+./transcribe.sh exp/mini --budget 600k --json speech.wav     JSON with tokens, words and their times
+./transcribe.sh exp/mini-streaming --streaming speech.wav    decoded chunk by chunk; partial texts
+on stderr arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -      raw
+16-bit PCM, or a WAV, FLAC or Ogg file ./transcribe.sh exp/mini-streaming --microphone
+needs the package sounddevice
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # PyTorch and the audio libraries take a second: they are imported when the arguments are understood
+# PyTorch and the audio libraries take a second: they are imported when the arguments are understood
+if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
@@ -29,16 +32,49 @@ RATE = 16000  # of raw audio, unless --rate says otherwise
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="transcribe.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="an experiment (exp/NAME) or an exported subnet (exp/NAME/export/SUBNET)")
-    parser.add_argument("audio", nargs="*", help="WAV or FLAC files at any sampling rate, folders of them, or - for standard input: raw PCM, or such a file")
+    parser = argparse.ArgumentParser(
+        prog="transcribe.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", help="an experiment (exp/NAME) or an exported subnet (exp/NAME/export/SUBNET)"
+    )
+    parser.add_argument(
+        "audio",
+        nargs="*",
+        help="WAV or FLAC files at any sampling rate, folders of them, or - for standard input: "
+        "raw PCM, or such a file",
+    )
     parser.add_argument("--microphone", action="store_true", help="listen until interrupted")
-    parser.add_argument("--budget", help="the best subnet within this, e.g. 600k, 3M or 0.5 (of search.cost)")
+    parser.add_argument(
+        "--budget", help="the best subnet within this, e.g. 600k, 3M or 0.5 (of search.cost)"
+    )
     parser.add_argument("--subnet", help="the subnet of this name, or an architecture")
-    parser.add_argument("--streaming", action="store_true", help="decode chunk by chunk, as audio arrives (causal models)")
-    parser.add_argument("--beam", type=int, default=0, metavar="N", help="modified beam search of this width; default: greedy")
-    parser.add_argument("--rate", type=int, default=RATE, help="sampling rate of raw PCM from standard input (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default %(default)s: what small models are fastest with)")
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="decode chunk by chunk, as audio arrives (causal models)",
+    )
+    parser.add_argument(
+        "--beam",
+        type=int,
+        default=0,
+        metavar="N",
+        help="modified beam search of this width; default: greedy",
+    )
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=RATE,
+        help="sampling rate of raw PCM from standard input (default %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of PyTorch (default %(default)s: what small models are fastest with)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parsed = parser.parse_intermixed_args(arguments)
     if not parsed.audio and not parsed.microphone:
@@ -51,7 +87,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def sources(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Files, with folders replaced by the audio in them, - and the microphone by name; and what is wrong with some of the folders."""
+    """Files, with folders replaced by the audio in them, - and the microphone by name; and what is
+    wrong with some of the folders."""
     found, wrong = [], []
     for name in arguments.audio:
         if name == "-" or not os.path.isdir(name):
@@ -66,11 +103,17 @@ def sources(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def audio_below(folder: str) -> tuple[list[str], list[str]]:
-    """The audio files in a folder and all below it, in order; and which of them can not be listed, and why."""
+    """The audio files in a folder and all below it, in order; and which of them can not be listed,
+    and why."""
     wrong: list[str] = []
-    inside = [os.path.join(path, name)
-              for path, _, names in os.walk(folder, onerror=lambda e: wrong.append(f"{e.filename} can not be read: {e.strerror}"))
-              for name in names if os.path.splitext(name)[1].lower() in suffixes()]
+    inside = [
+        os.path.join(path, name)
+        for path, _, names in os.walk(
+            folder, onerror=lambda e: wrong.append(f"{e.filename} can not be read: {e.strerror}")
+        )
+        for name in names
+        if os.path.splitext(name)[1].lower() in suffixes()
+    ]
     return sorted(str(Path(path)) for path in inside), wrong
 
 
@@ -116,10 +159,18 @@ def microphone_pieces() -> Iterator[np.ndarray]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:
-        raise StageError(f"--microphone needs the package sounddevice and the PortAudio library ({error}): .venv/bin/pip install sounddevice") from error
+        raise StageError(
+            f"--microphone needs the package sounddevice and the PortAudio library ({error}): "
+            ".venv/bin/pip install sounddevice"
+        ) from error
     heard: queue.Queue = queue.Queue()
     try:
-        with sounddevice.InputStream(samplerate=SAMPLE_RATE, channels=1, dtype="float32", callback=lambda data, *_: heard.put(data[:, 0].copy())):
+        with sounddevice.InputStream(
+            samplerate=SAMPLE_RATE,
+            channels=1,
+            dtype="float32",
+            callback=lambda data, *_: heard.put(data[:, 0].copy()),
+        ):
             print("listening; Ctrl-C ends it", file=sys.stderr)
             while True:
                 yield heard.get()
@@ -139,7 +190,12 @@ def transcribe(recognizer: Recognizer, source: str, arguments: argparse.Namespac
         for piece in pieces:
             stream.accept(piece)
             if watched:
-                print(f"\r{stream.transcript().text[-100:]}\033[K", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r{stream.transcript().text[-100:]}\033[K",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
     except KeyboardInterrupt:
         if source != "microphone":
             raise
@@ -166,7 +222,8 @@ def load(arguments: argparse.Namespace) -> Recognizer:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Transcribe every source; one that can not be read is named and the others go on. Returns the exit status.
+    """Transcribe every source; one that can not be read is named and the others go on. Returns the
+    exit status.
 
     Raises:
       StageError: nothing can be transcribed, and why.
@@ -182,17 +239,30 @@ def run(arguments: argparse.Namespace) -> int:
     for message in wrong:
         print(f"ERROR: {message}", file=sys.stderr)
     several, failed = len(everything) > 1 or bool(wrong), len(wrong)
-    for source in progress(everything, desc="transcribe", unit="file", disable=len(everything) < 2 or not sys.stderr.isatty()):
+    for source in progress(
+        everything,
+        desc="transcribe",
+        unit="file",
+        disable=len(everything) < 2 or not sys.stderr.isatty(),
+    ):
         begin = time.perf_counter()
         try:
             transcript = transcribe(recognizer, source, arguments)
         except (AudioError, OSError) as error:
-            print(f"ERROR: {error if isinstance(error, AudioError) else f'{source}: {error}'}", file=sys.stderr)
+            print(
+                f"ERROR: {error if isinstance(error, AudioError) else f'{source}: {error}'}",
+                file=sys.stderr,
+            )
             failed += 1
             continue
         seconds = time.perf_counter() - begin
         if arguments.json:
-            row = {"source": source, "subnet": str(recognizer.subnet), **transcript.as_dict(), "computing_seconds": round(seconds, 3)}
+            row = {
+                "source": source,
+                "subnet": str(recognizer.subnet),
+                **transcript.as_dict(),
+                "computing_seconds": round(seconds, 3),
+            }
             print(json.dumps(row, ensure_ascii=False), flush=True)
         else:
             print(f"{source}\t{transcript.text}" if several else transcript.text, flush=True)

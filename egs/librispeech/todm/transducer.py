@@ -19,19 +19,25 @@ class Predictor(nn.Module):
         super().__init__()
         self.context_size = context_size
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.conv = nn.Conv1d(dim, dim, context_size, groups=dim // 4 if dim % 4 == 0 else 1, bias=False)
+        self.conv = nn.Conv1d(
+            dim, dim, context_size, groups=dim // 4 if dim % 4 == 0 else 1, bias=False
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, U + context_size - 1) ids -> (N, U, dim); pass exactly ``context_size`` ids for one output."""
+        """(N, U + context_size - 1) ids -> (N, U, dim); pass exactly ``context_size`` ids for one
+        output."""
         x = self.embedding(tokens.clamp(min=0)) * (tokens >= 0)[..., None]
         return nn.functional.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
 
     def start(self, batch: int, device: torch.device) -> Tensor:
         """The context before the first token: [-1, ..., blank], (batch, context_size)."""
-        return torch.tensor([-1] * (self.context_size - 1) + [BLANK], device=device).repeat(batch, 1)
+        return torch.tensor([-1] * (self.context_size - 1) + [BLANK], device=device).repeat(
+            batch, 1
+        )
 
     def teacher_forced(self, targets: Tensor) -> Tensor:
-        """Outputs before every token of padded targets (B, S) and after the last: (B, S + 1, dim)."""
+        """Outputs before every token of padded targets (B, S) and after the last: (B, S + 1,
+        dim)."""
         return self(torch.cat([self.start(len(targets), targets.device), targets], dim=1))
 
 
@@ -50,7 +56,8 @@ class Joiner(nn.Module):
 
 
 class TrainingHeads(nn.Module):
-    """Linear heads of the simple (trivial-joiner) loss that finds the pruning ranges, and the optional CTC head."""
+    """Linear heads of the simple (trivial-joiner) loss that finds the pruning ranges, and the
+    optional CTC head."""
 
     def __init__(self, encoder_dim: int, predictor_dim: int, vocab_size: int, ctc: bool):
         super().__init__()
@@ -66,28 +73,42 @@ class TrainingHeads(nn.Module):
 class Transducer(nn.Module):
     """A supernet, or one stand-alone net of it.
 
-    With ``loss.objective=ctc`` (:attr:`is_ctc`) the encoder and its CTC head are the model, and the rest is not trained.
+    With ``loss.objective=ctc`` (:attr:`is_ctc`) the encoder and its CTC head are the model, and the
+    rest is not trained.
 
     Args:
       config: the recipe's configuration.
       vocab_size: V.
-      architecture: build only this subnet; default: ``config.model.architecture``, else the largest net.
+      architecture: build only this subnet; default: ``config.model.architecture``, else the largest
+        net.
       training_heads: build what only the losses need (a CTC model keeps its CTC head).
       selector: of learned selection: the scores that are trained with the supernet.
     """
 
-    def __init__(self, config: Config, vocab_size: int, architecture: Subnet | None = None, training_heads: bool = True,
-                 selector: nn.Module | None = None):
+    def __init__(
+        self,
+        config: Config,
+        vocab_size: int,
+        architecture: Subnet | None = None,
+        training_heads: bool = True,
+        selector: nn.Module | None = None,
+    ):
         super().__init__()
         m = config.model
         if architecture is None:
             architecture = configured_architecture(config)
         self.vocab_size, self.is_ctc = vocab_size, config.loss.objective == "ctc"
-        self.encoder = Encoder(m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive")
+        self.encoder = Encoder(
+            m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive"
+        )
         self.predictor = Predictor(vocab_size, m.predictor_dim, m.context_size)
         self.joiner = Joiner(m.dim, m.predictor_dim, m.joiner_dim, vocab_size)
         with_ctc = config.loss.ctc_weight > 0
-        self.heads = TrainingHeads(m.dim, m.predictor_dim, vocab_size, with_ctc) if training_heads or self.is_ctc else None
+        self.heads = (
+            TrainingHeads(m.dim, m.predictor_dim, vocab_size, with_ctc)
+            if training_heads or self.is_ctc
+            else None
+        )
         self.selector = selector
 
     @property

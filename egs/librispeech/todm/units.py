@@ -1,4 +1,5 @@
-"""What a learned selection keeps or leaves out, and what that costs: whole modules, or their components."""
+"""What a learned selection keeps or leaves out, and what that costs: whole modules, or their
+components."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ KINDS = ("heads", "ffn")  # of a block: the SSM's head groups, the FFN's chunks
 
 @dataclass(frozen=True)
 class Unit:
-    """Some parts of one module. Attributes: kind: ``heads`` or ``ffn``. parts: head groups or chunks."""
+    """Some parts of one module. Attributes: kind: ``heads`` or ``ffn``. parts: head groups or
+    chunks."""
 
     block: int
     kind: str
@@ -29,7 +31,8 @@ class Unit:
 
 
 class Units:
-    """All units of a model: every SSM and every FFN (``module``), or every head group and every chunk (``component``).
+    """All units of a model: every SSM and every FFN (``module``), or every head group and every
+    chunk (``component``).
 
     Args:
       cost_name: what targets count: ``encoder_params``, ``total_params`` or ``macs``.
@@ -44,9 +47,20 @@ class Units:
         for i, block in enumerate(self.full.blocks):
             for kind in KINDS:
                 parts = getattr(block, kind)
-                self.items += [Unit(i, kind, parts)] if granularity == "module" else [Unit(i, kind, (part,)) for part in parts]
-        self.unit_of = {kind: torch.tensor([[self._number(i, kind, part) for part in getattr(self.full.blocks[0], kind)]
-                                            for i in range(len(self.full.blocks))]) for kind in KINDS}  # (blocks, parts)
+                self.items += (
+                    [Unit(i, kind, parts)]
+                    if granularity == "module"
+                    else [Unit(i, kind, (part,)) for part in parts]
+                )
+        self.unit_of = {
+            kind: torch.tensor(
+                [
+                    [self._number(i, kind, part) for part in getattr(self.full.blocks[0], kind)]
+                    for i in range(len(self.full.blocks))
+                ]
+            )
+            for kind in KINDS
+        }  # (blocks, parts)
         self.fixed = self.price(self.subnet([]))
         self.part_cost, self.module_cost = self._module_prices()
 
@@ -54,14 +68,23 @@ class Units:
         return len(self.items)
 
     def _number(self, block: int, kind: str, part: int) -> int:
-        return next(n for n, unit in enumerate(self.items) if (unit.block, unit.kind) == (block, kind) and part in unit.parts)
+        return next(
+            n
+            for n, unit in enumerate(self.items)
+            if (unit.block, unit.kind) == (block, kind) and part in unit.parts
+        )
 
     def subnet(self, kept: Iterable[int]) -> Subnet:
         """The net of some units, by their numbers."""
         parts: dict[tuple[int, str], list[int]] = {}
         for unit in (self.items[i] for i in kept):
             parts.setdefault((unit.block, unit.kind), []).extend(unit.parts)
-        return Subnet(tuple(BlockChoice(*(tuple(sorted(parts.get((i, kind), ()))) for kind in KINDS)) for i in range(len(self.full.blocks))))
+        return Subnet(
+            tuple(
+                BlockChoice(*(tuple(sorted(parts.get((i, kind), ()))) for kind in KINDS))
+                for i in range(len(self.full.blocks))
+            )
+        )
 
     def price(self, subnet: Subnet) -> float:
         """The exact cost of a net."""
@@ -75,10 +98,14 @@ class Units:
         """Per kind what a part costs, and what a module costs beside its parts (norm, bias)."""
         part, module = {}, {}
         for kind in KINDS:
+
             def price(count: int, kind: str = kind) -> float:
                 choice = BlockChoice(**{k: tuple(range(count)) if k == kind else () for k in KINDS})
                 empty = BlockChoice((), ())
-                return self.price(Subnet((choice, *[empty] * (len(self.full.blocks) - 1)))) - self.fixed
+                return (
+                    self.price(Subnet((choice, *[empty] * (len(self.full.blocks) - 1))))
+                    - self.fixed
+                )
 
             most = len(getattr(self.full.blocks[0], kind))
             part[kind] = (price(most) - price(1)) / (most - 1) if most > 1 else price(1)
@@ -86,14 +113,20 @@ class Units:
         return part, module
 
     def gates(self, values: Tensor) -> Gates:
-        """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit share its number."""
+        """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit
+        share its number."""
         gates = [values[..., self.unit_of[kind].to(values.device)] for kind in KINDS]
-        # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its parts share.
-        shared = (gate[..., 0] if self.modules else any_of(gate) * gate.detach().amax(-1).clamp(min=1) for gate in gates)
+        # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its
+        # parts share.
+        shared = (
+            gate[..., 0] if self.modules else any_of(gate) * gate.detach().amax(-1).clamp(min=1)
+            for gate in gates
+        )
         return Gates(*gates, *shared)
 
     def expected_cost(self, values: Tensor) -> Tensor:
-        """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net they say: (...)."""
+        """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net
+        they say: (...)."""
         gates = self.gates(values)
         return self.fixed + sum(
             self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
@@ -107,8 +140,12 @@ class Units:
           ValueError: not even the first one fits.
         """
         kept = 0
-        while kept < len(order) and self.price(self.subnet(order[: kept + 1])) <= budget * (1 + 1e-9):
+        while kept < len(order) and self.price(self.subnet(order[: kept + 1])) <= budget * (
+            1 + 1e-9
+        ):
             kept += 1
         if not kept:
-            raise ValueError(f"nothing fits a budget of {budget:.6g}: the fixed part costs {self.fixed:.6g}")
+            raise ValueError(
+                f"nothing fits a budget of {budget:.6g}: the fixed part costs {self.fixed:.6g}"
+            )
         return order[:kept]
