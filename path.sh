@@ -3,7 +3,7 @@ TODM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)
 TODM_VENV=${TODM_VENV:-$TODM_ROOT/.venv}
 export TODM_ROOT TODM_VENV
 export PATH="$TODM_VENV/bin:$PATH"
-export PYTHONPATH="$TODM_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$TODM_ROOT:$TODM_ROOT/egs/librispeech${PYTHONPATH:+:$PYTHONPATH}"  # utils and local; todm
 # glibc hands large blocks back to the system after every use; keeping them makes a training step on a CPU faster.
 export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 # Threads that wait for each other spin for a moment and then sleep: spinning on makes a step ten times slower when

@@ -16,19 +16,19 @@ options=()
 overrides=()
 TODM_COMMAND=./run.sh; [ $# -eq 0 ] || TODM_COMMAND+=$(printf ' %q' "$@"); export TODM_COMMAND
 
-# Which script runs each stage; one that has finished is skipped, see egs/librispeech/todm/stages.py for what it depends on.
+# Which script runs each stage; one that has finished is skipped, see egs/librispeech/todm/recipe/stages.py for what it depends on.
 scripts=(
   0=local.make_corpus                                # audio in LibriSpeech layout
   1=local.prepare_manifests                          # lhotse manifests; what is dropped and why
   2=local.compute_features                           # 80-dim filterbank
   3=local.train_bpe                                  # SentencePiece, tokens.txt, final cuts
-  4=egs.librispeech.todm.train                       # the supernet; a process per GPU (--world-size)
-  5=egs.librispeech.todm.select_subnets              # subnets.json
-  6=egs.librispeech.todm.decode                      # WER of every subnet on dev and test
-  7=egs.librispeech.todm.train_individual            # table (a): models trained for one size alone
-  8=egs.librispeech.todm.run_ablations               # tables (b) and (d)
-  9=egs.librispeech.todm.report                      # tables, pictures and the page
-  10=egs.librispeech.todm.export                     # files for sherpa-onnx, checked there
+  4=todm.training.train                       # the supernet; a process per GPU (--world-size)
+  5=todm.search.select_subnets              # subnets.json
+  6=todm.decoding.decode                      # WER of every subnet on dev and test
+  7=todm.tables.train_individual            # table (a): models trained for one size alone
+  8=todm.tables.run_ablations               # tables (b) and (d)
+  9=todm.tables.report                      # tables, pictures and the page
+  10=todm.deploy.export                     # files for sherpa-onnx, checked there
 )
 
 usage() {
@@ -68,12 +68,12 @@ done
 . ./path.sh
 if [ -n "${want_help:-}" ]; then
   usage
-  python -m egs.librispeech.todm.stages help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
+  python -m todm.recipe.stages help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
   exit 0
 fi
 [ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"
 [ "$stage" -le 10 ] || wrong "--stage $stage: there are stages 0 to 10"
 local/setup.sh
 . ./path.sh
-exec python -m egs.librispeech.todm.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \
+exec python -m todm.recipe.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \
   ${options[@]+"${options[@]}"} -- ${overrides[@]+"${overrides[@]}"}

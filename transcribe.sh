@@ -13,4 +13,4 @@ done
 exec "$_python" -c 'import runpy, sys
 if sys.path[0] == "":
     del sys.path[0]
-runpy.run_module("egs.librispeech.todm.transcribe", run_name="__main__", alter_sys=True)' "$@"
+runpy.run_module("todm.decoding.transcribe", run_name="__main__", alter_sys=True)' "$@"

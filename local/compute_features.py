@@ -12,46 +12,20 @@ from lhotse import CutSet, FeatureExtractor, LilcomChunkyWriter, MonoCut
 from lhotse.audio.utils import AudioLoadingError
 from lhotse.utils import fastcopy
 
-from egs.librispeech.todm.config import Config, FeatureConfig
-from egs.librispeech.todm.stages import stage_main
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
+from todm.config.keys import Config, FeatureConfig
+from todm.data.features import make_extractor
+from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS
+from todm.recipe.stages import stage_main
 from utils.channels import as_mono
+from utils.errors import UserError
 from utils.files import atomic_path, naming, require_openable, write_json_atomic
 from utils.processes import end_with_parent
 from utils.progress import progress
-from utils.stages import StageError
 from utils.text import first_line
 
-NUM_MEL_BINS = 80
-FRAME_SHIFT = 0.01  # seconds
 STATISTICS_CUTS = 1000  # utterances of train that mean and deviation are taken from
-
-
-def make_extractor(config: FeatureConfig) -> FeatureExtractor:
-    """Filterbank as sherpa-onnx computes it: 16 kHz, 25/10 ms, povey window, no dither, 20 to 7600
-    Hz.
-
-    Raises:
-      StageError: kaldifeat is asked for and not installed.
-    """
-    if config.extractor == "lhotse":
-        from lhotse import Fbank, FbankConfig
-
-        return Fbank(FbankConfig(num_mel_bins=NUM_MEL_BINS))
-    from lhotse import KaldifeatFbank, KaldifeatFbankConfig
-    from lhotse.features.kaldifeat import KaldifeatMelOptions
-
-    try:
-        return KaldifeatFbank(
-            KaldifeatFbankConfig(mel_opts=KaldifeatMelOptions(num_bins=NUM_MEL_BINS))
-        )
-    except (AssertionError, ImportError) as error:
-        raise StageError(
-            f"features.extractor=kaldifeat, but kaldifeat can not be imported ({error}). "
-            "Build it: local/setup.sh --kaldifeat; or use features.extractor=lhotse, which gives "
-            "the same features"
-        ) from error
 
 
 class Writer(LilcomChunkyWriter):
@@ -123,7 +97,7 @@ def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
 
 def too_short(cut: MonoCut) -> bool:
     """Whether it has not one frame."""
-    return cut.num_samples < FRAME_SHIFT * cut.sampling_rate / 2
+    return cut.num_samples < cut.sampling_rate / FRAMES_PER_SECOND / 2
 
 
 def compute_split(
@@ -164,7 +138,7 @@ def compute_split(
                 dropped += failed
                 bar.update(len(shards[i]))
         except (BrokenExecutor, MemoryError) as error:
-            raise StageError(
+            raise UserError(
                 f"the memory does not suffice for {processes} processes ({first_line(error)}); "
                 "lower data.num_jobs"
             ) from error
@@ -190,7 +164,7 @@ def statistics(cuts: list[MonoCut], extractor: FeatureExtractor) -> dict[str, li
         try:
             x = cut.load_features() if cut.has_features else cut.compute_features(extractor)
         except (AudioLoadingError, OSError) as error:
-            raise StageError(
+            raise UserError(
                 f"{cut.recording.sources[0].source} can not be read any more "
                 f"({first_line(error)}); "
                 "stage 1 with --force looks at all files again"
@@ -215,7 +189,7 @@ def musan_cuts(config: Config) -> CutSet:
 
     root = Path(config.data.musan)
     if not root.is_dir():
-        raise StageError(f"data.musan={root} is not a folder")
+        raise UserError(f"data.musan={root} is not a folder")
     parts = prepare_musan(root, parts=("music", "speech", "noise"))
     recordings = [r for part in parts.values() for r in part["recordings"]]
     return (
@@ -247,7 +221,7 @@ def compute(config: Config, arguments: Namespace) -> None:
         if dropped[name]:
             report(name, list(cuts), dropped[name], listing)
         if not len(cuts):
-            raise StageError(f"no audio of {name} can be used; {listing} says why")
+            raise UserError(f"no audio of {name} can be used; {listing} says why")
         with atomic_path(folder / f"{name}.jsonl.gz") as path:
             cuts.to_file(path)
         if name in config.data.train:

@@ -6,10 +6,10 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.stages import stage_main
+from todm.config.keys import Config
+from todm.recipe.stages import stage_main
+from utils.errors import UserError
 from utils.files import WRITE_ERRORS
-from utils.stages import StageError
 
 
 def jobs(config: Config) -> int:
@@ -24,7 +24,7 @@ def make_corpus(config: Config, arguments: Namespace) -> None:
     elif config.data.corpus == "synthetic":
         make_synthetic(config)
     elif config.data.corpus == "folder":
-        raise StageError(
+        raise UserError(
             "data.corpus=folder needs data.root, the folder that holds the splits: "
             "data.root=/path/to/LibriSpeech"
         )
@@ -42,14 +42,14 @@ def check_names(splits: list[str]) -> None:
             or os.path.normpath(name) != name
             or name.split(os.sep)[0] in (os.curdir, os.pardir)
         ):
-            raise StageError(
+            raise UserError(
                 f"the split {name!r} of data.train, data.dev or data.test is not the name of a "
                 "folder below the corpus; "
                 "write it as in dev-clean or english/dev, without / at either end, . and .."
             )
         above = [other for other in splits if name.startswith(other + os.sep)]
         if above:
-            raise StageError(
+            raise UserError(
                 f"the split {name} lies in the split {above[0]}, whose utterances it would share; "
                 f"name the folders in {above[0]} one by one"
             )
@@ -60,12 +60,12 @@ def make_synthetic(config: Config) -> None:
 
     for group in ("train", "dev", "test"):
         if len(getattr(config.data, group)) != 1:
-            raise StageError(f"the synthetic corpus has one split each: give data.{group} one name")
+            raise UserError(f"the synthetic corpus has one split each: give data.{group} one name")
     splits = {"train": config.data.train[0], "dev": config.data.dev[0], "test": config.data.test[0]}
     try:
         hours = synthetic.make_corpus(config.synthetic, config.corpus_root, splits, jobs(config))
     except ValueError as error:
-        raise StageError(str(error)) from error
+        raise UserError(str(error)) from error
     for split, value in hours.items():
         logging.info(
             "synthetic speech, %s: %.2f h in %s", split, value, config.corpus_root / splits[split]
@@ -75,11 +75,11 @@ def make_synthetic(config: Config) -> None:
 def check_folder(config: Config) -> None:
     root = Path(config.data.root)
     if not root.is_dir():
-        raise StageError(f"data.root={root} is not a folder")
+        raise UserError(f"data.root={root} is not a folder")
     missing = [name for name in config.splits if not (root / name).is_dir()]
     if missing:
         there = sorted(p.name for p in root.iterdir() if p.is_dir())
-        raise StageError(
+        raise UserError(
             f"data.root={root} has no folder {', '.join(missing)}; it has: "
             f"{', '.join(there) or 'no folders'}. "
             "Say which are which: data.train=[...] data.dev=[...] data.test=[...]"
@@ -102,7 +102,7 @@ def download(config: Config) -> None:
     except OSError as error:  # urllib's errors are OSErrors
         if error.errno in WRITE_ERRORS:
             raise
-        raise StageError(
+        raise UserError(
             f"the download failed: {error}. Without internet, copy the corpus here and give its "
             "folder: data.root=/path/to/LibriSpeech"
         ) from error

@@ -13,18 +13,17 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio.utils import AudioLoadingError
 
-from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.stages import stage_main
 from local.corpus_files import Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
+from todm.config.keys import Config
+from todm.recipe.stages import stage_main
+from utils.audio import SAMPLE_RATE
 from utils.channels import as_mono, is_mean
+from utils.errors import UserError
 from utils.files import atomic_path, require_openable
 from utils.processes import end_with_parent
 from utils.progress import progress
-from utils.stages import StageError
-
-SAMPLE_RATE = 16000
 
 
 def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
@@ -89,7 +88,7 @@ def scan_split(
     found = find(folder)
     if not found.audio and not found.lines:
         unreadable = "".join(f"; {d.detail}" for d in found.unreadable[:3])
-        raise StageError(
+        raise UserError(
             f"no .flac and no .trans.txt below {folder}; expected "
             f"{split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}"
         )
@@ -113,7 +112,7 @@ def scan_split(
             len(lost),
         )
         if len(there) != len(cuts) + len(lost):
-            raise StageError(
+            raise UserError(
                 f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, "
                 "please report it"
             )
@@ -182,7 +181,7 @@ def prepare(config: Config, arguments: Namespace) -> None:
         all_dropped[split] = dropped
         write_dropped(listing, all_dropped)
         if not cuts:
-            raise StageError(f"nothing is left of {split}; {listing} says why")
+            raise UserError(f"nothing is left of {split}; {listing} says why")
         with atomic_path(folder / f"{split}.jsonl.gz") as path:
             CutSet.from_cuts(cuts).to_file(path)
 

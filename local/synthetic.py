@@ -18,14 +18,14 @@ import soundfile
 import torch
 from torchaudio.functional import resample
 
-from egs.librispeech.todm.config import SyntheticConfig
 from local.espeak import speak, used
 from local.sentences import distinct_sentences
+from todm.config.keys import SyntheticConfig
+from utils.audio import SAMPLE_RATE
 from utils.files import atomic_path, write_text_atomic
 from utils.processes import in_fresh_processes
 from utils.progress import progress
 
-SAMPLE_RATE = 16000
 ACCENTS = ["en-us", "en-gb-x-rp"]
 # espeak-ng's variants that sound like a person: no whispers, robots or effects.
 VARIANTS = """Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Reed Storm

@@ -10,16 +10,16 @@ from pathlib import Path
 import sentencepiece
 from lhotse import CutSet, MonoCut
 
-from egs.librispeech.todm.config import BpeConfig, Config
-from egs.librispeech.todm.frontend import subsampled_length
-from egs.librispeech.todm.stages import stage_main
 from local.dropped import Dropped, report, write_dropped
+from todm.config.keys import BpeConfig, Config
+from todm.data.frames import FRAMES_PER_SECOND
+from todm.model.frontend import subsampled_length
+from todm.recipe.stages import stage_main
 from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
+from utils.errors import UserError
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
-from utils.stages import StageError
 from utils.tokens import SPECIAL, UNK, Tokenizer
 
-FRAMES_PER_SECOND = 100
 RESERVED = "\u2585"  # SentencePiece's own sign for what it does not know
 
 
@@ -31,7 +31,7 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
     pieces as ``bpe.vocab_size``, there are as many as they allow, with a warning.
 
     Raises:
-      StageError: the vocabulary has not even room for every character.
+      UserError: the vocabulary has not even room for every character.
     """
     write_text_atomic(lang / "transcript.txt", "\n".join(texts) + "\n")
     try:
@@ -42,7 +42,7 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
         except (RuntimeError, OSError) as error:
             limit = re.search(r"(?:<=|at least|least|\d vs) (\d+)", str(error))
             hint = f" (SentencePiece's bound is {limit.group(1)})" if limit else ""
-            raise StageError(
+            raise UserError(
                 f"bpe.vocab_size={config.vocab_size} does not fit the {len(texts)} train "
                 f"transcripts{hint}; change it. "
                 f"SentencePiece said: {error}"
@@ -177,7 +177,7 @@ def main(config: Config, arguments: Namespace) -> None:
             dropped[split] = list(problems.values())
             everything = [c for c in everything if c.id not in problems]
             if not everything:
-                raise StageError(
+                raise UserError(
                     f"every utterance of {split} has too few frames for its tokens: a smaller "
                     "bpe.vocab_size makes more tokens"
                 )

@@ -20,6 +20,7 @@ torch.set_num_threads(
     1
 )  # the tests' nets are tiny: threads would mostly wait for each other, the more so beside other programs
 ROOT = Path(__file__).resolve().parent.parent
+PYTHONPATH = f"{ROOT}:{ROOT}/egs/librispeech"  # as path.sh sets it
 
 # The recipe, as small as it can be: about a minute of synthetic speech, a model of a few thousand
 # weights.

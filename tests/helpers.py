@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.transducer import Transducer
-from utils.config import load
+from todm.config.keys import Config
+from todm.config.load import load_file
+from todm.model.transducer import Transducer
+from utils.pruned_rnnt import Targets
 from utils.tokens import BLANK
-from utils.transducer_loss import Targets
 
 VOCAB = 11
 TINY = (
@@ -33,7 +33,7 @@ TINY = (
 
 def tiny_config(*overrides: str) -> Config:
     """A configuration with 3 blocks of 3 head groups (6 heads) and 4 FFN chunks."""
-    return load(Config, overrides=[*TINY, *overrides])
+    return load_file(None, [*TINY, *overrides])
 
 
 def tiny_model(config: Config, vocab_size: int = VOCAB, seed: int = 0) -> Transducer:

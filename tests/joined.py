@@ -46,8 +46,8 @@ def join_recordings(
 def main(model: str, split: str, *options: str) -> None:
     import torch
 
-    from egs.librispeech.todm.data import load_cuts
-    from egs.librispeech.todm.recognizer import Recognizer, Stream, Transcript
+    from todm.data.batches import load_cuts
+    from todm.decoding.recognizer import Recognizer, Stream, Transcript
     from utils.scoring import score
 
     torch.set_num_threads(1)

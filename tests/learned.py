@@ -12,11 +12,11 @@ import random
 import torch
 from torch import Tensor
 
-from egs.librispeech.todm.config import Config
-from egs.librispeech.todm.cost import cost
-from egs.librispeech.todm.learned_selection import Selector, make_selector
-from egs.librispeech.todm.subnet import Subnet
 from tests.helpers import VOCAB, make_targets, tiny_config
+from todm.config.keys import Config
+from todm.learned_selection.selector import Selector, make_selector
+from todm.subnet import Subnet
+from todm.supernet.cost import cost
 
 METHODS = ["simple-topk", "iterative-zero-out", "orthosoftmax"]
 GRANULARITIES = ["module", "component"]

@@ -10,16 +10,16 @@ import soxr
 import torch
 from lhotse import Fbank, FbankConfig
 
-from egs.librispeech.todm.beam_search import Hypothesis, greedy_search, modified_beam_search
-from egs.librispeech.todm.config import BpeConfig, Config
-from egs.librispeech.todm.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
-from egs.librispeech.todm.extract import extract
-from egs.librispeech.todm.exported import write_model
-from egs.librispeech.todm.subnet import Subnet
-from egs.librispeech.todm.transducer import Transducer
 from local.espeak import speak
 from local.train_bpe import train_bpe
 from tests.helpers import tiny_model
+from todm.config.keys import BpeConfig, Config
+from todm.decoding.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
+from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
+from todm.model.transducer import Transducer
+from todm.subnet import Subnet
+from todm.supernet.exported import write_model
+from todm.supernet.extract import extract
 from utils.tokens import BLANK, SOS_EOS, UNK, Tokenizer
 from utils.voice_activity import VoiceActivity
 

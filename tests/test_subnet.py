@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from egs.librispeech.todm.subnet import BlockChoice, Subnet, is_leading
+from todm.subnet import BlockChoice, Subnet, is_leading
 
 
 def random_subnet(rng: random.Random) -> Subnet:

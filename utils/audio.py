@@ -16,6 +16,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from utils.errors import UserError
+
 SAMPLE_RATE = 16000
 PIECE_SECONDS = 0.5  # of what is read at a time
 # that a file of floats may hold: somewhat above 1 is a loud recording, thousands are another scale
@@ -25,7 +27,7 @@ CONTAINERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b".snd": "AU", b
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
-class AudioError(ValueError):
+class AudioError(UserError, ValueError):
     """Audio that can not be read; the message names the file."""
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UserError
 from utils.files import atomic_path
 from utils.text import first_line
 
 _NAME = re.compile(r"update-(\d+)\.pt$")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint is missing or can not be read; the message names the file."""
 
 

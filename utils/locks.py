@@ -14,12 +14,14 @@ import socket
 import time
 from pathlib import Path
 
+from utils.errors import UserError
+
 LOCK = ".lock"
 # environment: the folders that a parent has locked for this process, a line each
 HELD = "TODM_HELD"
 
 
-class FolderBusy(RuntimeError):
+class FolderBusy(UserError):
     """Another process has the folder; the message names it."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from utils.audio import SAMPLE_RATE
-from utils.stages import StageError
+from utils.errors import UserError
 
 WINDOW = 512  # samples that one probability is about: 32 ms
 CONTEXT = 64  # samples before them that the network also sees
@@ -68,7 +68,7 @@ def _session() -> onnxruntime.InferenceSession:
     """silero-vad's network; its package is found but not imported, since it would import torch.
 
     Raises:
-      StageError: the package is missing, or lacks the network.
+      UserError: the package is missing, or lacks the network.
     """
     spec = find_spec("silero_vad")
     paths = [
@@ -77,7 +77,7 @@ def _session() -> onnxruntime.InferenceSession:
     ]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
-        raise StageError(
+        raise UserError(
             "the package silero-vad is missing, or lacks data/silero_vad.onnx; local/setup.sh "
             "installs it"
         )

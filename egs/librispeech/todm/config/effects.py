@@ -1,0 +1,342 @@
+"""Keys that change nothing as the others are set: which they are, and which key would make them
+count."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from todm.config.keys import LEARNED, Config
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Keys (or groups of keys) that count only under a condition.
+
+    Attributes:
+      because: what the conf says instead. remedy: what to set so that they count.
+    """
+
+    keys: tuple[str, ...]
+    counts: Callable[[Config], bool]
+    because: str
+    remedy: str
+
+
+def has_subnets(c: Config) -> bool:
+    return (
+        c.method.subnets_per_step > 0 or c.method.smallest or c.select.method in LEARNED
+    ) and c.model.architecture is None
+
+
+def distils(c: Config) -> bool:
+    return c.method.distill != "none" and has_subnets(c)
+
+
+def searches(c: Config) -> bool:
+    return c.select.method in ("evolution", "random")
+
+
+def is_transducer(c: Config) -> bool:
+    return c.loss.objective == "transducer"
+
+
+SEARCH_KEYS = tuple(
+    f"search.{name}"
+    for name in (
+        "seed",
+        "population",
+        "generations",
+        "mutation",
+        "crossover",
+        "proxy_seconds",
+        "finalists",
+        "baselines",
+    )
+)
+
+EFFECTS = (
+    Effect(
+        ("synthetic",),
+        lambda c: not c.data.root and c.data.corpus == "synthetic",
+        "no corpus is made (data.root is set, or data.corpus is not synthetic)",
+        "data.corpus=synthetic data.root=null makes one",
+    ),
+    Effect(
+        ("data.musan_prob",),
+        lambda c: bool(c.data.musan),
+        "data.musan is not set",
+        "data.musan=FOLDER mixes its noise in",
+    ),
+    Effect(
+        ("data.join_pause",),
+        lambda c: c.data.join_prob > 0,
+        "data.join_prob is 0",
+        "data.join_prob=0.3 joins utterances",
+    ),
+    Effect(
+        ("decode.max_symbols",),
+        lambda c: not is_transducer(c) or c.loss.rnnt_type != "modified",
+        "a net trained on the modified lattice emits at most one symbol a frame",
+        "loss.rnnt_type=regular trains one that may emit more",
+    ),
+    Effect(
+        ("spec_augment",),
+        lambda c: c.spec_augment.enabled,
+        "spec_augment.enabled is false",
+        "spec_augment.enabled=true",
+    ),
+    Effect(
+        ("spec_augment.max_time_mask", "spec_augment.max_time_fraction"),
+        lambda c: c.spec_augment.num_time_masks > 0,
+        "spec_augment.num_time_masks is 0",
+        "raise it",
+    ),
+    Effect(
+        ("spec_augment.max_freq_mask",),
+        lambda c: c.spec_augment.num_freq_masks > 0,
+        "spec_augment.num_freq_masks is 0",
+        "raise it",
+    ),
+    Effect(
+        ("supernet.min_heads",),
+        lambda c: c.supernet.elastic_heads,
+        "supernet.elastic_heads is false",
+        "supernet.elastic_heads=true",
+    ),
+    Effect(
+        ("supernet.min_ffn_chunks", "supernet.min_blocks", "supernet.elastic_heads"),
+        lambda c: c.model.architecture is None,
+        "model.architecture makes one net of one size",
+        "model.architecture=null trains a supernet",
+    ),
+    Effect(
+        (
+            "distill",
+            "method.distill",
+            "method.lattice",
+            "method.subnets_from",
+            "loss.subnet_weight",
+            "loss.subnet_weighting",
+        ),
+        has_subnets,
+        "the largest net trains alone (method.subnets_per_step=0 with method.smallest=false, or "
+        "model.architecture)",
+        "method.subnets_per_step=1 method.smallest=true model.architecture=null trains smaller "
+        "ones with it",
+    ),
+    Effect(
+        ("distill", "method.lattice"),
+        lambda c: not has_subnets(c) or distils(c),
+        "method.distill is none",
+        "method.distill=alpha or kl",
+    ),
+    Effect(
+        ("distill.alpha_minus", "distill.alpha_plus", "distill.clip"),
+        lambda c: not distils(c) or c.method.distill == "alpha",
+        "method.distill is not alpha",
+        "method.distill=alpha",
+    ),
+    Effect(
+        ("distill.start", "distill.ramp"),
+        lambda c: c.distill.weight > 0,
+        "distill.weight is 0",
+        "raise it",
+    ),
+    Effect(
+        (
+            "method.lattice",
+            "loss.backend",
+            "loss.prune_range",
+            "loss.rnnt_type",
+            "loss.delay_penalty",
+            "loss.lm_scale",
+            "loss.am_scale",
+            "loss.simple_scale",
+            "loss.warmup",
+            "model.predictor_dim",
+            "model.joiner_dim",
+            "model.context_size",
+            "decode.max_symbols",
+        ),
+        is_transducer,
+        "loss.objective is ctc",
+        "loss.objective=transducer",
+    ),
+    Effect(
+        ("loss.ctc_first",),
+        lambda c: is_transducer(c) or c.loss.ctc_first == 0,
+        "loss.objective is ctc, so that CTC is alone all the time",
+        "loss.objective=transducer",
+    ),
+    Effect(
+        ("train.adam_weight_decay",),
+        lambda c: c.method.optimizer == "adam",
+        "method.optimizer is not adam",
+        "method.optimizer=adam",
+    ),
+    Effect(
+        ("select.num_subnets",),
+        lambda c: c.select.method == "uniform",
+        "select.method is not uniform",
+        "select.method=uniform; else search.budgets says how many",
+    ),
+    Effect(
+        ("search.budgets",),
+        lambda c: c.select.method != "uniform",
+        "select.method is uniform",
+        "select.method=evolution (or random, or a learned one) selects a subnet for each",
+    ),
+    Effect(
+        SEARCH_KEYS,
+        searches,
+        "select.method is not evolution and not random",
+        "select.method=evolution",
+    ),
+    Effect(
+        ("search.mutation", "search.crossover"),
+        lambda c: not searches(c) or c.select.method == "evolution",
+        "select.method is random",
+        "select.method=evolution",
+    ),
+    Effect(
+        ("search.latency_engine", "search.latency_table"),
+        lambda c: c.search.cost == "latency",
+        "search.cost is not latency",
+        "search.cost=latency",
+    ),
+    Effect(
+        ("search.cost",),
+        lambda c: c.search.cost != "latency" or searches(c),
+        "select.method is not evolution and not random",
+        "select.method=evolution searches by latency",
+    ),
+    Effect(
+        ("learn",),
+        lambda c: c.select.method in LEARNED,
+        "select.method is not a learned one",
+        f"select.method={', '.join(LEARNED[:-1])} or {LEARNED[-1]}",
+    ),
+    Effect(
+        ("learn.iterations",),
+        lambda c: c.select.method not in LEARNED or c.select.method != "orthosoftmax",
+        "select.method is orthosoftmax",
+        "select.method=simple-topk or iterative-zero-out",
+    ),
+    Effect(
+        ("learn.penalty",),
+        lambda c: c.select.method != "simple-topk",
+        "select.method is simple-topk",
+        "select.method=iterative-zero-out or orthosoftmax",
+    ),
+    Effect(
+        ("learn.tau_end",),
+        lambda c: c.select.method not in LEARNED or c.select.method == "orthosoftmax",
+        "select.method is not orthosoftmax",
+        "select.method=orthosoftmax",
+    ),
+    Effect(
+        ("decode.range",),
+        lambda c: c.decode.weights == "range",
+        "decode.weights is not range",
+        "decode.weights=range",
+    ),
+    Effect(
+        ("decode.beam",),
+        lambda c: "beam" in [*c.decode.methods, *c.export.methods],
+        "neither decode.methods nor export.methods has beam",
+        "decode.methods=[greedy,beam]",
+    ),
+    Effect(
+        ("decode.max_symbols",),
+        lambda c: not is_transducer(c) or "greedy" in c.decode.methods or searches(c),
+        "decode.methods lacks greedy",
+        "decode.methods=[greedy,beam]",
+    ),
+    Effect(
+        ("export.chunk_frames",),
+        lambda c: c.model.direction == "causal",
+        "model.direction is not causal, and only a causal model decodes chunks",
+        "model.direction=causal",
+    ),
+    Effect(
+        ("tables",),
+        lambda c: bool(c.tables.records),
+        "tables.records is not set",
+        "tables.records=FOLDER",
+    ),
+    Effect(
+        ("tables.individual_grid",),
+        lambda c: bool(c.tables.budgets or not c.tables.individual_grid),
+        "tables.budgets is empty",
+        "tables.budgets=[...], sizes of search.budgets that are trained alone",
+    ),
+)
+
+# The switches of the groups above count by themselves.
+SWITCHES = ("spec_augment.enabled", "tables.records")
+
+
+def without_effect(config: Config, keys: set[str]) -> dict[str, Effect]:
+    """Those of some keys that change nothing as the configuration is, with the first reason."""
+    found: dict[str, Effect] = {}
+    for effect in EFFECTS:
+        if not effect.counts(config):
+            for key in sorted(keys - set(SWITCHES)):
+                if any(key == k or key.startswith(k + ".") for k in effect.keys):
+                    found.setdefault(key, effect)
+    return found
+
+
+def ineffective(config: Config, explicitly_set: set[str]) -> list[str]:
+    """Warnings, a sentence each: keys that the user has set in vain, and parts of the method that
+    the training is too short for.
+
+    Args:
+      explicitly_set: see :func:`todm.config.keys.explicit_keys`.
+    """
+    by_effect: dict[int, list[str]] = {}
+    found = without_effect(config, explicitly_set)
+    for key, effect in found.items():
+        by_effect.setdefault(EFFECTS.index(effect), []).append(key)
+    warnings = []
+    for i, keys in sorted(by_effect.items()):
+        verb = "has" if len(keys) == 1 else "have"
+        warnings.append(
+            f"{', '.join(keys)} {verb} no effect, because {EFFECTS[i].because}; {EFFECTS[i].remedy}"
+        )
+    return warnings + too_late(config)
+
+
+def too_late(config: Config) -> list[str]:
+    """What would begin only after the last update."""
+    updates = config.train.updates
+    begins = []
+    if has_subnets(config):
+        begins.append(
+            (
+                "method.subnets_from",
+                config.method.subnets_from,
+                "the smaller nets are not trained at all",
+            )
+        )
+    if is_transducer(config):
+        begins.append(
+            (
+                "loss.ctc_first",
+                config.loss.ctc_first,
+                "the transducer is not trained at all, only CTC",
+            )
+        )
+    if distils(config) and config.distill.weight > 0:
+        begins.append(("distill.start", config.distill.start, "nothing is distilled"))
+    warnings = [
+        f"{key} is {first}, which is not before the last update (train.updates={updates}): {result}"
+        for key, first, result in begins
+        if first >= updates
+    ]
+    if config.decode.weights == "range" and config.train.keep_last <= config.decode.range:
+        warnings.append(
+            f"decode.range is {config.decode.range}, but only {config.train.keep_last} "
+            "checkpoints are kept: the mean is over fewer updates; "
+            f"train.keep_last={config.decode.range + 1} keeps enough"
+        )
+    return warnings

@@ -1,0 +1,393 @@
+"""The configuration of the recipe: every key a conf or a command line may set, with its default and
+meaning."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Optional
+
+RECIPE = Path(__file__).resolve().parents[1]
+CONFS = RECIPE / "conf"
+LEARNED = (
+    "simple-topk",
+    "iterative-zero-out",
+    "orthosoftmax",
+)  # values of select.method that are learned in training
+
+
+@dataclass
+class SyntheticConfig:
+    """The embedded corpus of stage 0 (espeak-ng speech in LibriSpeech layout)."""
+
+    seed: int = 1
+    hours: float = 1.5  # of train, about
+    train_voices: int = 40
+    dev_voices: int = 6  # dev and test voices never occur in train
+    test_voices: int = 6
+    dev_utterances: int = 180
+    test_utterances: int = 180  # test sentences never occur in train or dev
+    snr_db: list[float] = field(
+        default_factory=lambda: [25.0, 40.0]
+    )  # light noise, drawn per utterance
+    level_db: list[float] = field(
+        default_factory=lambda: [-12.0, 0.0]
+    )  # peak level, drawn per utterance
+
+
+@dataclass
+class DataConfig:
+    corpus: Literal["synthetic", "librispeech", "mini-librispeech", "folder"] = "folder"
+    # a folder in LibriSpeech layout; set, it is used as it is and nothing is made
+    root: Optional[str] = None
+    dir: str = "data/${name}"  # manifests, features and BPE of this conf
+    train: list[str] = field(default_factory=lambda: ["train-clean-100"])
+    dev: list[str] = field(default_factory=lambda: ["dev-clean"])
+    test: list[str] = field(default_factory=lambda: ["test-clean"])
+    min_seconds: float = 0.3  # train utterances outside [min, max] are dropped, and listed
+    max_seconds: float = 20.0
+    # decode every file once in stage 1, so that truncated ones are found there
+    verify_audio: bool = True
+    speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
+    musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
+    musan_prob: float = 0.5
+    # share of the training utterances that are joined two by two, so that the net hears pauses
+    join_prob: float = 0.0
+    join_pause: list[float] = field(
+        default_factory=lambda: [0.1, 1.0]
+    )  # seconds between the two, drawn; together at most max_seconds
+    max_duration: float = 200.0  # seconds of audio in a batch
+    num_buckets: int = 10
+    num_workers: int = 2  # 0: the training process itself loads
+    num_jobs: int = 0  # processes of stages 1 and 2; 0: one per core
+
+
+@dataclass
+class FeatureConfig:
+    """80-dim log-mel filterbank, 25 ms windows every 10 ms, as sherpa-onnx computes it."""
+
+    extractor: Literal["lhotse", "kaldifeat"] = "lhotse"
+    on_the_fly: bool = False  # compute while training instead of storing
+
+
+@dataclass
+class SpecAugmentConfig:
+    enabled: bool = True
+    time_warp: int = 80  # frames; 0: none
+    num_time_masks: int = 10
+    max_time_mask: int = 100  # frames
+    max_time_fraction: float = 0.15  # of the utterance, in all time masks together
+    num_freq_masks: int = 2
+    max_freq_mask: int = 27  # mel bins
+
+
+@dataclass
+class BpeConfig:
+    vocab_size: int = 500  # with <blk> 0, <sos/eos> 1, <unk> 2
+    model_type: Literal["unigram", "bpe"] = "unigram"
+
+
+@dataclass
+class ModelConfig:
+    """The largest net. E: blocks x (MultiHeadSSM + FFN) of width dim after convolutional
+    subsampling by 4."""
+
+    dim: int = 256
+    blocks: int = 12
+    ffn_dim: int = 1024
+    ssm_dim: int = 256  # channels of the state space models, split evenly over the heads
+    heads: int = 8  # with gating: heads/2 value heads, each gated by one of the other half
+    modes: int = 8  # complex modes per channel and direction: a state of 2 * modes real numbers
+    stack: int = 1  # SSM convolutions per head, 1 or 2
+    gating: bool = True  # inter-head gating
+    direction: Literal["bidirectional", "causal"] = "bidirectional"
+    # the heads' time steps start log-spaced between these two (S4D: 0.001 and 0.1)
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+    frontend_channels: int = 32
+    # frames (10 ms) of silence behind every utterance, in training, decoding and exported models
+    # alike
+    tail_frames: int = 0
+    predictor_dim: int = 256
+    joiner_dim: int = 256
+    context_size: int = 2  # of the stateless predictor
+    dropout: float = 0.1  # p_max
+    # build only this subnet of the above, e.g. "h0-3f0-7 - h0-3f0-2"
+    architecture: Optional[str] = None
+
+
+@dataclass
+class SupernetConfig:
+    """The search space: what may be left out of the largest net."""
+
+    ffn_chunks: int = 8  # every FFN is ffn_chunks slices of ffn_dim / ffn_chunks channels
+    min_ffn_chunks: int = 2
+    min_blocks: int = 6
+    elastic_heads: bool = False
+    min_heads: int = 2  # head groups (a value head with its gate) that always stay
+
+
+@dataclass
+class MethodConfig:
+    """The axes of the paper's ablations, in one place."""
+
+    distill: Literal["alpha", "kl", "none"] = "alpha"
+    lattice: Literal["full", "collapsed"] = "full"
+    dropout: Literal["adaptive", "constant"] = "adaptive"
+    optimizer: Literal["scaled_adam", "adam"] = "scaled_adam"
+    subnets_per_step: int = 1  # random subnets in every step, beside the largest
+    # update at which the subnets join; before it the largest net trains alone
+    subnets_from: int = 0
+    # and the smallest (the sandwich rule); with 0 above and false here: a plain model
+    smallest: bool = True
+
+
+@dataclass
+class LossConfig:
+    backend: Literal["auto", "k2", "fast_rnnt", "torch"] = "auto"
+    prune_range: int = 5
+    lm_scale: float = 0.25
+    am_scale: float = 0.0
+    # modified, constrained: one symbol a frame at most,
+    rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
+    #                             as greedy and beam search and sherpa-onnx decode; constrained: and
+    #                             blank before the next frame
+    # lowers the loss of symbols that come early (k2's; small: 0.001 to 0.01); 0: none
+    delay_penalty: float = 0.0
+    simple_scale: float = 0.5  # weight of the trivial-joiner loss; starts at 1
+    warmup: int = 2000  # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
+    # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
+    ctc_weight: float = 0.0
+    # first updates in which CTC trains the encoder alone: it finds alignments sooner
+    ctc_first: int = 0
+    # ctc: the encoder and its CTC head are the model
+    objective: Literal["transducer", "ctc"] = "transducer"
+    # saturating: times 1 - exp(-loss per frame), without gradient
+    subnet_weighting: Literal["constant", "saturating"] = "constant"
+    # of the hard-label loss of each smaller subnet (transducer; CTC while it trains alone)
+    subnet_weight: float = 1.0
+
+
+@dataclass
+class DistillConfig:
+    weight: float = 1.0  # per frame, mean over the pruned lattice's nodes of that frame
+    alpha_minus: float = -1.0
+    alpha_plus: float = 1.0
+    clip: float = 5.0  # beta: upper bound of (p/q)^alpha
+    start: int = 0  # update at which distillation begins: the largest net must be a teacher first
+    ramp: int = 2000  # updates over which its weight then grows from 0
+
+
+@dataclass
+class TrainConfig:
+    seed: int = 1
+    updates: int = 100000
+    lr: float = 0.045  # base of Eden for ScaledAdam; for Adam something like 0.002
+    ssm_lr_scale: float = 0.05  # of dt, A (the dynamics) relative to lr
+    lr_batches: float = 7500.0  # Eden's B and E
+    lr_epochs: float = 3.5
+    lr_warmup: int = 500
+    adam_weight_decay: float = 0.01
+    # of stage 4 where there is no GPU; each trains on its own data.max_duration, as GPUs do
+    cpu_processes: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1  # batches per update
+    average_every: int = 200  # batches between updates of the running model average
+    save_every: int = 4000
+    keep_last: int = 10
+    valid_every: int = 4000
+    valid_batches: int = 0  # of dev looked at; 0: all
+    log_every: int = 50
+    max_bad_batches: int = 10  # non-finite batches in a row before training stops
+    scan_batches: bool = True  # try the largest batch of every bucket first (GPU only)
+
+
+@dataclass
+class SelectConfig:
+    """Stage 5: which subnets are decoded, exported and reported."""
+
+    method: Literal[
+        "uniform", "evolution", "random", "simple-topk", "iterative-zero-out", "orthosoftmax"
+    ] = "uniform"
+    # of uniform: a ladder from the largest to the smallest, evenly spaced in encoder parameters
+    num_subnets: int = 5
+
+
+@dataclass
+class LearnConfig:
+    """Learned selection (select.method=simple-topk, iterative-zero-out or orthosoftmax): stage 4
+    learns which parts every size of search.budgets keeps, in step 1; in step 2 the sizes are
+    trained as they are."""
+
+    # whole SSMs and FFNs, or head groups and FFN chunks
+    granularity: Literal["module", "component"] = "component"
+    share: float = 0.6  # of train.updates that step 1 ends at; it begins at method.subnets_from
+    # in which step 1 shrinks to the smallest size (simple-topk, iterative-zero-out)
+    iterations: int = 8
+    # weight per frame: orthosoftmax 1 (ramped up from 0), iterative-zero-out 5 in their papers
+    penalty: float = 1.0
+    tau_end: float = 0.01  # orthosoftmax: temperature at the end of step 1, from 1, exponentially
+    lr_scale: float = 1.0  # of the scores' learning rate relative to train.lr
+    # step 2: probability with which the largest net's pass drops a module that the smallest lacks
+    stochastic_depth: float = 0.0
+
+
+@dataclass
+class SearchConfig:
+    """The search of select.method=evolution or random. It looks at dev alone."""
+
+    budgets: list[str] = field(
+        default_factory=lambda: ["0.3", "0.5", "0.75", "1"]
+    )  # a fraction or per cent of the largest
+    #                             net's cost, or absolute: 600k, 3M, 2.5ms; one subnet is chosen for
+    #                             each
+    cost: Literal["encoder_params", "total_params", "macs", "latency"] = "encoder_params"
+    # of search.cost=latency: what runs the net while the clock runs
+    latency_engine: Literal["sherpa-onnx", "torch"] = "sherpa-onnx"
+    # measured on the device; null: measured here, once per machine
+    latency_table: Optional[str] = None
+    seed: int = 1
+    population: int = 64  # candidates of a generation
+    generations: int = 20  # after the first
+    mutation: float = 0.2  # probability of every gene
+    crossover: float = 0.5  # share of children with two parents; the others are mutants
+    # of dev, drawn once, on which every candidate's transducer loss is measured
+    proxy_seconds: float = 600
+    # the best by loss within a budget that are decoded: the lowest WER on dev is chosen
+    finalists: int = 5
+    # also random search with as many candidates, and the best uniform net, for comparison
+    baselines: bool = True
+
+
+@dataclass
+class DecodeConfig:
+    methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
+    beam: int = 4
+    # that greedy search may emit in a frame; sherpa-onnx allows 1, and so does
+    # loss.rnnt_type=modified
+    max_symbols: int = 1
+    weights: Literal["last", "running", "range"] = "range"
+    # range: the mean over the updates between the last checkpoint and the one this many before
+    range: int = 4
+    max_duration: float = 300.0
+    subnets: list[str] = field(
+        default_factory=list
+    )  # architectures to decode instead of subnets.json's, e.g. ["h0-3f0-7 - h0-3f0-2"]
+
+
+@dataclass
+class ExportConfig:
+    """Stage 10: which subnets become files for a device, and how they are checked there."""
+
+    subnets: list[str] = field(
+        default_factory=list
+    )  # names of subnets.json, or architectures; empty: all of subnets.json
+    # instead: the best of subnets.json within e.g. 600k or 0.5 of search.cost
+    budget: Optional[str] = None
+    # of streaming: filterbank frames (10 ms) decoded at a time; a multiple of 4
+    chunk_frames: int = 32
+    methods: list[str] = field(
+        default_factory=lambda: ["greedy", "beam"]
+    )  # that the client decodes dev with; test: the first
+    # WER on dev that int8 may cost, relative; if it costs more, the layers that err most stay in
+    # fp32
+    int8_tolerance: float = 0.03
+    benchmark_seconds: float = 60  # of dev that real-time factor and latency are measured on
+    # every exported subnet in turn, as often as this; medians are reported
+    benchmark_rounds: int = 5
+
+
+@dataclass
+class VariantConfig:
+    """A row of the table of ablations."""
+
+    name: str = ""
+    overrides: list[str] = field(
+        default_factory=list
+    )  # what differs from the full method, e.g. ["method.distill=kl"]
+    grid: list[str] = field(
+        default_factory=list
+    )  # settings tried with the first seed, e.g. "train.lr=0.002 model.dropout=0":
+    #                                                the best on dev is trained with the other
+    #                                                seeds; empty: none is tuned
+
+
+@dataclass
+class TablesConfig:
+    """Stages 7 and 8: the trainings that the paper's tables compare. Confs with tables are in
+    conf/tables."""
+
+    # folder in the repository for tables and, below it, a small file of every finished
+    records: Optional[str] = None
+    #                                run; null: this conf has no tables
+    seeds: list[int] = field(default_factory=lambda: [1, 2])  # the first is that of stage 4
+    budgets: list[str] = field(
+        default_factory=list
+    )  # of search.budgets: the sizes that are trained alone, too
+    individual_grid: list[str] = field(
+        default_factory=list
+    )  # settings tuned on dev for every size; the conf's own are
+    #                                                           always trained as well
+    ablations: list[VariantConfig] = field(default_factory=list)
+    selections: list[VariantConfig] = field(
+        default_factory=list
+    )  # of table (d): learned selections, each scored at its own nets
+    workers: int = 1  # runs at a time on this machine
+    processes: int = 0  # of every run, as --world-size; 0: as stage 4 does by default
+    # slurm: through submitit, where it is installed
+    launcher: Literal["local", "slurm", "submitit-local"] = "local"
+    slurm: dict[str, str] = field(
+        default_factory=dict
+    )  # submitit's parameters, e.g. slurm_partition: gpu, timeout_min: 600
+
+
+@dataclass
+class Config:
+    name: str = "unnamed"
+    exp: str = "exp/${name}"
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    bpe: BpeConfig = field(default_factory=BpeConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
+
+    @property
+    def corpus_root(self) -> Path:
+        """The folder in LibriSpeech layout that holds the splits."""
+        return (
+            Path(self.data.root)
+            if self.data.root
+            else Path(self.data.dir) / "corpus" / "LibriSpeech"
+        )
+
+    @property
+    def splits(self) -> list[str]:
+        """Every split once: train, then dev, then test."""
+        return list(dict.fromkeys(self.data.train + self.data.dev + self.data.test))
+
+    @property
+    def exp_dir(self) -> Path:
+        return Path(self.exp)
+
+    @property
+    def records_dir(self) -> Path:
+        """Where the finished runs of the tables are kept; of a conf that has tables."""
+        return Path(self.tables.records) / "records"
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data.dir)
+
+    @property
+    def lang_dir(self) -> Path:
+        return self.data_dir / "lang"

@@ -1,0 +1,347 @@
+"""Batches of padded features and their transcripts, from the cuts that stage 3 wrote."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from lhotse.audio.utils import AudioLoadingError
+from lhotse.cut import Cut
+from lhotse.dataset import (
+    CutMix,
+    DynamicBucketingSampler,
+    K2SpeechRecognitionDataset,
+    SimpleCutSampler,
+    SpecAugment,
+)
+from lhotse.dataset.input_strategies import OnTheFlyFeatures, PrecomputedFeatures
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from todm.config.keys import Config, DataConfig
+from todm.data.features import make_extractor
+from todm.data.frames import LOG_EPSILON, SILENCE
+from todm.data.learnt_length import learnt_seconds
+from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
+from utils.errors import UserError
+from utils.interrupts import leave_group
+from utils.text import first_line
+
+ESTIMATED_FROM = 10_000  # utterances, lhotse's own default
+# The cuts are in memory on purpose: they are filtered, counted and sorted.
+warnings.filterwarnings(
+    "ignore", message="You are using DynamicBucketingSampler with an eagerly read CutSet"
+)
+
+FRAMES = 100  # of features in a second
+DIGITAL_SHARE = 0.25  # of the pauses between joined utterances that are digital silence
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Attributes:
+    features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames. texts, ids: of every
+      utterance.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    texts: list[str]
+    ids: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio, without padding."""
+        return float(self.lengths.sum()) / FRAMES
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(
+            self,
+            features=self.features.to(device, non_blocking=True),
+            lengths=self.lengths.to(device, non_blocking=True),
+        )
+
+    def subset(self, keep: list[int]) -> "Batch":
+        """Some of the utterances."""
+        lengths = self.lengths[keep]
+        return Batch(
+            self.features[keep, : int(lengths.max())],
+            lengths,
+            [self.texts[i] for i in keep],
+            [self.ids[i] for i in keep],
+        )
+
+
+class BatchDataset(Dataset):
+    """Maps a CutSet (a mini-batch that the sampler chose) to a :class:`Batch`, through lhotse's
+    dataset."""
+
+    def __init__(self, config: Config, train: bool):
+        self.data, self.train = config.data, train
+        # A ValueError: what lilcom says of stored features that are damaged.
+        self.unreadable = (AudioLoadingError, OSError) + (
+            () if config.features.on_the_fly else (ValueError,)
+        )
+        self.inner = K2SpeechRecognitionDataset(
+            return_cuts=True,
+            cut_transforms=_noise(config) if train else [],
+            input_strategy=_input_strategy(config),
+            input_transforms=_spec_augment(config) if train else [],
+        )
+
+    def __getitem__(self, cuts: CutSet) -> "Batch | Unreadable":
+        try:
+            got = self.inner[cuts]
+        except self.unreadable as error:
+            return Unreadable(
+                f"audio or features of {' or '.join(sorted(c.id for c in cuts)[:5])} can not be "
+                f"read: {first_line(error)}. Stages 1 "
+                "and 2 could read them; if files have changed since, stage 1 with --force looks "
+                "at all of them again"
+            )
+        supervisions = got["supervisions"]
+        order = supervisions["sequence_idx"].argsort()
+        batch = Batch(
+            features=got["inputs"],
+            lengths=supervisions["num_frames"][order].long(),
+            texts=[supervisions["text"][i] for i in order],
+            ids=[supervisions["cut"][i].id for i in order],
+        )
+        if (
+            self.train and self.data.join_prob and random.random() < self.data.join_prob
+        ):  # of all its utterances: mixed with single ones they would be padded
+            return joined(batch, self.data)
+        return batch
+
+
+def joined(batch: Batch, data: DataConfig) -> Batch:
+    """The utterances of a batch joined two by two, with a pause of ``data.join_pause`` between
+    them, unless that is longer than
+    ``data.max_seconds``. Draws from Python's generator, as lhotse does."""
+    utterances = [x[:n] for x, n in zip(batch.features, batch.lengths.tolist())]
+    features, texts, ids = [], [], []
+    for i in range(0, len(utterances), 2):
+        pair = slice(i, i + 2)
+        pause = round(FRAMES * random.uniform(*data.join_pause))
+        together = sum(map(len, utterances[pair])) + pause
+        if len(utterances[pair]) == 2 and together <= FRAMES * data.max_seconds:
+            first, second = utterances[pair]
+            features.append(
+                torch.cat([first, silence(random.choice((first, second)), pause), second])
+            )
+            texts.append(" ".join(batch.texts[pair]))
+            ids.append("+".join(batch.ids[pair]))
+        else:
+            features += utterances[pair]
+            texts += batch.texts[pair]
+            ids += batch.ids[pair]
+    lengths = torch.tensor([len(x) for x in features])
+    return Batch(
+        pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON), lengths, texts, ids
+    )
+
+
+def silence(utterance: Tensor, frames: int) -> Tensor:
+    """A pause of so many frames: mostly the noise of the room, drawn from the quietest tenth of an
+    utterance (T, 80), else digital silence.
+
+    What batches are padded with would be wrong: no recording has it.
+    """
+    if random.random() < DIGITAL_SHARE:
+        return utterance.new_full((frames, utterance.shape[1]), SILENCE)
+    quiet = utterance.mean(1).topk(max(len(utterance) // 10, 1), largest=False).indices.tolist()
+    return utterance[random.choices(quiet, k=frames)]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a batch that could not be read: a worker can not raise an error without a
+    traceback."""
+
+    message: str
+
+    def to(self, device: torch.device) -> "Batch":
+        """Where a dataset is asked without a loader, as before a training on a GPU."""
+        raise UserError(self.message)
+
+
+class BatchLoader(DataLoader):
+    """A loader that ends with a UserError where a batch can not be read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(_readable, super().__iter__())
+
+
+def _readable(batch: Batch | Unreadable) -> Batch:
+    if isinstance(batch, Unreadable):
+        raise UserError(batch.message)
+    return batch
+
+
+def _input_strategy(config: Config):
+    if not config.features.on_the_fly:
+        return PrecomputedFeatures()
+    return OnTheFlyFeatures(
+        make_extractor(config.features)
+    )  # not fault_tolerant: what can not be read would vanish
+
+
+class GlobalRandom(random.Random):
+    """Python's global generator, for code that wants one of its own: it differs between ranks and
+    workers, and checkpoints have it."""
+
+    def random(self) -> float:
+        return random.random()
+
+    def getrandbits(self, k: int) -> int:
+        return random.getrandbits(k)
+
+
+def _noise(config: Config) -> list:
+    if not config.data.musan:
+        return []
+    musan = CutSet.from_file(config.data_dir / "features" / "musan.jsonl.gz")
+    return [
+        CutMix(musan, snr=(10, 20), p=config.data.musan_prob, preserve_id=True, seed=GlobalRandom())
+    ]
+
+
+def _spec_augment(config: Config) -> list:
+    s = config.spec_augment
+    if not s.enabled:
+        return []
+    masks, size, share = s.num_time_masks, s.max_time_mask, s.max_time_fraction
+    if (
+        not masks or not share
+    ):  # lhotse divides by both; a mask is narrower than its size: one of size 1 masks nothing
+        masks, size, share = 1, 1, 1.0
+    return [
+        SpecAugment(
+            time_warp_factor=s.time_warp or None,
+            num_feature_masks=s.num_freq_masks,
+            features_mask_size=s.max_freq_mask,
+            num_frame_masks=masks,
+            frames_mask_size=size,
+            max_frames_mask_fraction=share,
+            p=0.9,
+        )
+    ]
+
+
+class ResumableSampler(Sampler):
+    """A lhotse sampler that starts an epoch at any batch; what it skips is never read from disk.
+
+    Args:
+      longest: seconds that a net learns to recognise at once from its utterances.
+    """
+
+    def __init__(self, inner: DynamicBucketingSampler, longest: float):
+        self.inner, self.longest, self.skip = inner, longest, 0
+
+    def start(self, epoch: int, skip: int) -> None:
+        """Begin ``epoch`` after its first ``skip`` batches."""
+        self.inner.set_epoch(epoch)
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[CutSet]:
+        for i, cuts in enumerate(self.inner):
+            if i >= self.skip:
+                yield cuts
+        self.skip = 0
+
+
+def load_cuts(config: Config, splits: list[str]) -> CutSet:
+    """The cuts of some splits, together. An id that several of them have is ``ID in SPLIT`` in all
+    but the first.
+
+    Raises:
+      UserError: stage 3 has not written them.
+    """
+    paths = [config.data_dir / "cuts" / f"{split}.jsonl.gz" for split in splits]
+    missing = [str(p) for p in paths if not p.is_file()]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} is missing; stage 3 makes it: ./run.sh --stage 0 --stop-stage 3"
+        )
+    cuts: dict[str, Cut] = {}
+    for split, path in zip(splits, paths):
+        for cut in CutSet.from_file(path):
+            cut = cut.with_id(f"{cut.id} in {split}") if cut.id in cuts else cut
+            cuts[cut.id] = cut
+    return CutSet.from_cuts(cuts.values())
+
+
+def _start_worker(worker: int) -> None:
+    leave_group()
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def _loader(config: Config, dataset: Dataset, sampler) -> BatchLoader:
+    workers = config.data.num_workers
+    return BatchLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=False,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def train_loader(
+    config: Config, rank: int = 0, world_size: int = 1
+) -> tuple[DataLoader, ResumableSampler]:
+    """Shuffled, bucketed by duration, at most ``data.max_duration`` seconds a batch."""
+    cuts = load_cuts(config, config.data.train)
+    sampler = ResumableSampler(
+        DynamicBucketingSampler(
+            cuts,
+            max_duration=config.data.max_duration,
+            shuffle=True,
+            duration_bins=duration_bins(cuts, config.data.num_buckets),
+            seed=config.train.seed,
+            rank=rank,
+            world_size=world_size,
+        ),
+        learnt_seconds(config, [cut.duration for cut in cuts]),
+    )
+    return _loader(config, BatchDataset(config, train=True), sampler), sampler
+
+
+def duration_bins(cuts: CutSet, buckets: int) -> list[float]:
+    """The durations at which a new bucket begins. Few utterances have few buckets, at least four in
+    each, and may have one alone."""
+    buckets = min(buckets, len(cuts) // 4)
+    bins = estimate_duration_buckets(islice(cuts, ESTIMATED_FROM), buckets) if buckets > 1 else []
+    # lhotse takes the mean of the list, which must not be empty: a second bucket that stays so.
+    return bins or [max(cut.duration for cut in cuts) + 1]
+
+
+def eval_loader(
+    config: Config,
+    splits: list[str],
+    max_duration: float,
+    keep: Callable[[Cut], bool] = lambda cut: True,
+) -> DataLoader:
+    """Unshuffled, nothing dropped but what ``keep`` refuses, nothing augmented; similar lengths
+    together."""
+    cuts = CutSet.from_cuts(filter(keep, load_cuts(config, splits))).sort_by_duration(
+        ascending=False
+    )
+    sampler = SimpleCutSampler(cuts, max_duration=max_duration, shuffle=False, rank=0, world_size=1)
+    return _loader(config, BatchDataset(config, train=False), sampler)
+
+
+def statistics_path(config: Config) -> Path:
+    """Mean and deviation of the train features."""
+    return config.data_dir / "cuts" / "statistics.json"

@@ -1,0 +1,162 @@
+"""Greedy and modified beam search for a stateless transducer, batched, over whole utterances or
+piece by piece.
+
+Both follow what sherpa-onnx does on a device: at most one symbol per frame (greedy: by default),
+<unk> counts as blank, and the best beam is chosen by score per token.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from todm.model.transducer import Transducer
+from utils.tokens import BLANK, UNK
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A decoded utterance: token ids, and the encoder frame at which each was emitted."""
+
+    tokens: list[int]
+    frames: list[int]
+
+
+class GreedySearch:
+    """The best symbol at every node, carried on from one piece of encoder output to the next.
+
+    Args:
+      max_symbols: the most that one frame may emit; a device's client allows 1.
+    """
+
+    def __init__(self, model: Transducer, batch: int, device: torch.device, max_symbols: int = 1):
+        self.model, self.max_symbols = model, max_symbols
+        self.results = [Hypothesis([], []) for _ in range(batch)]
+        self.frames = 0
+        self.context = model.predictor.start(batch, device)
+        self.predicted = model.joiner.predictor_proj(model.predictor(self.context)[:, 0])
+
+    @torch.no_grad()
+    def accept(self, encoded: Tensor, lengths: Tensor) -> None:
+        """The next frames: encoder output (B, T', dim), of which the first ``lengths`` (B,) are
+        real."""
+        model = self.model
+        projected = model.joiner.encoder_proj(encoded)
+        for t in range(int(lengths.max())):
+            active = t < lengths
+            for _ in range(self.max_symbols):
+                symbol = model.joiner(projected[:, t], self.predicted).argmax(-1)
+                active = active & (symbol != BLANK) & (symbol != UNK)
+                if not active.any():
+                    break
+                for i in active.nonzero()[:, 0].tolist():
+                    self.results[i].tokens.append(int(symbol[i]))
+                    self.results[i].frames.append(self.frames + t)
+                self.context = torch.where(
+                    active[:, None],
+                    torch.cat([self.context[:, 1:], symbol[:, None]], dim=1),
+                    self.context,
+                )
+                self.predicted = model.joiner.predictor_proj(model.predictor(self.context)[:, 0])
+        self.frames += encoded.shape[1]
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """What has been recognised so far."""
+        return self.results
+
+
+class BeamSearch:
+    """Beam search with at most one symbol per frame; equal token sequences are merged by adding
+    probabilities."""
+
+    def __init__(self, model: Transducer, batch: int, device: torch.device, beam: int):
+        self.model, self.beam = model, beam
+        self.order = model.predictor.context_size
+        self.frames = 0
+        start = tuple(model.predictor.start(1, device)[0].tolist())
+        # Per utterance: token sequence (with its first context) -> (log-probability, frames of its
+        # tokens).
+        self.beams: list[dict[tuple, tuple[float, list[int]]]] = [
+            {start: (0.0, [])} for _ in range(batch)
+        ]
+
+    @torch.no_grad()
+    def accept(self, encoded: Tensor, lengths: Tensor) -> None:
+        """The next frames, as of :meth:`GreedySearch.accept`."""
+        model, beams, device = self.model, self.beams, encoded.device
+        projected = model.joiner.encoder_proj(encoded)
+        for t in range(int(lengths.max())):
+            active = [i for i in range(len(beams)) if t < lengths[i]]
+            rows = [(i, tokens) for i in active for tokens in beams[i]]
+            context = torch.tensor([tokens[-self.order :] for _, tokens in rows], device=device)
+            predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
+            frame = projected[torch.tensor([i for i, _ in rows], device=device), t]
+            log_probs = model.joiner(frame, predicted).float().log_softmax(-1)
+            scores = (
+                log_probs
+                + torch.tensor([beams[i][tokens][0] for i, tokens in rows], device=device)[:, None]
+            )
+            first = 0
+            for i in active:
+                sequences = list(beams[i])
+                mine = scores[first : first + len(sequences)]
+                first += len(sequences)
+                best, index = mine.flatten().topk(min(self.beam, mine.numel()))
+                beams[i] = _extend(
+                    beams[i],
+                    sequences,
+                    best.tolist(),
+                    index.tolist(),
+                    model.vocab_size,
+                    self.frames + t,
+                )
+        self.frames += encoded.shape[1]
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best of every beam so far."""
+        best = [
+            max(candidates.items(), key=lambda item: item[1][0] / len(item[0]))
+            for candidates in self.beams
+        ]
+        return [Hypothesis(list(tokens[self.order :]), frames) for tokens, (_, frames) in best]
+
+
+def greedy_search(
+    model: Transducer, encoded: Tensor, lengths: Tensor, max_symbols: int = 1
+) -> list[Hypothesis]:
+    """Whole utterances: encoder output (B, T', dim) and lengths (B,) -> B hypotheses."""
+    search = GreedySearch(model, len(encoded), encoded.device, max_symbols)
+    search.accept(encoded, lengths)
+    return search.hypotheses()
+
+
+def modified_beam_search(
+    model: Transducer, encoded: Tensor, lengths: Tensor, beam: int
+) -> list[Hypothesis]:
+    """Whole utterances: encoder output (B, T', dim) and lengths (B,) -> B hypotheses."""
+    search = BeamSearch(model, len(encoded), encoded.device, beam)
+    search.accept(encoded, lengths)
+    return search.hypotheses()
+
+
+def _extend(
+    old: dict,
+    sequences: list[tuple],
+    scores: list[float],
+    index: list[int],
+    vocab_size: int,
+    t: int,
+) -> dict:
+    new: dict[tuple, tuple[float, list[int]]] = {}
+    for score, flat in zip(scores, index):
+        source, symbol = sequences[flat // vocab_size], flat % vocab_size
+        frames = old[source][1]
+        if symbol not in (BLANK, UNK):
+            source, frames = source + (symbol,), frames + [t]
+        if (
+            source in new
+        ):  # candidates come best first, so the frames of the more likely alignment stay
+            score, frames = float(np.logaddexp(new[source][0], score)), new[source][1]
+        new[source] = (score, frames)
+    return new

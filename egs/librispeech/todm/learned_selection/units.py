@@ -1,0 +1,151 @@
+"""What a learned selection keeps or leaves out, and what that costs: whole modules, or their
+components."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from todm.config.keys import Config
+from todm.model.encoder import full_architecture
+from todm.model.gates import Gates, any_of
+from todm.subnet import BlockChoice, Subnet
+from todm.supernet.cost import cost
+
+KINDS = ("heads", "ffn")  # of a block: the SSM's head groups, the FFN's chunks
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some parts of one module. Attributes: kind: ``heads`` or ``ffn``. parts: head groups or
+    chunks."""
+
+    block: int
+    kind: str
+    parts: tuple[int, ...]
+
+    def __str__(self) -> str:
+        name = "SSM" if self.kind == "heads" else "FFN"
+        return f"block {self.block} {name}" + (f" {self.parts[0]}" if len(self.parts) == 1 else "")
+
+
+class Units:
+    """All units of a model: every SSM and every FFN (``module``), or every head group and every
+    chunk (``component``).
+
+    Args:
+      cost_name: what targets count: ``encoder_params``, ``total_params`` or ``macs``.
+    """
+
+    def __init__(self, config: Config, vocab_size: int, granularity: str, cost_name: str):
+        self.full = full_architecture(config.model, config.supernet.ffn_chunks)
+        self.vocab_size, self.config = vocab_size, config
+        self.field = {"macs": "macs_per_second"}.get(cost_name, cost_name)
+        self.modules = granularity == "module"
+        self.items: list[Unit] = []
+        for i, block in enumerate(self.full.blocks):
+            for kind in KINDS:
+                parts = getattr(block, kind)
+                self.items += (
+                    [Unit(i, kind, parts)]
+                    if granularity == "module"
+                    else [Unit(i, kind, (part,)) for part in parts]
+                )
+        self.unit_of = {
+            kind: torch.tensor(
+                [
+                    [self._number(i, kind, part) for part in getattr(self.full.blocks[0], kind)]
+                    for i in range(len(self.full.blocks))
+                ]
+            )
+            for kind in KINDS
+        }  # (blocks, parts)
+        self.fixed = self.price(self.subnet([]))
+        self.part_cost, self.module_cost = self._module_prices()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _number(self, block: int, kind: str, part: int) -> int:
+        return next(
+            n
+            for n, unit in enumerate(self.items)
+            if (unit.block, unit.kind) == (block, kind) and part in unit.parts
+        )
+
+    def subnet(self, kept: Iterable[int]) -> Subnet:
+        """The net of some units, by their numbers."""
+        parts: dict[tuple[int, str], list[int]] = {}
+        for unit in (self.items[i] for i in kept):
+            parts.setdefault((unit.block, unit.kind), []).extend(unit.parts)
+        return Subnet(
+            tuple(
+                BlockChoice(*(tuple(sorted(parts.get((i, kind), ()))) for kind in KINDS))
+                for i in range(len(self.full.blocks))
+            )
+        )
+
+    def price(self, subnet: Subnet) -> float:
+        """The exact cost of a net."""
+        return float(getattr(cost(self.config, self.vocab_size, subnet), self.field))
+
+    @property
+    def full_price(self) -> float:
+        return self.price(self.full)
+
+    def _module_prices(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Per kind what a part costs, and what a module costs beside its parts (norm, bias)."""
+        part, module = {}, {}
+        for kind in KINDS:
+
+            def price(count: int, kind: str = kind) -> float:
+                choice = BlockChoice(**{k: tuple(range(count)) if k == kind else () for k in KINDS})
+                empty = BlockChoice((), ())
+                return (
+                    self.price(Subnet((choice, *[empty] * (len(self.full.blocks) - 1))))
+                    - self.fixed
+                )
+
+            most = len(getattr(self.full.blocks[0], kind))
+            part[kind] = (price(most) - price(1)) / (most - 1) if most > 1 else price(1)
+            module[kind] = price(1) - part[kind]
+        return part, module
+
+    def gates(self, values: Tensor) -> Gates:
+        """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit
+        share its number."""
+        gates = [values[..., self.unit_of[kind].to(values.device)] for kind in KINDS]
+        # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its
+        # parts share.
+        shared = (
+            gate[..., 0] if self.modules else any_of(gate) * gate.detach().amax(-1).clamp(min=1)
+            for gate in gates
+        )
+        return Gates(*gates, *shared)
+
+    def expected_cost(self, values: Tensor) -> Tensor:
+        """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net
+        they say: (...)."""
+        gates = self.gates(values)
+        return self.fixed + sum(
+            self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
+            for kind, gate, shared in zip(KINDS, gates[:2], gates[2:])
+        )
+
+    def prefix_within(self, order: list[int], budget: float) -> list[int]:
+        """The first units of an order, as many as a budget allows.
+
+        Raises:
+          ValueError: not even the first one fits.
+        """
+        kept = 0
+        while kept < len(order) and self.price(self.subnet(order[: kept + 1])) <= budget * (
+            1 + 1e-9
+        ):
+            kept += 1
+        if not kept:
+            raise ValueError(
+                f"nothing fits a budget of {budget:.6g}: the fixed part costs {self.fixed:.6g}"
+            )
+        return order[:kept]

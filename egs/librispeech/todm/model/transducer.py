@@ -1,0 +1,128 @@
+"""The transducer: encoder, stateless predictor, joiner, and the heads that only training needs."""
+
+import torch
+from torch import Tensor, nn
+
+from todm.config.keys import Config
+from todm.model.encoder import Encoder, full_architecture
+from todm.subnet import Subnet
+from utils.tokens import BLANK
+
+
+class Predictor(nn.Module):
+    """Stateless predictor, as icefall has it: embeds the last ``context_size`` tokens.
+
+    A negative id embeds as zero: sherpa-onnx starts from the context [-1, ..., 0].
+    """
+
+    def __init__(self, vocab_size: int, dim: int, context_size: int):
+        super().__init__()
+        self.context_size = context_size
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.conv = nn.Conv1d(
+            dim, dim, context_size, groups=dim // 4 if dim % 4 == 0 else 1, bias=False
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, U + context_size - 1) ids -> (N, U, dim); pass exactly ``context_size`` ids for one
+        output."""
+        x = self.embedding(tokens.clamp(min=0)) * (tokens >= 0)[..., None]
+        return nn.functional.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
+
+    def start(self, batch: int, device: torch.device) -> Tensor:
+        """The context before the first token: [-1, ..., blank], (batch, context_size)."""
+        return torch.tensor([-1] * (self.context_size - 1) + [BLANK], device=device).repeat(
+            batch, 1
+        )
+
+    def teacher_forced(self, targets: Tensor) -> Tensor:
+        """Outputs before every token of padded targets (B, S) and after the last: (B, S + 1,
+        dim)."""
+        return self(torch.cat([self.start(len(targets), targets.device), targets], dim=1))
+
+
+class Joiner(nn.Module):
+    """tanh of the sum of two projections, and a linear layer."""
+
+    def __init__(self, encoder_dim: int, predictor_dim: int, joiner_dim: int, vocab_size: int):
+        super().__init__()
+        self.encoder_proj = nn.Linear(encoder_dim, joiner_dim)
+        self.predictor_proj = nn.Linear(predictor_dim, joiner_dim)
+        self.output = nn.Linear(joiner_dim, vocab_size)
+
+    def forward(self, encoder: Tensor, predictor: Tensor) -> Tensor:
+        """Projected encoder and predictor outputs, (..., J) each -> logits (..., V)."""
+        return self.output(torch.tanh(encoder + predictor))
+
+
+class TrainingHeads(nn.Module):
+    """Linear heads of the simple (trivial-joiner) loss that finds the pruning ranges, and the
+    optional CTC head."""
+
+    def __init__(self, encoder_dim: int, predictor_dim: int, vocab_size: int, ctc: bool):
+        super().__init__()
+        self.simple_am = nn.Linear(encoder_dim, vocab_size)
+        self.simple_lm = nn.Linear(predictor_dim, vocab_size)
+        self.ctc = nn.Linear(encoder_dim, vocab_size) if ctc else None
+        with torch.no_grad():
+            for head in (self.simple_am, self.simple_lm):
+                head.weight.mul_(0.25)
+                head.bias.mul_(0.25)
+
+
+class Transducer(nn.Module):
+    """A supernet, or one stand-alone net of it.
+
+    With ``loss.objective=ctc`` (:attr:`is_ctc`) the encoder and its CTC head are the model, and the
+    rest is not trained.
+
+    Args:
+      config: the recipe's configuration.
+      vocab_size: V.
+      architecture: build only this subnet; default: ``config.model.architecture``, else the largest
+        net.
+      training_heads: build what only the losses need (a CTC model keeps its CTC head).
+      selector: of learned selection: the scores that are trained with the supernet.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        vocab_size: int,
+        architecture: Subnet | None = None,
+        training_heads: bool = True,
+        selector: nn.Module | None = None,
+    ):
+        super().__init__()
+        m = config.model
+        if architecture is None:
+            architecture = configured_architecture(config)
+        self.vocab_size, self.is_ctc = vocab_size, config.loss.objective == "ctc"
+        self.encoder = Encoder(
+            m, config.supernet.ffn_chunks, architecture, config.method.dropout == "adaptive"
+        )
+        self.predictor = Predictor(vocab_size, m.predictor_dim, m.context_size)
+        self.joiner = Joiner(m.dim, m.predictor_dim, m.joiner_dim, vocab_size)
+        with_ctc = config.loss.ctc_weight > 0
+        self.heads = (
+            TrainingHeads(m.dim, m.predictor_dim, vocab_size, with_ctc)
+            if training_heads or self.is_ctc
+            else None
+        )
+        self.selector = selector
+
+    @property
+    def full(self) -> Subnet:
+        """The largest net that this model holds."""
+        return self.encoder.full
+
+    def ctc_log_probs(self, encoded: Tensor) -> Tensor:
+        """Of a CTC model: encoder output (..., dim) -> log-probabilities (..., V), in fp32."""
+        return self.heads.ctc(encoded).float().log_softmax(-1)
+
+
+def configured_architecture(config: Config) -> Subnet:
+    """The net that the conf describes: ``model.architecture`` or the largest."""
+    if config.model.architecture:
+        return Subnet.parse(config.model.architecture)
+    return full_architecture(config.model, config.supernet.ffn_chunks)

@@ -1,0 +1,176 @@
+"""What run.sh hands over to: decides which stages have anything to do, holds the folders' locks,
+and runs each in a process of its own.
+
+It imports neither torch nor lhotse, so that a run of which everything has finished ends at once.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import subprocess
+import sys
+
+from todm.config.effects import ineffective
+from todm.config.keys import Config
+from todm.config.load import explicit_keys, load
+from todm.recipe.stages import folder_locks, lock_for_stage, runner, setup_logging
+from todm.recipe.summary import closing
+from utils.errors import UserError
+from utils.locks import held_by_parent
+from utils.processes import run_child
+from utils.stage_runner import StageRunner
+
+REPORT = 9  # the stage that ends with the table
+DRY_RUN = "todm.tables.dry_run"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--script",
+        action="append",
+        default=[],
+        metavar="N=MODULE",
+        help="what runs stage N; once for every stage",
+    )
+    parser.add_argument("--stage", type=int, default=0)
+    parser.add_argument("--stop-stage", type=int, default=9)
+    parser.add_argument("--conf", default="conf/mini.yaml")
+    parser.add_argument("--world-size", type=int)
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser.parse_args(arguments)
+
+
+class Recipe:
+    """One call of run.sh.
+
+    Attributes:
+      ran: the stages that had something to do.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, config: Config):
+        self.arguments, self.config = arguments, config
+        self.user_arguments = [arguments.conf, *arguments.overrides]
+        self.scripts = {
+            int(number): module
+            for number, _, module in (text.partition("=") for text in arguments.script)
+        }
+        self.locks = folder_locks(config, os.environ.get("TODM_COMMAND", "./run.sh"))
+        self.ran: list[int] = []
+
+    @property
+    def runner(self) -> StageRunner:
+        return runner(self.config, self.user_arguments)
+
+    def warn(self) -> None:
+        """Name the keys that were set and change nothing."""
+        for sentence in ineffective(
+            self.config, explicit_keys(self.arguments.conf, self.arguments.overrides)
+        ):
+            logging.warning("%s", sentence)
+
+    def close(self) -> None:
+        """What there is now, and what one may want next; the table, too, where its stage had
+        nothing to do."""
+        report = self.config.exp_dir / "report.md"
+        if self.arguments.stop_stage >= REPORT:
+            if REPORT not in self.ran and report.is_file() and self.arguments.stage <= REPORT:
+                print(f"\n{report.read_text(encoding='utf-8')}", flush=True)
+            print(closing(self.config, shlex.join(self.user_arguments)), flush=True)
+
+    def run(self) -> int:
+        """Every stage that was asked for, in order. Returns the exit status of the first that
+        fails, else 0."""
+        for number in sorted(self.scripts):
+            if (
+                not self.arguments.stage <= number <= self.arguments.stop_stage
+                or not self.runner.wanted(number, self.arguments.force)
+            ):
+                continue
+            lock_for_stage(number, self.locks)
+            if status := self.run_stage(number):
+                return status
+            self.ran.append(number)
+        return 0
+
+    def run_stage(self, number: int) -> int:
+        locks = [lock for lock in self.locks if lock.descriptor is not None]
+        environment = held_by_parent(locks)
+        launcher = [sys.executable, "-m"]
+        if number == 4 and (processes := self.arguments.world_size or self.default_processes()) > 1:
+            launcher = [
+                sys.executable,
+                "-m",
+                "utils.torchrun",
+                "--standalone",
+                "--nproc-per-node",
+                str(processes),
+                "-m",
+            ]
+            cores = os.cpu_count() or 1
+            environment["OMP_NUM_THREADS"] = os.environ.get(
+                "OMP_NUM_THREADS", str(max(1, cores // processes))
+            )
+        force = ["--force"] if self.arguments.force else []
+        command = [
+            *launcher,
+            self.scripts[number],
+            "--conf",
+            self.arguments.conf,
+            *force,
+            *self.arguments.overrides,
+        ]
+        return run_child(command, environment, [lock.descriptor for lock in locks])
+
+    def default_processes(self) -> int:
+        """Asked in a process of its own, because only torch knows of GPUs."""
+        command = [
+            sys.executable,
+            "-m",
+            "todm.recipe.stages",
+            "processes",
+            "--conf",
+            *self.user_arguments,
+        ]
+        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    setup_logging()
+    try:
+        config = load(arguments.conf, arguments.overrides)
+        if arguments.dry_run:
+            size = ["--world-size", str(arguments.world_size)] if arguments.world_size else []
+            os.execv(
+                sys.executable,
+                [
+                    sys.executable,
+                    "-m",
+                    DRY_RUN,
+                    "--conf",
+                    arguments.conf,
+                    *size,
+                    *arguments.overrides,
+                ],
+            )
+        recipe = Recipe(arguments, config)
+        recipe.warn()
+        status = recipe.run()
+        if status == 0:
+            recipe.close()
+        sys.exit(status)
+    except (UserError, OSError) as error:
+        print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

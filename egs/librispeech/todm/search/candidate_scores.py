@@ -1,0 +1,144 @@
+"""Scores of candidate subnets on dev: transducer loss on a fixed slice, and WER; each computed once
+and kept in a file."""
+
+import json
+import logging
+import os
+import random
+from pathlib import Path
+
+import torch
+
+from todm.config.keys import Config
+from todm.data.batches import Batch, eval_loader, load_cuts
+from todm.decoding.decode import decode_split
+from todm.subnet import Subnet
+from todm.training.experiment import Experiment
+from todm.training.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
+from utils.files import write_text_atomic
+from utils.scoring import score
+
+GROUP = 16  # candidates that share a forward pass of the frontend and the largest net
+
+
+class ScoreCache:
+    """Scores by architecture in a file of JSON lines, appended to as they come, so that a killed
+    search goes on.
+
+    Args:
+      key: what the scores depend on beside the architecture (weights, slice); a file of another key
+        is started anew.
+    """
+
+    def __init__(self, path: Path, key: dict):
+        self.path, self.values = path, {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        if lines and _json_or_none(lines[0]) == key:
+            for line in lines[1:]:
+                entry = _json_or_none(line)  # the last line of a killed run may be half a line
+                if entry is not None:
+                    self.values[entry["kind"], entry["architecture"]] = entry["score"]
+            if self.values:
+                logging.info("%d scores of an earlier run are in %s", len(self.values), path)
+        write_text_atomic(path, json.dumps(key) + "\n" + "".join(map(_line, self.values.items())))
+
+    def get(self, kind: str, subnet: Subnet) -> float | None:
+        return self.values.get((kind, str(subnet)))
+
+    def add(self, kind: str, scores: dict[Subnet, float]) -> None:
+        new = {(kind, str(subnet)): value for subnet, value in scores.items()}
+        self.values.update(new)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(map(_line, new.items()))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _line(item: tuple[tuple[str, str], float]) -> str:
+    (kind, architecture), value = item
+    return json.dumps({"kind": kind, "architecture": architecture, "score": value}) + "\n"
+
+
+def _json_or_none(line: str) -> dict | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+class CandidateScores:
+    """Scores subnets of one experiment on dev.
+
+    Attributes:
+      computed: how many of each kind were computed now, not read from the cache.
+    """
+
+    def __init__(
+        self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device
+    ):
+        self.experiment, self.config, self.cache, self.device = experiment, config, cache, device
+        transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
+        self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
+        self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
+        self.computed = {"loss": 0, "wer": 0}
+
+    @torch.no_grad()
+    def losses(self, subnets: list[Subnet]) -> list[float]:
+        """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
+        largest net."""
+        new = [
+            subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None
+        ]
+        for first in range(0, len(new), GROUP):
+            group = new[first : first + GROUP]
+            sums, frames = [0.0] * len(group), 0
+            for batch in self.slice:
+                targets = make_targets(
+                    batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames
+                )
+                _, (_, *losses) = self.loss(
+                    batch.features, targets, group, Weights.scoring(self.experiment.config.loss)
+                )
+                sums = [a + float(b) for a, b in zip(sums, losses)]
+                frames += int(targets.frames.sum())
+            self.cache.add("loss", {subnet: total / frames for subnet, total in zip(group, sums)})
+        self.computed["loss"] += len(new)
+        return [self.cache.get("loss", subnet) for subnet in subnets]
+
+    def wer(self, subnet: Subnet) -> float:
+        """Word error rate in percent over all dev sets together, by greedy search."""
+        if self.cache.get("wer", subnet) is None:
+            references, hypotheses = {}, {}
+            for split in self.config.data.dev:
+                found = decode_split(
+                    self.experiment, self.config, subnet, split, "greedy", self.device
+                )
+                for whole, part in zip((references, hypotheses), found):
+                    whole.update({f"{name} in {split}": text for name, text in part.items()})
+            self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
+            self.computed["wer"] += 1
+        return self.cache.get("wer", subnet)
+
+
+def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
+    """About ``search.proxy_seconds`` of dev, the same utterances at every call; those too short for
+    their tokens left out."""
+    cuts = sorted(load_cuts(config, config.data.dev), key=lambda cut: cut.id)
+    random.Random(config.search.seed).shuffle(cuts)
+    chosen, seconds = set(), 0.0
+    for cut in cuts:
+        if seconds >= config.search.proxy_seconds:
+            break
+        chosen.add(cut.id)
+        seconds += cut.duration
+    batches = []
+    for batch in eval_loader(
+        config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen
+    ):
+        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
+        keep = (
+            ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
+        )
+        if keep:
+            batches.append(batch.subset(keep))
+    return batches

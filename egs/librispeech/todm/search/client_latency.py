@@ -1,0 +1,140 @@
+"""Latency as the client has it: a table of per-block times, measured in sherpa-onnx on one thread.
+
+The search uses it where ``search.latency_engine=sherpa-onnx``.  By hand, on the device that subnets
+are chosen for:
+``python -m todm.search.client_latency exp/NAME latency.json``, then
+``search.latency_table=latency.json``.
+"""
+
+import argparse
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from todm.config.keys import Config
+from todm.deploy.client import Client
+from todm.deploy.onnx_export import export_decoder, export_joiner, export_offline_encoder
+from todm.model.transducer import Transducer
+from todm.recipe.stages import setup_logging
+from todm.results.export_files import TOKENS, graph, parts
+from todm.search.timing import SECONDS, checked_nets, interleaved, log_check, never_less_for_more
+from todm.subnet import Subnet
+from todm.supernet.extract import extract
+from todm.supernet.latency_table import LatencyTable
+from todm.supernet.search_space import SearchSpace
+from todm.training.experiment import load_experiment
+from utils.audio import SAMPLE_RATE
+from utils.errors import UserError
+from utils.files import write_json_atomic
+from utils.progress import progress
+from utils.provenance import machine
+
+ENGINE = "sherpa-onnx"
+
+
+def measure(
+    model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
+) -> tuple[LatencyTable, list[dict]]:
+    """Every block size once in a net of one block and once in all blocks; the difference is the
+    blocks', the rest is fixed.
+
+    Returns:
+      The table, and its check on three whole nets, as :func:`todm.search.torch_latency.measure`.
+    """
+    blocks = len(model.full.blocks)
+    nets = {
+        (size, depth): Subnet.leading([size] * depth + [(0, 0)] * (blocks - depth))
+        for size in sizes
+        for depth in {1, blocks}
+    }
+    checked = checked_nets(space)
+    samples = _noise(SECONDS)
+    with tempfile.TemporaryDirectory() as folder:
+        clients = _clients(model, config, {**nets, **checked}, Path(folder))
+        times = interleaved({key: _decoding(client, samples) for key, client in clients.items()})
+    if blocks == 1:
+        raise UserError("search.cost=latency needs a supernet of more than one block")
+    of_block = {
+        size: max(times[size, blocks] - times[size, 1], 0.0) / (blocks - 1) for size in sizes
+    }
+    fixed = float(np.median([times[size, 1] - of_block[size] for size in sizes]))
+    table = LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
+    return table, [
+        {
+            "net": name,
+            "table_ms": round(table.milliseconds(net), 4),
+            "measured_ms": round(times[name], 4),
+        }
+        for name, net in checked.items()
+    ]
+
+
+def _noise(seconds: float) -> np.ndarray:
+    return (0.1 * np.random.default_rng(0).standard_normal(round(seconds * SAMPLE_RATE))).astype(
+        np.float32
+    )
+
+
+def _decoding(client: Client, samples: np.ndarray) -> Callable[[], object]:
+    return lambda: client.decode([samples])
+
+
+def _clients(model: Transducer, config: Config, nets: dict, root: Path) -> dict[object, Client]:
+    """Each net in the client, from a folder that is gone afterwards. Predictor and joiner, which a
+    CTC model lacks, are the same for all."""
+    common = root / "common"
+    common.mkdir()
+    encoder, *others = parts("offline", model.is_ctc)
+    for part, write in zip(others, (export_decoder, export_joiner)):
+        write(model, common / graph(part, "fp32"))
+    symbols = [
+        "<blk>",
+        *map(str, range(1, model.vocab_size)),
+    ]  # the client looks for blank by this name
+    (common / TOKENS).write_text(
+        "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols)), encoding="utf-8"
+    )
+    clients = {}
+    for number, (key, net) in enumerate(
+        progress(nets.items(), desc="export for the latency table", unit="net")
+    ):
+        folder = root / str(number)
+        shutil.copytree(common, folder)
+        export_offline_encoder(
+            extract(model, config, net).eval(), folder / graph(encoder, "fp32"), "latency"
+        )
+        clients[key] = Client(folder)
+    return clients
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("table", type=Path, help="the JSON file to write")
+    arguments = parser.parse_args()
+    setup_logging()
+    try:
+        experiment = load_experiment(arguments.experiment, None, None, torch.device("cpu"))
+    except UserError as error:
+        parser.exit(2, f"ERROR: {error}\n")
+    space = SearchSpace(experiment.config, experiment.tokenizer.vocab_size)
+    table, check = measure(
+        experiment.model,
+        experiment.config,
+        space,
+        [(h, w) for h in space.heads for w in space.widths],
+    )
+    write_json_atomic(arguments.table, table.as_dict() | {"check": check})
+    log_check(check)
+    logging.info("written: %s", arguments.table)
+
+
+if __name__ == "__main__":
+    main()

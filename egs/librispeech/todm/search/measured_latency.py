@@ -1,0 +1,49 @@
+"""The latency table that a search bounds its candidates by: given, kept from an earlier search, or
+measured now."""
+
+from pathlib import Path
+
+from todm.config.keys import Config
+from todm.model.transducer import Transducer
+from todm.search import client_latency, torch_latency
+from todm.search.timing import log_check
+from todm.supernet.latency_table import LatencyTable
+from todm.supernet.search_space import SearchSpace
+from utils.errors import UserError
+from utils.files import read_json, write_json_atomic
+from utils.provenance import machine
+
+
+def latency_table(
+    path: Path,
+    given: str | None,
+    engine: str,
+    model: Transducer,
+    config: Config,
+    space: SearchSpace,
+) -> LatencyTable:
+    """The table at ``path`` if this machine made it with this engine, else a new one; ``given``
+    (search.latency_table) is used as it is.
+
+    Raises:
+      UserError: the given table is missing, or lacks a size of this search space.
+    """
+    source = Path(given) if given else path
+    if given and not source.is_file():
+        raise UserError(f"search.latency_table: no such file: {source}")
+    sizes = [(h, w) for h in space.heads for w in space.widths]
+    if source.is_file():
+        table = LatencyTable.from_dict(read_json(source))
+        missing = [size for size in sizes if size not in table.blocks]
+        if not missing and (given or (table.machine, table.engine) == (machine(), engine)):
+            return table
+        if given:
+            raise UserError(
+                f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) "
+                f"{missing[:5]}"
+            )
+    measure = torch_latency.measure if engine == "torch" else client_latency.measure
+    table, check = measure(model, config, space, sizes)
+    write_json_atomic(path, table.as_dict() | {"check": check})
+    log_check(check)
+    return table

@@ -1,0 +1,128 @@
+"""What a subnet may cost: the costs a search can bound, and budgets as people write them."""
+
+import math
+from collections.abc import Callable
+
+from todm.config.check import BUDGET
+from todm.config.keys import LEARNED, Config
+from todm.subnet import Subnet
+from todm.supernet.cost import cost
+from todm.supernet.latency_table import LatencyTable
+from todm.supernet.search_space import SearchSpace
+from utils.errors import UserError
+
+UNITS = {
+    "encoder_params": "encoder parameters",
+    "total_params": "parameters",
+    "macs": "MACs per second of audio",
+    "latency": "ms per second of audio",
+}
+_FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "ms": 1.0}
+
+
+def cost_function(
+    name: str, config: Config, vocab_size: int, latency: LatencyTable | None
+) -> Callable[[Subnet], float]:
+    """The cost that ``search.cost`` names, as a function of the subnet."""
+    if name == "latency":
+        return latency.milliseconds
+    field = {"macs": "macs_per_second"}.get(name, name)
+    return lambda subnet: float(getattr(cost(config, vocab_size, subnet), field))
+
+
+def parse_budget(
+    text: str, name: str, smallest: float, largest: float, key: str = "search.budgets"
+) -> float:
+    """``0.5`` or ``50%`` of the largest net's cost; ``600k``, ``3M``, ``2.5ms`` or any number above
+    1: absolute.
+
+    Args:
+      key: where the user wrote it, for the message.
+    Raises:
+      UserError: not a budget, or no subnet is that small; the feasible range is named.
+    """
+    match = BUDGET.match(text.strip())
+    feasible = (
+        f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNITS[name]}, that is "
+        f"{_rounded_up(smallest / largest)} to 1 of the largest net"
+    )
+    try:
+        number = float(match[1])
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{key}: {text!r} is not a budget such as 0.5, 50%, 600k or 3M; {feasible}"
+        ) from None
+    unit = match[2] or ""
+    if unit == "%":
+        budget = number / 100 * largest
+    elif not unit and number <= 1:
+        budget = number * largest
+    else:
+        budget = number * _FACTORS[unit]
+    if math.isclose(budget, smallest, rel_tol=1e-9):  # the smallest net itself, but for rounding
+        return smallest
+    if budget < smallest:
+        raise UserError(f"{key}: no subnet fits {text} ({budget:.6g} {UNITS[name]}); {feasible}")
+    return budget
+
+
+def within_budget(text: str, name: str, entries: list[dict], key: str) -> dict:
+    """The best of some subnets of subnets.json within a budget: the lowest WER on dev; where that
+    is not known, the largest.
+
+    Args:
+      name: the cost that the budget bounds; latency is known of subnets that a search by latency
+        has found.
+    Raises:
+      UserError: not a budget, or none of them is that small.
+    """
+    field = {"macs": "macs_per_second", "latency": "cost"}.get(name, name)
+    if not all(
+        field in entry and (name != "latency" or entry["cost_unit"] == UNITS["latency"])
+        for entry in entries
+    ):
+        raise UserError(
+            f"{key}: the latency of these subnets is not known; use search.cost=encoder_params, "
+            "or select them by latency in stage 5"
+        )
+    costs = [entry[field] for entry in entries]
+    budget = parse_budget(text, name, min(costs), max(costs), key)
+    fitting = [entry for entry in entries if entry[field] <= budget]
+    scored = all(entry.get("dev_score") is not None for entry in fitting)
+    return min(fitting, key=lambda e: (e["dev_score"] if scored else 0, -e[field]))
+
+
+def _rounded_up(value: float) -> str:
+    """A bound as people write it; rounded up, so that what is printed is feasible itself."""
+    return str(math.ceil(value)) if value >= 1000 else f"{math.ceil(value * 1e4) / 1e4:g}"
+
+
+def parse_budgets(config: Config, smallest: float, largest: float) -> dict[str, float]:
+    """``search.budgets`` as bounds, by their text."""
+    return {
+        text: parse_budget(text, config.search.cost, smallest, largest)
+        for text in config.search.budgets
+    }
+
+
+def check_budgets(config: Config, space: SearchSpace) -> None:
+    """Refuse a search that can not succeed before the hours of training that it comes after.
+
+    Raises:
+      UserError: nothing is elastic, or no subnet fits a budget. Latencies are not known yet and are
+      checked by the search.
+    """
+    if config.select.method in ("uniform", *LEARNED) or space.fixed:
+        return
+    if space.largest == space.smallest:
+        raise UserError(
+            f"select.method={config.select.method} has nothing to search: supernet.min_blocks and "
+            "supernet.min_ffn_chunks leave one net "
+            "alone; lower them, or use select.method=uniform"
+        )
+    if config.search.cost == "latency":
+        return
+    price: Callable[[Subnet], float] = cost_function(
+        config.search.cost, config, space.vocab_size, None
+    )
+    parse_budgets(config, price(space.smallest), price(space.largest))

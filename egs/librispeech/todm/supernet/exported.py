@@ -1,0 +1,95 @@
+"""The stand-alone model in an exported folder: written by stage 10, loaded without the supernet."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from todm.config.keys import Config
+from todm.model.transducer import Transducer
+from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
+from todm.subnet import Subnet
+from utils import conf as configuration
+from utils.errors import UserError
+from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
+from utils.text import first_line
+from utils.tokens import Tokenizer
+
+
+def write_model(
+    folder: Path,
+    model: Transducer,
+    config: Config,
+    tokenizer: Tokenizer,
+    chunk_frames: int,
+    entry: dict,
+) -> None:
+    """Weights, conf, BPE model, tokens and facts of an extracted model.
+
+    Args:
+      config: what the supernet was trained with. chunk_frames: of streaming.
+      entry: of subnets.json; kept as the facts, which stage 10 adds to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = str(Subnet.parse(entry["architecture"]).packed())
+    config = replace(
+        config,
+        model=replace(config.model, architecture=architecture),
+        export=replace(config.export, chunk_frames=chunk_frames),
+        select=replace(config.select, method="uniform"),
+    )  # one net has nothing to learn a selection from
+    with atomic_path(folder / MODEL) as temporary:
+        save_file(
+            model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture}
+        )
+    configuration.save(config, folder / CONF)
+    with atomic_path(folder / BPE) as temporary:
+        temporary.write_bytes(tokenizer.proto)
+    write_text_atomic(
+        folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols))
+    )
+    write_json_atomic(folder / FACTS, entry)
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, Tokenizer, dict]:
+    """The model of an exported folder, with its conf, tokenizer and facts.
+
+    Raises:
+      UserError: a file is missing or damaged, or the weights are not of the conf's model.
+    """
+    require(folder, [MODEL, CONF, BPE, FACTS])
+    config = load_conf(folder)
+    try:
+        tokenizer = Tokenizer(folder / BPE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{folder / BPE} is damaged: {first_line(error)}; export it again"
+        ) from error
+    try:
+        facts = read_json(folder / FACTS)
+    except ValueError as error:
+        raise UserError(
+            f"{folder / FACTS} is damaged: {first_line(error)}; export it again"
+        ) from error
+    model = Transducer(config, tokenizer.vocab_size, training_heads=False)
+    try:
+        model.load_state_dict(load_file(folder / MODEL))
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{folder / MODEL} is damaged: {first_line(error)}; export it again"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}"
+        ) from error
+    return config, model.to(device).eval(), tokenizer, facts
+
+
+def load_conf(folder: Path) -> Config:
+    """The conf of an exported model."""
+    try:
+        return configuration.read_saved(Config, folder / CONF)
+    except configuration.ConfigError as error:
+        raise UserError(f"{error}; export it again") from error

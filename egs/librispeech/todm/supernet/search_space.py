@@ -1,0 +1,156 @@
+"""The search space of the supernet: which subnets exist, its ends, a ladder between them, and
+random draws."""
+
+import random
+from collections.abc import Callable
+
+from todm.config.keys import Config
+from todm.model.encoder import head_groups
+from todm.model.transducer import configured_architecture
+from todm.subnet import Subnet
+from todm.supernet.cost import cost
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+def drop_order(blocks: int) -> list[int]:
+    """The order in which blocks are left out: the rest stays spread evenly, first and last go last.
+
+    Greedy: each time the block whose removal leaves the smallest largest gap; of equals, the later
+    one.  The depths are therefore nested.
+    """
+    kept, order = list(range(blocks)), []
+    while len(kept) > 2:
+
+        def gap_without(i: int) -> int:
+            return kept[i + 1] - kept[i - 1]
+
+        i = min(range(1, len(kept) - 1), key=lambda i: (gap_without(i), -kept[i]))
+        order.append(kept.pop(i))
+    return order + kept[::-1]
+
+
+class SearchSpace:
+    """Elastic depth, FFN width per block and, if the conf says so, heads per block.
+
+    A subnet is drawn as a depth and sizes; blocks are left out in :func:`drop_order`.  A model
+    built from
+    ``model.architecture`` has the one subnet it is.
+    """
+
+    def __init__(self, config: Config, vocab_size: int):
+        self.config, self.vocab_size = config, vocab_size
+        self.full = configured_architecture(config).packed()
+        s = config.supernet
+        groups = head_groups(config.model)
+        self.fixed = config.model.architecture is not None
+        self.depths = range(s.min_blocks, config.model.blocks + 1)
+        self.widths = range(s.min_ffn_chunks, s.ffn_chunks + 1)
+        self.heads = (
+            range(s.min_heads, groups + 1) if s.elastic_heads else range(groups, groups + 1)
+        )
+        self.order = drop_order(config.model.blocks)
+
+    @property
+    def largest(self) -> Subnet:
+        return self.full
+
+    @property
+    def smallest(self) -> Subnet:
+        return (
+            self.full if self.fixed else self.uniform(self.depths[0], self.widths[0], self.heads[0])
+        )
+
+    def build(self, depth: int, size: Callable[[], tuple[int, int]]) -> Subnet:
+        """A subnet of ``depth`` blocks; ``size()`` gives (head groups, chunks) of each."""
+        dropped = set(self.order[: self.config.model.blocks - depth])
+        return Subnet.leading(
+            (0, 0) if i in dropped else size() for i in range(self.config.model.blocks)
+        )
+
+    def uniform(self, depth: int, width: int, heads: int) -> Subnet:
+        """The same size in every block that stays."""
+        return self.build(depth, lambda: (heads, width))
+
+    def encoder_params(self, subnet: Subnet) -> int:
+        return cost(self.config, self.vocab_size, subnet).encoder_params
+
+    def draw(self, rng: random.Random) -> Subnet:
+        """Depth, then every block's sizes, independently and uniformly."""
+        if self.fixed:
+            return self.full
+        return self.build(
+            rng.choice(self.depths), lambda: (rng.choice(self.heads), rng.choice(self.widths))
+        )
+
+    def random_near(self, target: float, rng: random.Random, draws: int = 16) -> Subnet:
+        """A random subnet whose encoder parameters are near ``target``: the nearest of some draws.
+
+        Blocks vary around a width that the whole net has in common, or all draws would be of
+        middling size.
+        """
+        if self.fixed:
+            return self.full
+        candidates = []
+        for _ in range(draws):
+            common = rng.choice(self.widths)
+            low, high = max(common - 2, self.widths[0]), min(common + 2, self.widths[-1])
+            candidates.append(
+                self.build(
+                    rng.choice(self.depths),
+                    lambda: (rng.choice(self.heads), rng.randint(low, high)),
+                )
+            )
+        return min(candidates, key=lambda s: abs(self.encoder_params(s) - target))
+
+    def ladder(self, count: int) -> list[Subnet]:
+        """``count`` subnets from the largest to the smallest, uniform in width, evenly spaced in
+        encoder parameters."""
+        if self.fixed or count == 1:
+            return [self.full]
+        choices = {
+            self.uniform(d, w, h) for d in self.depths for w in self.widths for h in self.heads
+        }
+        by_size = sorted(choices, key=self.encoder_params)
+        low, high = self.encoder_params(self.smallest), self.encoder_params(self.largest)
+        steps = [high + (low - high) * i / (count - 1) for i in range(count)]
+        middle = [
+            min(by_size, key=lambda s: abs(self.encoder_params(s) - step)) for step in steps[1:-1]
+        ]
+        return list(dict.fromkeys([self.largest, *middle, self.smallest]))
+
+    def three(self) -> list[Subnet]:
+        """The largest, a middle and the smallest; some are the same where there are not as many."""
+        nets = self.ladder(3)
+        return [nets[0], nets[len(nets) // 2], nets[-1]]
+
+
+class SubnetSampler:
+    """The subnets of every training step, a function of seed, update and rank alone, so that a
+    resumed run repeats them.
+
+    Budgets follow a golden-ratio sequence, which covers [smallest, largest] evenly over any stretch
+    of updates.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, rank: int = 0):
+        self.space, self.seed, self.rank = space, seed, rank
+
+    def __call__(self, update: int) -> list[Subnet]:
+        """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none
+        before ``subnets_from``."""
+        method = self.space.config.method
+        if update < method.subnets_from:
+            return []
+        rng = random.Random(f"{self.seed}/{update}/{self.rank}")
+        low, high = (
+            self.space.encoder_params(self.space.smallest),
+            self.space.encoder_params(self.space.largest),
+        )
+        subnets = []
+        for i in range(method.subnets_per_step):
+            index = update * method.subnets_per_step + i + 0.5 * self.rank
+            subnets.append(
+                self.space.random_near(low + (index * GOLDEN_RATIO) % 1.0 * (high - low), rng)
+            )
+        return subnets + ([self.space.smallest] if method.smallest else [])

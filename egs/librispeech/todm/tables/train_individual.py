@@ -1,0 +1,21 @@
+"""Stage 7: supernets of every seed, and models trained alone for the sizes of tables.budgets, tuned
+on dev (table a)."""
+
+from argparse import Namespace
+
+from todm.config.keys import Config
+from todm.recipe.stages import stage_main
+from todm.tables.run_tables import Table, require_tables
+from todm.tables.runs import individual_variants, pinned_subnets, supernet_variant
+
+
+def train_individual(config: Config, arguments: Namespace) -> None:
+    if require_tables(config):
+        subnets = pinned_subnets(config)
+        Table(config, arguments).run(
+            [supernet_variant(config, subnets), *individual_variants(config, subnets)]
+        )
+
+
+if __name__ == "__main__":
+    stage_main(7, train_individual, __doc__)

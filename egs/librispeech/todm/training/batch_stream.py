@@ -1,0 +1,130 @@
+"""A training's batches without end, and where in the data it stands, also after another number of
+processes or other batches."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from todm.config.keys import Config, DataConfig
+from todm.data.batches import Batch, train_loader
+from todm.training.experiment import set_rng_state
+from utils.errors import UserError
+
+
+class BatchStream:
+    """One rank's batches, epoch after epoch.
+
+    An epoch that is broken off, because the sampler now makes other batches, counts as the part of
+    it that was seen; the sampler's next epoch follows.
+
+    Attributes:
+      epoch: the sampler's, by whose number it shuffles. batch: how many of it were given.
+      batches_per_epoch: of this rank; 0: not known, in the first epoch.
+      whole: passes over the data when the sampler's epoch began; its number, unless one was broken
+        off.
+      generators: the state of this rank's random generators, set when the next epoch's loader has
+        begun; None: left alone.
+    """
+
+    def __init__(self, config: Config, rank: int, world_size: int):
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.loader, self.sampler = train_loader(config, rank, world_size)
+        self.epoch = self.batch = self.batches_per_epoch = 0
+        self.whole = 0.0
+        self.generators: dict | None = None
+
+    @property
+    def passes(self) -> float:
+        """Over the data so far, for the learning rate; in the first epoch, whose length is not
+        known, 0."""
+        return self.whole + (
+            min(1.0, self.batch / self.batches_per_epoch) if self.batches_per_epoch else 0.0
+        )
+
+    def state(self) -> dict:
+        return {
+            "epoch": self.epoch,
+            "batch_in_epoch": self.batch,
+            "batches_per_epoch": self.batches_per_epoch,
+            "passes_before_epoch": self.whole,
+            "world_size": self.world_size,
+        }
+
+    def load(self, state: dict) -> None:
+        """The inverse of :meth:`state`, from a checkpoint, which also has the conf and the
+        generators of every rank."""
+        self.epoch, self.batch, self.batches_per_epoch = (
+            state["epoch"],
+            state["batch_in_epoch"],
+            state["batches_per_epoch"],
+        )
+        self.whole = float(
+            state.get("passes_before_epoch", self.epoch)
+        )  # older checkpoints lack it, and broke no epoch off
+        generators = (
+            state["rng"] if isinstance(state["rng"], list) else [state["rng"]]
+        )  # older ones have the first rank's alone
+        self.generators = generators[self.rank] if self.rank < len(generators) else None
+        data, old = self.config.data, state["config"]["data"]
+        then = replace(data, max_duration=old["max_duration"], num_buckets=old["num_buckets"])
+        changes = [
+            ("the number of processes", state["world_size"], self.world_size),
+            *(
+                (f"data.{key}", getattr(then, key), getattr(data, key))
+                for key in ("max_duration", "num_buckets")
+            ),
+        ]
+        words = [f"{name} was {before}, is {now}" for name, before, now in changes if before != now]
+        if words:
+            self.break_off(then, state["world_size"], ", ".join(words))
+
+    def break_off(self, then: DataConfig, world_size: int, reason: str) -> None:
+        """End an epoch that was begun with another ``data`` section or number of processes, and
+        count what one has now."""
+        if self.batch:
+            total = self.batches_per_epoch or count_batches(
+                replace(self.config, data=then), self.epoch, world_size
+            )
+            self.whole += min(1.0, self.batch / total)
+            self.epoch, self.batch = self.epoch + 1, 0
+        before, self.batches_per_epoch = (
+            self.batches_per_epoch,
+            count_batches(self.config, self.epoch, self.world_size),
+        )
+        logging.info(
+            "%s: going on after %.2f passes over the data with the sampler's epoch %d, which has "
+            "%d batches for each process%s",
+            reason,
+            self.whole,
+            self.epoch,
+            self.batches_per_epoch,
+            f", not {before}" if before else "",
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches for ever, from where the last checkpoint stood."""
+        while True:
+            self.sampler.start(self.epoch, self.batch)
+            iterator = iter(self.loader)
+            if (
+                self.generators is not None
+            ):  # now, because a loader draws random numbers when it starts
+                set_rng_state(self.generators)
+                self.generators = None
+            for batch in iterator:
+                self.batch += 1
+                yield batch
+            if self.batch == 0:
+                raise UserError(
+                    "the training set gives no batch; is data.max_duration shorter than every "
+                    "utterance?"
+                )
+            self.batches_per_epoch, self.batch = self.batch, 0
+            self.epoch, self.whole = self.epoch + 1, self.whole + 1
+
+
+def count_batches(config: Config, epoch: int, world_size: int) -> int:
+    """How many batches an epoch of the sampler has for every rank; no audio is read."""
+    _, sampler = train_loader(config, 0, world_size)
+    sampler.start(epoch, 0)
+    return sum(1 for _ in sampler)

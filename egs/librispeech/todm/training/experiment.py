@@ -1,0 +1,136 @@
+"""An experiment's folder: what a checkpoint holds, and how a model comes back out of it."""
+
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from todm.config.keys import Config
+from todm.data.learnt_length import learnt_seconds_of_data
+from todm.learned_selection.selector import make_selector
+from todm.model.transducer import Transducer
+from utils import conf as configuration
+from utils.checkpoint import (
+    CheckpointError,
+    average_between,
+    list_checkpoints,
+    load_checkpoint,
+    window_start,
+)
+from utils.tokens import Tokenizer
+
+FORMAT = 1
+
+
+def checkpoint_folder(exp: Path) -> Path:
+    return exp / "checkpoints"
+
+
+def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None) -> dict:
+    """What every checkpoint carries, so that it can be used without any other file.
+
+    Args:
+      longest: seconds that the net learns to recognise at once (``learnt_length.py``).
+    """
+    return {
+        "longest_seconds": longest,
+        "format": FORMAT,
+        "config": configuration.to_dict(config),
+        "bpe": torch.frombuffer(bytearray(tokenizer.proto), dtype=torch.uint8),
+    }
+
+
+def rng_state() -> dict:
+    """State of every random generator that training uses, as plain containers."""
+    kind, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [kind, keys.tolist(), *rest],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_rng_state(state: dict) -> None:
+    """The inverse of :func:`rng_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A trained supernet, ready for use: the model with the chosen weights, its conf and its
+    tokenizer."""
+
+    config: Config
+    model: Transducer
+    tokenizer: Tokenizer
+    update: int
+    hours: float  # of audio seen in training
+    seconds: float  # of training, wall clock
+    weights: str  # which weights these are, in words
+    longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
+
+
+def load_experiment(
+    exp: Path, weights: str | None, count: int | None, device: torch.device
+) -> Experiment:
+    """Build the model of an experiment from its folder alone.
+
+    Args:
+      weights: ``last`` (the last checkpoint), ``running`` (the mean over all of training) or
+        ``range``.
+        None: as the conf it was trained with says (``decode.weights``, ``decode.range``).
+      count: for ``range``: the mean over the updates between the regular checkpoint (of a multiple
+        of ``train.save_every``) this many before the last and the last; checkpoints of interrupts
+        do not count.
+    Raises:
+      CheckpointError: there is no usable checkpoint.
+    """
+    found = list_checkpoints(checkpoint_folder(exp))
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint in {checkpoint_folder(exp)}; stage 4 makes them: ./run.sh --stage 4 "
+            "--stop-stage 4"
+        )
+    update, path = found[-1]
+    last = load_checkpoint(path, device)
+    config = configuration.from_dict(Config, last["config"])
+    if weights is None:
+        weights, count = config.decode.weights, config.decode.range
+    words, state = f"update {update}", last["model"]
+    if weights != "last" and not last.get("average", {}).get("weight"):
+        logging.warning(
+            "%s has no mean of the weights yet, because train.average_every is %d: those of "
+            "update %d are used as they are",
+            path,
+            config.train.average_every,
+            update,
+        )
+    elif weights == "running":
+        words, state = (
+            f"mean over updates 1 to {update}",
+            last["model"] | average_between(None, last["average"]),
+        )
+    elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
+        first = load_checkpoint(start[1], device)
+        words = f"mean over updates {start[0] + 1} to {update}"
+        state = last["model"] | average_between(first["average"], last["average"])
+    tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
+    model = Transducer(
+        config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)
+    ).to(device)
+    model.load_state_dict(state)
+    longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
+    return Experiment(
+        config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest
+    )

@@ -1,0 +1,128 @@
+"""What the training loop optimises with, and what it shows of its progress."""
+
+import math
+import time
+
+import torch
+
+from todm.config.keys import Config
+from utils.errors import UserError
+from utils.scaled_adam import ScaledAdam
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1e-5  # of fp16's gradients: below it icefall, too, gives up
+DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
+
+
+def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight
+    decay, and learned scores in another."""
+    groups: dict[bool, list] = {False: [], True: []}
+    scores = []
+    for name, p in model.named_parameters():
+        if name.startswith("selector."):
+            scores.append(p)
+        else:
+            groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+    t = config.train
+    params = [
+        {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},
+        {"params": groups[True], "lr_scale": t.ssm_lr_scale, "weight_decay": 0.0},
+    ]
+    if scores:
+        params.append({"params": scores, "lr_scale": config.learn.lr_scale, "weight_decay": 0.0})
+    if config.method.optimizer == "adam":
+        return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
+    for group in params:
+        del group["weight_decay"]
+    params[1]["param_max_rms"] = (
+        math.inf
+    )  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
+    if (
+        scores
+    ):  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
+        params[2] |= {"scaled": False}
+    return ScaledAdam(params, lr=t.lr)
+
+
+def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
+    """fp16's gradient scaler.  It starts at 1, as icefall's does, because the loss is a sum over
+    frames."""
+    return torch.amp.GradScaler(device.type, init_scale=1.0, enabled=enabled)
+
+
+def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
+    """Double a small scale sooner than the scaler itself does (after 2000 good steps), as icefall
+    does: below 8 every 100 updates, below 32 every 400.  Called after every good update; the scale
+      is on the device and is not looked at otherwise."""
+    if scaler.is_enabled() and update % 100 == 0:
+        scale = scaler.get_scale()
+        if scale < (32.0 if update % 400 == 0 else 8.0):
+            scaler.update(2.0 * scale)
+
+
+def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
+    """Instead of a step whose gradients are not finite.
+
+    Raises:
+      UserError: the scale has become so small that gradients overflow at any.
+    """
+    scale = scaler.get_scale() * scaler.get_backoff_factor()
+    if scale < SMALLEST_SCALE:
+        raise UserError(
+            f"update {update}: the gradients overflow in fp16 at every scale down to {scale:.0e}, "
+            "so the model diverges or "
+            "fp16 does not hold its values. Use train.precision=bf16 or fp32, or lower train.lr"
+        )
+    scaler.update(scale)
+
+
+def slower_than_fp32(precision: str) -> float:
+    """How many times longer a matrix product takes in a precision than in fp32 on this CPU: above 1
+    where it has no such instructions."""
+    seconds = {}
+    for dtype in (torch.float32, PRECISIONS[precision]):
+        a, b = torch.ones(256, 144, dtype=dtype), torch.ones(144, 576, dtype=dtype)
+        a @ b  # the first one sets things up
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - begin)
+        seconds[dtype] = min(times)  # the others waited for other programs
+    return seconds[PRECISIONS[precision]] / seconds[torch.float32]
+
+
+class Window:
+    """Losses and speed since the last log line."""
+
+    def __init__(self) -> None:
+        self.losses: list[list[float]] = []
+        self.frames, self.audio, self.wall = 0, 0.0, 0.0
+
+    def add(self, losses: list[float], frames: int, audio: float, wall: float) -> None:
+        self.losses.append([losses[0], losses[-1]])
+        self.frames, self.audio, self.wall = (
+            self.frames + frames,
+            self.audio + audio,
+            self.wall + wall,
+        )
+
+    @property
+    def largest(self) -> float:
+        return sum(x[0] for x in self.losses) / max(self.frames, 1)
+
+    @property
+    def smallest(self) -> float:
+        return sum(x[1] for x in self.losses) / max(self.frames, 1)
+
+    @property
+    def speed(self) -> float:
+        """Hours of audio per second."""
+        return self.audio / 3600 / max(self.wall, 1e-9)
+
+    def summary(self) -> str:
+        return (
+            f"loss/frame largest {self.largest:.3f} smallest {self.smallest:.3f}, "
+            f"{self.speed:.4f} h audio/s"
+        )

@@ -1,0 +1,128 @@
+"""Stage 4: trains the supernet. The same command after a kill goes on from the last checkpoint.
+
+On several GPUs run.sh starts this through torchrun; on a CPU and on one GPU it is a plain process.
+"""
+
+import json
+import logging
+import time
+from argparse import Namespace
+
+import torch
+
+from todm.config.keys import Config
+from todm.recipe.lineage import data_changes, training_data
+from todm.recipe.stages import STAGES, setup_logging, stage_main
+from todm.supernet.budget import check_budgets
+from todm.supernet.cost import cost
+from todm.training.experiment import checkpoint_folder
+from todm.training.optimization import slower_than_fp32
+from todm.training.trainer import Trainer
+from utils import conf as configuration
+from utils import distributed
+from utils.checkpoint import list_checkpoints, load_newest
+from utils.errors import UserError
+from utils.locks import LOCK
+
+
+def reasons_to_begin_anew(config: Config, state: dict) -> list[str]:
+    """What makes the checkpoints of another training unusable for this one; empty: it goes on from
+    them."""
+    saved = configuration.from_dict(Config, state["config"])
+    reasons = STAGES.changes_before(4, saved, config) + data_changes(
+        state.get("data"), training_data(config)
+    )
+    if state["update"] > config.train.updates:
+        reasons.append(
+            f"train.updates is {config.train.updates}, and the last checkpoint is of update "
+            f"{state['update']} already"
+        )
+    return reasons
+
+
+def archive(config: Config, reason: str) -> None:
+    """Move an earlier training's files aside; nothing a user trained is ever deleted."""
+    begin = config.exp_dir / "earlier" / time.strftime("%Y%m%d-%H%M%S")
+    target = next(
+        t
+        for i in range(1, 1000)
+        if not (t := begin.with_name(begin.name + (f"-{i}" if i > 1 else ""))).exists()
+    )
+    target.mkdir(parents=True)
+    for path in sorted(config.exp_dir.iterdir()):
+        if path.name not in ("earlier", ".stamps", LOCK):
+            path.rename(target / path.name)
+    logging.info("a new training, because %s. The earlier one was moved to %s", reason, target)
+
+
+def previous_state(config: Config, force: bool) -> dict | None:
+    """The checkpoint to go on from, after moving aside what does not fit this conf."""
+    folder = checkpoint_folder(config.exp_dir)
+    if not list_checkpoints(folder):
+        return None
+    newest = load_newest(folder)
+    if newest is None:
+        raise UserError(
+            f"no checkpoint in {folder} can be read; --force moves them aside and starts anew"
+        )
+    state = newest[1]
+    reasons = ["--force was given"] if force else reasons_to_begin_anew(config, state)
+    if not reasons:
+        return state
+    archive(config, "; ".join(reasons[:3]))
+    return None
+
+
+def train(config: Config, arguments: Namespace) -> None:
+    rank, world_size = distributed.setup()
+    device = distributed.local_device()
+    state = previous_state(config, arguments.force) if rank == 0 else None
+    distributed.barrier()  # the first rank may have moved an earlier training aside
+    if rank > 0:
+        state = previous_state(config, force=False)
+    setup_logging(config.exp_dir / "train.log" if rank == 0 else None)
+    if rank > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    if rank == 0:
+        configuration.save(config, config.exp_dir / "conf.yaml")
+    trainer = Trainer(config, device, rank, world_size)
+    check_budgets(config, trainer.space)
+    for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
+        logging.info(
+            "%s net: %s",
+            name,
+            json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()),
+        )
+    logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
+    warn_of_slow_precision(config.train.precision, device)
+    if state is not None:
+        trainer.load(state)
+        logging.info(
+            "going on from update %d (epoch %d, batch %d)",
+            trainer.update,
+            trainer.epoch,
+            trainer.batch_in_epoch,
+        )
+    try:
+        trainer.run()
+    finally:
+        distributed.cleanup()
+
+
+def warn_of_slow_precision(precision: str, device: torch.device) -> None:
+    """Many CPUs take far longer in bf16 than in fp32; a training would look stuck."""
+    if (
+        device.type == "cpu"
+        and precision != "fp32"
+        and (ratio := slower_than_fp32(precision)) > 1.5
+    ):
+        logging.warning(
+            "train.precision=%s: this CPU multiplies matrices %.0f times slower in it than in "
+            "fp32; use train.precision=fp32",
+            precision,
+            ratio,
+        )
+
+
+if __name__ == "__main__":
+    stage_main(4, train, __doc__)

@@ -1,0 +1,156 @@
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.helpers import tiny_config, tiny_model
+from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
+from todm.model.transducer import Transducer
+from utils.tokens import BLANK, UNK
+
+LENGTHS = torch.tensor([14, 9, 3])
+
+
+def make_model(vocab_size: int = 6, seed: int = 0) -> Transducer:
+    """One whose joiner is decided enough to emit blanks, <unk> and tokens."""
+    model = tiny_model(tiny_config(), vocab_size, seed).eval()
+    with torch.no_grad():
+        model.joiner.output.weight.mul_(6)
+        model.joiner.output.bias[BLANK] += 0.5
+    return model
+
+
+def make_encoded(batch: int = 3, frames: int = 14, seed: int = 0) -> Tensor:
+    return 2 * torch.randn(batch, frames, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def plain_log_probs(model: Transducer, frame: Tensor, tokens: list[int]) -> Tensor:
+    """(V,), after some tokens, from the weights alone: -1 embeds as zero."""
+    context = ([-1, BLANK] + tokens)[-2:]
+    weight, conv = model.predictor.embedding.weight, model.predictor.conv
+    embedded = torch.stack(
+        [weight[i] if i >= 0 else torch.zeros_like(weight[0]) for i in context], dim=1
+    )
+    predicted = nn.functional.relu(conv(embedded[None]))[0, :, 0]
+    joiner = model.joiner
+    return (
+        joiner.output(torch.tanh(joiner.encoder_proj(frame) + joiner.predictor_proj(predicted)))
+        .double()
+        .log_softmax(-1)
+    )
+
+
+def plain_greedy(model: Transducer, encoded: Tensor) -> Hypothesis:
+    tokens, frames = [], []
+    for t, frame in enumerate(encoded):
+        symbol = int(plain_log_probs(model, frame, tokens).argmax())
+        if symbol not in (BLANK, UNK):
+            tokens.append(symbol)
+            frames.append(t)
+    return Hypothesis(tokens, frames)
+
+
+def every_alignment(model: Transducer, encoded: Tensor) -> dict[tuple[int, ...], float]:
+    """Log-probability of every token sequence: of all its alignments with one symbol per frame
+    together."""
+    log_probs = functools.cache(
+        lambda t, context: plain_log_probs(model, encoded[t], list(context)).tolist()
+    )
+    scores: dict[tuple[int, ...], list[float]] = {}
+    for alignment in itertools.product(range(model.vocab_size), repeat=len(encoded)):
+        tokens, score = [], 0.0
+        for t, symbol in enumerate(alignment):
+            score += log_probs(t, tuple(tokens[-2:]))[symbol]
+            tokens += [symbol] * (symbol not in (BLANK, UNK))
+        scores.setdefault(tuple(tokens), []).append(score)
+    return {tokens: math.log(sum(map(math.exp, parts))) for tokens, parts in scores.items()}
+
+
+class Scripted(nn.Module):
+    """A joiner that knows the log-probabilities of every frame, whatever the context: encoder
+    output is those."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder_proj, self.predictor_proj = nn.Identity(), lambda x: x
+
+    def forward(self, encoder: Tensor, predictor: Tensor) -> Tensor:
+        return encoder
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_against_a_loop(seed):
+    model, encoded = make_model(seed=seed), make_encoded(seed=seed)
+    got = greedy_search(model, encoded, LENGTHS)
+    assert got == [
+        plain_greedy(model, encoded[b, :length]) for b, length in enumerate(LENGTHS.tolist())
+    ]
+
+
+def test_the_loops_meet_every_kind_of_symbol():
+    """Blank, <unk> and tokens are all best somewhere, or the tests here would say little."""
+    best, tokens = set(), 0
+    for seed in range(5):
+        model, encoded = make_model(seed=seed), make_encoded(seed=seed)
+        found = plain_greedy(model, encoded[0]).tokens
+        tokens += len(found)
+        best |= {
+            int(plain_log_probs(model, frame, found[:2]).argmax())
+            for frame in encoded.flatten(0, 1)
+        }
+    assert {BLANK, UNK} < best and 10 < tokens < 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_of_one_is_greedy(seed):
+    model, encoded = make_model(seed=seed), make_encoded(seed=seed)
+    assert modified_beam_search(model, encoded, LENGTHS, beam=1) == greedy_search(
+        model, encoded, LENGTHS
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wide_beam_finds_the_best_of_all_alignments(seed):
+    """By probability per token, the two of the first context counted, as sherpa-onnx ranks
+    hypotheses."""
+    model, encoded = make_model(vocab_size=5, seed=seed), make_encoded(1, 4, seed)
+    (got,) = modified_beam_search(model, encoded, torch.tensor([4]), beam=1000)
+    scores = every_alignment(model, encoded[0])
+    assert sum(map(math.exp, scores.values())) == pytest.approx(1)
+    assert tuple(got.tokens) == max(scores, key=lambda tokens: scores[tokens] / (len(tokens) + 2))
+
+
+def scripted_search(probs: list[list[float]], beam: int) -> Hypothesis:
+    """Search on given probabilities of blank, <sos/eos>, <unk> and two tokens per frame."""
+    model = make_model(vocab_size=5)
+    model.joiner = Scripted()
+    return modified_beam_search(
+        model, torch.tensor([probs]).log(), torch.tensor([len(probs)]), beam
+    )[0]
+
+
+def test_alignments_of_equal_tokens_are_added():
+    """Token 3 has 0.4 x 0.45 + 0.3 x 0.52 = 0.336 in two alignments, token 4 then 3 has 0.3 x
+    0.45."""
+    assert scripted_search([[0.3, 0, 0, 0.4, 0.3], [0.52, 0, 0, 0.48, 0]], beam=20).tokens == [3]
+
+
+def test_merged_hypotheses_keep_the_frames_of_the_likelier_alignment():
+    """Token 3 at frame 0 (0.6 x 0.8), rather than at frame 1 (0.4 x 0.2)."""
+    assert scripted_search([[0.4, 0, 0, 0.6, 0], [0.8, 0, 0, 0.2, 0]], beam=4) == Hypothesis(
+        [3], [0]
+    )
+
+
+@pytest.mark.parametrize(
+    "search", [greedy_search, lambda *args: modified_beam_search(*args, beam=3)]
+)
+def test_an_utterance_gets_in_a_batch_what_it_gets_alone(search):
+    model, encoded = make_model(), make_encoded()
+    together = search(model, encoded, LENGTHS)
+    for b, length in enumerate(LENGTHS.tolist()):
+        assert search(model, encoded[b : b + 1, :length], LENGTHS[b : b + 1]) == [together[b]]

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.helpers import VOCAB, tiny_config, tiny_model
+from todm.model import mhssm
+from todm.model.transducer import Transducer
+from todm.subnet import Subnet
+from todm.supernet.cost import cost
+from todm.supernet.extract import extract
+
+CONFS = [
+    (),
+    ("model.gating=false",),
+    ("model.stack=2", "model.direction=causal"),
+    ("model.predictor_dim=10", "model.context_size=3", "model.frontend_channels=3"),
+]
+SUBNETS = ["h0-2f0-3 h0-2f0-3 h0-2f0-3", "h0f0 - h0-1f0-2", "h0 f0-1 h0,2f1,3"]
+
+
+def one_second_of_macs(model: Transducer) -> int:
+    """Multiply-accumulates of one more second of audio, SSMs left out: torch counts two runs."""
+    counts = []
+    for frames in (107, 207):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            encoded, lengths = model.encoder(torch.zeros(1, frames, 80), torch.tensor([frames]))
+            context = torch.zeros(int(lengths), model.predictor.context_size, dtype=torch.long)
+            predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
+            model.joiner(model.joiner.encoder_proj(encoded[0]), predicted)
+        counts.append(counter.get_total_flops() // 2)
+    return counts[1] - counts[0]
+
+
+def one_second_of_recurrence(model: Transducer) -> int:
+    """25 frames: per mode lam x 4, B u 2 and Re(C x) 2, per channel D u 1, of what the model really
+    holds."""
+    ssms = [
+        ssm for block in model.encoder.blocks if block.ssm is not None for ssm in block.ssm.ssms
+    ]
+    return 25 * sum(8 * ssm.a_imag.numel() + ssm.d.numel() for ssm in ssms)
+
+
+@pytest.mark.parametrize("text", SUBNETS)
+@pytest.mark.parametrize("overrides", CONFS)
+def test_parameters_are_those_of_the_extracted_model(overrides, text):
+    config, subnet = tiny_config(*overrides), Subnet.parse(text)
+    model = extract(tiny_model(config), config, subnet)
+    counted = cost(config, VOCAB, subnet)
+    assert counted.encoder_params == sum(p.numel() for p in model.encoder.parameters())
+    assert counted.total_params == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("text", SUBNETS)
+@pytest.mark.parametrize("overrides", CONFS)
+def test_macs_are_what_torch_counts_and_the_recurrence(overrides, text, monkeypatch):
+    monkeypatch.setattr(
+        mhssm, "blockwise", lambda u, operators: u
+    )  # whose products are not those of the recurrence
+    config, subnet = tiny_config(*overrides), Subnet.parse(text)
+    model = extract(tiny_model(config), config, subnet)
+    assert cost(config, VOCAB, subnet).macs_per_second == one_second_of_macs(
+        model
+    ) + one_second_of_recurrence(model)
+
+
+def test_as_dict_has_the_three_numbers():
+    counted = cost(tiny_config(), VOCAB, Subnet.parse(SUBNETS[0]))
+    assert counted.as_dict() == {
+        "encoder_params": counted.encoder_params,
+        "total_params": counted.total_params,
+        "macs_per_second": counted.macs_per_second,
+    }

@@ -1,0 +1,45 @@
+"""The tables that the repository shows are those that its records give."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from todm.config.keys import CONFS
+from todm.config.load import load
+from todm.tables.evidence import Evidence
+from todm.tables.runs import Records
+from todm.tables.table_report import make_csv, make_tables
+from utils.files import read_json
+
+RESULTS = {
+    path.stem: ROOT / (load(path).tables.records or "none")
+    for path in sorted((CONFS / "tables").glob("*.yaml"))
+}
+SHOWN = [name for name, folder in RESULTS.items() if (folder / "tables.md").is_file()]
+
+
+def without_resampling(text: str) -> str:
+    """A table without what another version of numpy or scipy may draw differently: intervals, p,
+    padding."""
+    return re.sub(r"[ -]+", " ", re.sub(r"\[[^]]*\]|p \d\.\d+\*?", "", text))
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_tables_are_made_from_the_records(name):
+    folder, config = RESULTS[name], load(f"conf/tables/{name}.yaml")
+    evidence = Evidence(Records(folder / "records").all(), config.tables.seeds[0])
+    search = read_json(folder / "search.json") if (folder / "search.json").is_file() else None
+    assert without_resampling(make_tables(config, evidence, search)) == without_resampling(
+        (folder / "tables.md").read_text()
+    )
+    assert make_csv(evidence) == (folder / "runs.csv").read_text()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_wer_of_a_record_is_that_of_its_utterances(name):
+    for record in Records(RESULTS[name] / "records").all():
+        for row in record["results"]:
+            words = sum(map(int, record["utterances"][row["split"]]["words"].split()))
+            errors = sum(map(int, row["utterance_errors"].split()))
+            assert row["wer"] == pytest.approx(100 * errors / words, abs=1e-3)

@@ -1,0 +1,289 @@
+"""The training loop: ablations by conf alone, non-finite batches, what a checkpoint holds."""
+
+import logging
+
+import pytest
+import torch
+
+from tests.conftest import tiny_arguments
+from todm.config.keys import Config
+from todm.config.load import load
+from todm.training import train
+from todm.training.experiment import load_experiment
+from todm.training.supernet_loss import make_targets
+from todm.training.trainer import Trainer
+from utils import pruned_rnnt_torch as transducer_loss_torch
+from utils.checkpoint import list_checkpoints, load_checkpoint
+from utils.errors import UserError
+from utils.pruned_rnnt import TransducerLoss
+
+CPU = torch.device("cpu")
+
+
+def tiny_config(tiny_run, tmp_path, *overrides: str) -> Config:
+    """The tiny experiment's data, another experiment folder, three updates."""
+    folder = tiny_run[0]
+    return load(
+        "conf/mini.yaml",
+        [
+            *tiny_arguments(folder),
+            f"exp={tmp_path}",
+            "train.updates=3",
+            "train.valid_every=3",
+            *overrides,
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method.distill=kl", "method.lattice=collapsed"],
+        ["method.distill=none", "method.dropout=constant", "train.accumulate=2"],
+        ["method.optimizer=adam", "train.lr=0.002", "train.precision=bf16"],
+        [
+            "method.subnets_per_step=0",
+            "method.smallest=false",
+            "loss.ctc_weight=0",
+            "loss.ctc_first=0",
+        ],
+        [
+            "method.subnets_per_step=2",
+            "method.smallest=false",
+            "supernet.elastic_heads=true",
+            "supernet.min_heads=1",
+        ],
+        ["model.direction=causal", "model.stack=2", "loss.backend=torch"],
+        ["model.gating=false", "spec_augment.enabled=false"],
+        ["model.architecture=h0-1f0-1 - h0f0"],
+        ["supernet.min_blocks=3", "supernet.min_ffn_chunks=4"],
+    ],
+)
+def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, overrides):
+    config = tiny_config(tiny_run, tmp_path, *overrides)
+    trainer = Trainer(config, CPU)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    trainer.run()
+    assert trainer.update == 3 and trainer.bad_total == 0
+    moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(
+        n.startswith("joiner") for n in moved
+    )
+    assert load_experiment(tmp_path, "last", 0, CPU).model.full == trainer.model.full
+
+
+def test_joined_utterances_go_on_where_they_stopped(tiny_run, tmp_path):
+    """Which utterances are joined and with what pauses is drawn; a resumed training draws the
+    same."""
+
+    def trainer(name: str, updates: int) -> Trainer:
+        config = tiny_config(
+            tiny_run,
+            tmp_path / name,
+            "data.join_prob=0.5",
+            "data.join_pause=[0,0.5]",
+            "data.num_workers=0",
+            f"train.updates={updates}",
+        )
+        return Trainer(config, CPU)
+
+    joined: list[list[str]] = []
+
+    def watched(run: Trainer) -> Trainer:
+        step = run.train_update
+        run.train_update = lambda batches: step(
+            joined.append(batch.ids) or batch for batch in batches
+        )
+        return run
+
+    whole = watched(trainer("whole", 6))  # a trainer sets the generators' seeds when it is made
+    whole.run()
+    first = watched(trainer("parts", 3))
+    first.run()
+    state = first.state()
+    second = watched(trainer("parts", 6))
+    second.load(state)
+    second.run()
+    assert (
+        len(joined) == 12
+        and joined[:6] == joined[6:]
+        and any("+" in name for ids in joined for name in ids)
+    )
+    for (name, a), (_, b) in zip(whole.model.named_parameters(), second.model.named_parameters()):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def poison(trainer: Trainer, calls: range) -> list[int]:
+    """Make the loss NaN in some calls; returns the list that counts them."""
+    seen: list[int] = []
+    forward = trainer.loss.forward
+
+    def poisoned(*arguments):
+        loss, losses = forward(*arguments)
+        seen.append(len(seen))
+        return (loss * float("nan") if seen[-1] in calls else loss), losses
+
+    trainer.loss.forward = poisoned
+    return seen
+
+
+def test_a_non_finite_loss_is_skipped_counted_and_kept(tiny_run, tmp_path, caplog):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+    poison(trainer, range(1, 3))
+    with caplog.at_level(logging.WARNING):
+        trainer.run()
+    assert trainer.update == 3 and trainer.bad_total == 2
+    kept = sorted((tmp_path / "bad-batches").glob("*.pt"))
+    assert len(kept) == 2 and str(kept[0]) in caplog.text
+    batch = torch.load(kept[0], weights_only=True)[0]
+    assert batch["features"].shape[0] == len(batch["ids"]) == len(batch["texts"])
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_too_many_bad_batches_in_a_row_stop_with_a_message(tiny_run, tmp_path):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, "train.max_bad_batches=3"), CPU)
+    seen = poison(trainer, range(1000))
+    with pytest.raises(UserError, match="3 batches in a row.*Lower train.lr"):
+        trainer.run()
+    assert len(seen) == 3
+
+
+def test_non_finite_gradients_change_nothing(tiny_run, tmp_path):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+    for p in trainer.model.parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    before = [p.clone() for p in trainer.model.parameters()]
+    assert not trainer.optimizer_step()
+    assert trainer.update == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters()))
+
+
+def test_weights_last_running_and_range(tiny_run):
+    folder = tiny_run[0] / "exp"
+    (_, first), *_, (_, last) = list_checkpoints(folder / "checkpoints")
+    first, last = load_checkpoint(first), load_checkpoint(last)
+    name = "joiner.output.weight"
+    for weights, expected in {
+        "last": last["model"][name],
+        "running": last["average"]["values"][name].float(),
+        # updates 4 to 12 were averaged one by one, the first checkpoint stands at 4: the mean over
+        #   5 to 12
+        "range": (
+            (last["average"]["values"][name] * 12 - first["average"]["values"][name] * 4) / 8
+        ).float(),
+    }.items():
+        model = load_experiment(folder, weights, 2, CPU).model
+        torch.testing.assert_close(model.state_dict()[name], expected)
+
+
+@pytest.mark.parametrize(
+    "overrides, nets",
+    [
+        (["method.subnets_from=100"], [3]),
+        (["method.subnets_per_step=2", "method.smallest=false"], [3]),
+        (["method.subnets_per_step=0", "method.smallest=false"], [1]),
+        (["select.method=orthosoftmax", "train.updates=30"], [3, 2]),
+        (
+            [
+                "select.method=simple-topk",
+                "train.updates=30",
+                "loss.objective=ctc",
+                "method.subnets_per_step=2",
+            ],
+            [4, 2],
+        ),
+    ],
+)
+def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overrides, nets):
+    """On a GPU, of the largest batches; here that all nets of a step run, also those that join
+    later, and leave nothing behind."""
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    trainer.stream.sampler.start(0, 0)
+    assert trainer.try_largest_steps(next(iter(trainer.stream.loader))) == nets
+    assert all(
+        torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters()
+    )
+
+
+def test_what_is_trained_is_what_the_conf_names(tiny_run, tmp_path):
+    """Lattice, delay penalty and tail reach an update: its loss is that of the batch, computed
+    apart from the trainer."""
+    overrides = [
+        "loss.rnnt_type=modified",
+        "loss.delay_penalty=0.02",
+        "model.tail_frames=24",
+        "loss.backend=torch",
+        "loss.ctc_first=0",
+    ]
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    trainer.model.eval()  # no dropout
+    batch = next(iter(trainer.stream))
+    plain = TransducerLoss(transducer_loss_torch, 5, 0.25, 0.0, "modified", 0.02)
+    encoded, frames = trainer.model.encoder(batch.features, batch.lengths)
+    targets = make_targets(batch, trainer.tokenizer, 24)
+    predicted = trainer.model.predictor.teacher_forced(targets.symbols)
+    heads, joiner = trainer.model.heads, trainer.model.joiner
+    _, ranges = plain.simple(heads.simple_am(encoded), heads.simple_lm(predicted), targets)
+    nodes = plain.prune(joiner.encoder_proj(encoded), joiner.predictor_proj(predicted), ranges)
+    expected = plain.pruned(joiner(*nodes), ranges, targets).item()
+    losses, seconds, count = trainer.train_update(iter([batch]))
+    assert losses[0] == pytest.approx(expected, rel=1e-5)
+    assert (
+        count == int(frames.sum()) == int(((batch.lengths + 24 - 3) // 4).sum())
+        and seconds == batch.seconds
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["scaled_adam", "adam"])
+def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer):
+    """Before: 3 updates without them. Then updates 3 to 7 move them, each by an optimiser that
+    starts with them."""
+    overrides = [
+        "select.method=simple-topk",
+        "train.updates=12",
+        "learn.share=0.67",
+        "method.subnets_from=3",
+        f"method.optimizer={optimizer}",
+    ]
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
+    seen, scores = [], trainer.selector.scores
+    step = trainer.optimizer_step
+
+    def watched() -> bool:
+        before = scores.detach().clone()
+        done = step()
+        seen.append(not torch.equal(scores, before))
+        return done
+
+    trainer.optimizer_step = watched
+    trainer.run()
+    assert seen == [False] * 3 + [True] * 5 + [False] * 4
+    assert int(trainer.optimizer.state[scores]["step"]) == 5
+
+
+def test_a_seed_gives_the_same_net_under_every_selection(tiny_run, tmp_path):
+    """Runs of a table are then compared from one start."""
+    plain, *learned = (
+        Trainer(tiny_config(tiny_run, tmp_path, "train.updates=30", f"select.method={method}"), CPU)
+        for method in ("uniform", "simple-topk", "orthosoftmax")
+    )
+    for other in learned:
+        state = other.model.state_dict()
+        assert all(
+            torch.equal(value, state[name]) for name, value in plain.model.state_dict().items()
+        )
+
+
+@pytest.mark.parametrize(
+    "precision, ratio, warned", [("bf16", 20.0, True), ("bf16", 0.7, False), ("fp32", 20.0, False)]
+)
+def test_a_slow_precision_is_named(monkeypatch, caplog, precision, ratio, warned):
+    monkeypatch.setattr(train, "slower_than_fp32", lambda _: ratio)
+    with caplog.at_level(logging.WARNING):
+        train.warn_of_slow_precision(precision, CPU)
+    assert (
+        ("20 times slower" in caplog.text and "train.precision=fp32" in caplog.text)
+        == warned
+        == bool(caplog.records)
+    )

@@ -1,0 +1,303 @@
+"""A configuration is a tree of dataclasses, filled from a YAML file and from ``key.sub=value``
+overrides."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from utils.config_values import ValueProblem, key_type, literals, read_file, read_value
+from utils.errors import UserError
+from utils.files import write_text_atomic
+from utils.text import first_line
+
+T = TypeVar("T")
+
+
+class ConfigError(UserError, ValueError):
+    """A mistake in a conf or an override; the message says where and what would be right."""
+
+
+@dataclass
+class Layer:
+    """Values that one source sets, as nested dicts; interpolations are not resolved.
+
+    Attributes:
+      source: for messages: a file, or an override. file: of a conf; None: an override.
+    """
+
+    values: dict
+    source: str
+    file: Path | None = None
+
+    @property
+    def keys(self) -> set[str]:
+        """Dotted names of the values."""
+        return set(flatten(self.values))
+
+
+Check = Callable[[Any], None]
+FindBase = Callable[
+    [str, Path], Path
+]  # what ``base:`` says, and the conf that says so -> the base's path
+
+
+def beside(base: str, conf: Path) -> Path:
+    """A base lies beside the conf that names it."""
+    return conf.parent / base
+
+
+def load(
+    schema: type[T],
+    path: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    check: Check | None = None,
+) -> T:
+    """Read ``path`` (its ``base:``, a conf beside it, first), apply ``overrides``, check against
+    ``schema``.
+
+    Raises:
+      ConfigError: missing file, broken YAML, unknown key (the nearest known one is named) or wrong
+      type.
+    """
+    return build(schema, read_layers(schema, path, overrides), check)
+
+
+def read_layers(
+    schema: type,
+    path: str | Path | None,
+    overrides: Iterable[str] = (),
+    find_base: FindBase = beside,
+) -> list[Layer]:
+    """What the bases of ``path``, itself and every override set, in this order; a later one wins.
+
+    Raises:
+      ConfigError: as :func:`load`.
+    """
+    return [
+        *_file_layers(schema, path, find_base),
+        *(_override_layer(schema, text) for text in overrides),
+    ]
+
+
+def build(schema: type[T], layers: Iterable[Layer], check: Check | None = None) -> T:
+    """The configuration that layers make. ``check`` raises ConfigError where the values can not
+    work."""
+    config = _to_object(_merge(schema, layers))
+    if check is not None:
+        check(config)
+    return config
+
+
+def read_saved(schema: type[T], path: Path) -> T:
+    """What :func:`save` wrote, perhaps an earlier version of the program: types are checked, values
+    are not.
+
+    Raises:
+      ConfigError: missing file, broken YAML, unknown key or wrong type.
+    """
+    return _to_object(_merge(schema, _file_layers(schema, path, beside)))
+
+
+def check_types(schema: type, layers: Iterable[Layer]) -> None:
+    """Raise ConfigError when a layer has a value of the wrong type; what the layers would make
+    together is not looked at."""
+    _merge(schema, layers)
+
+
+def _to_object(tree: DictConfig):
+    try:
+        return OmegaConf.to_object(tree)
+    except ConfigError:
+        raise
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        hint = (
+            r" (the text ${ itself is written \${)"
+            if "nterpolation" in type(error).__name__ + str(error)
+            else ""
+        )
+        raise ConfigError(f"{key}{first_line(error)}{hint}") from error
+    except RecursionError as error:
+        raise ConfigError("a value refers to itself through ${...}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def from_dict(schema: type[T], values: dict) -> T:
+    """The dataclass that :func:`to_dict` came from (from a checkpoint, say): types are checked,
+    values are not."""
+    _check_keys(schema, values, "saved conf")
+    return _to_object(_merge(schema, [Layer(literals(values), "saved conf")]))
+
+
+def to_dict(config: Any) -> dict:
+    """Plain containers, as saved in checkpoints and stamps."""
+    return dataclasses.asdict(config)
+
+
+def save(config: Any, path: Path) -> None:
+    """Write the resolved configuration as YAML that :func:`load` reads back."""
+    write_text_atomic(path, OmegaConf.to_yaml(OmegaConf.create(literals(to_dict(config)))))
+
+
+def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
+    """The flattened values whose key is one of ``prefixes`` or lies below one."""
+    return {
+        key: value
+        for key, value in flatten(to_dict(config)).items()
+        if any(key == p or key.startswith(p + ".") for p in prefixes)
+    }
+
+
+def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
+    """The error about a conf that was not found; names where it was looked for and the conf that is
+    nearest in name."""
+    places = ", ".join(str(path) for path in dict.fromkeys(looked))
+    others = {
+        p.name: p
+        for path in reversed(looked)
+        if os.path.isdir(path.parent)
+        for p in sorted(path.parent.glob("*.yaml"))
+    }
+    wanted = Path(conf).name.removesuffix(".yaml")
+    similar = difflib.get_close_matches(
+        wanted, [name.removesuffix(".yaml") for name in others], n=1
+    )
+    near = [f"{name}.yaml" for name in similar]
+    hint = (
+        f"did you mean {others[near[0]]}?"
+        if near
+        else f"there are: {', '.join(sorted(others)) or 'none'}"
+    )
+    return ConfigError(
+        f"no such conf: {conf}; {hint}"
+        if places == str(conf)
+        else f"no such conf: {conf}; looked for {places}; {hint}"
+    )
+
+
+def _file_layers(
+    schema: type, path: str | Path | None, find_base: FindBase, above: tuple[Path, ...] = ()
+) -> list[Layer]:
+    if path is None:
+        return []
+    path = Path(path)
+    if path.resolve() in [p.resolve() for p in above]:
+        raise ConfigError(f"{path} is its own base: {' -> '.join(p.name for p in (*above, path))}")
+    if not path.is_file():
+        raise missing_conf(path, [path])
+    try:
+        values = read_file(path, schema)
+    except ValueProblem as error:
+        message = str(error)
+        raise ConfigError(f"{path}{' ' if message.startswith('is ') else ': '}{message}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} can not be read: {error.strerror or error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds {'a list' if isinstance(values, list) else 'one value'} where a "
+            "mapping of keys is expected"
+        )
+    base = values.pop("base", None)
+    if not isinstance(base, str | None):
+        raise ConfigError(f"{path}: base is {base!r}; it must be the name of one conf")
+    below = _file_layers(schema, find_base(base, path), find_base, (*above, path)) if base else []
+    _check_keys(schema, values, str(path))
+    return [*below, Layer(values, str(path), path)]
+
+
+def _override_layer(schema: type, text: str) -> Layer:
+    """``key.sub=value`` as a layer."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"override {text!r} is not of the form key=value")
+    try:
+        values = read_value(value, key_type(schema, key))
+    except ValueProblem as error:
+        message = str(error)
+        raise ConfigError(
+            f"override {text!r} can not be read: "
+            f"{'it ' if message.startswith('is ') else ''}{message}"
+        ) from error
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    _check_keys(schema, values, f"override {text!r}")
+    return Layer(values, f"override {text!r}")
+
+
+def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
+    tree, layers = OmegaConf.structured(schema), list(layers)
+    try:
+        return OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
+    except (OmegaConfBaseException, ValueError):
+        for layer in layers:  # one by one: whose value is it?
+            try:
+                tree = OmegaConf.merge(tree, OmegaConf.create(layer.values))
+            except (OmegaConfBaseException, ValueError) as error:
+                key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+                raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error
+        raise
+
+
+def _check_keys(schema: type, values: dict, source: str) -> None:
+    """Refuse keys that the schema lacks; name the nearest one that it has."""
+    nodes, leaves = _known_keys(schema)
+
+    def check(mapping: dict, prefix: str) -> None:
+        for key, value in mapping.items():
+            name = f"{prefix}{key}"
+            if name in nodes:
+                if not isinstance(value, dict):
+                    raise ConfigError(f"{source}: {name} is a group of keys, not a value")
+                check(value, name + ".")
+            elif "." in str(key):
+                raise ConfigError(
+                    f"{source}: {name} is one key; in a file every group has lines of its own, "
+                    "indented below its name"
+                )
+            elif name not in leaves:
+                raise ConfigError(f"{source}: unknown key {name}{_suggest(name, nodes | leaves)}")
+
+    check(values, "")
+
+
+def _suggest(name: str, known: set[str]) -> str:
+    last = name.rpartition(".")[2]
+    siblings = {k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]}
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6) or [
+        k for k in sorted(known) if k.endswith("." + last)
+    ]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(siblings))}"
+
+
+def _known_keys(schema: type, prefix: str = "") -> tuple[set[str], set[str]]:
+    nodes, leaves = set(), set()
+    for field in dataclasses.fields(schema):
+        name = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            below = _known_keys(field.type, name + ".")
+            nodes |= below[0] | {name}
+            leaves |= below[1]
+        else:
+            leaves.add(name)
+    return nodes, leaves

@@ -1,0 +1,29 @@
+"""Pictures by matplotlib, saved whole or not at all."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.files import atomic_path
+
+
+@contextlib.contextmanager
+def picture(path: Path, columns: int = 1) -> Iterator[list]:
+    """Axes side by side, saved as PNG when the block ends."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(7 * columns, 4.5), squeeze=False)
+    try:
+        yield list(axes[0])
+        for one in axes[0]:
+            one.grid(alpha=0.3)
+            if one.get_legend_handles_labels()[0]:
+                one.legend(fontsize=8)
+        figure.tight_layout()
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+    finally:
+        plt.close(figure)
