@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import PYTHONPATH
 from todm.tables import launch
 from todm.tables.launch import Job, run_commands, run_local, run_submitit, slots
 from utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def shell(tmp_path: Path, name: str, *scripts: str) -> Job:
@@ -153,7 +152,7 @@ def test_interrupt_stops_running_jobs_gently_and_starts_no_more(tmp_path, monkey
 
 def test_submitit_runs_jobs_and_names_those_that_fail(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", f"{PYTHONPATH}:{os.environ.get('PYTHONPATH', '')}")
     jobs = [
         shell(tmp_path, "good", "echo done"),
         shell(tmp_path, "bad", "echo why; exit 2", "echo never"),
