@@ -22,7 +22,7 @@ from todm.deploy.client_check import Proof, audio_batches, load_cuts
 from todm.deploy.export import chosen_entries, export, write_subnet
 from todm.deploy.quantize import quantizable, session
 from todm.recipe.stages import STAGES, runner, stage_main
-from todm.results.subnets_file import write_subnets
+from todm.results.subnets import write_subnets
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.supernet.exported import load_model

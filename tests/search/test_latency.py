@@ -34,7 +34,7 @@ def ask(tmp_path, monkeypatch):
 
     def fake_measure(model, config, space, sizes):
         calls.append(sizes)
-        return LatencyTable("this machine", "torch", 9.0, {size: 1.0 for size in sizes}), CHECK
+        return LatencyTable("this machine", "torch", 9.0, dict.fromkeys(sizes, 1.0)), CHECK
 
     def ask(given: str | None = None) -> LatencyTable:
         config = tiny_config()
@@ -80,7 +80,7 @@ def test_a_new_table_is_kept_for_the_next_search(ask, tmp_path):
     "unfit",
     [
         LatencyTable("another machine", "torch", 0.5, TABLE.blocks),
-        LatencyTable("this machine", "torch", 0.5, {size: 1.0 for size in SIZES[:-1]}),
+        LatencyTable("this machine", "torch", 0.5, dict.fromkeys(SIZES[:-1], 1.0)),
         LatencyTable("this machine", "sherpa-onnx", 0.5, TABLE.blocks),
     ],
 )

@@ -3,7 +3,7 @@ meaning."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 RECIPE = Path(__file__).resolve().parents[1]
 CONFS = RECIPE / "conf"
@@ -37,7 +37,7 @@ class SyntheticConfig:
 class DataConfig:
     corpus: Literal["synthetic", "librispeech", "mini-librispeech", "folder"] = "folder"
     # a folder in LibriSpeech layout; set, it is used as it is and nothing is made
-    root: Optional[str] = None
+    root: str | None = None
     dir: str = "data/${name}"  # manifests, features and BPE of this conf
     train: list[str] = field(default_factory=lambda: ["train-clean-100"])
     dev: list[str] = field(default_factory=lambda: ["dev-clean"])
@@ -47,7 +47,7 @@ class DataConfig:
     # decode every file once in stage 1, so that truncated ones are found there
     verify_audio: bool = True
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
-    musan: Optional[str] = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
+    musan: str | None = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5
     # share of the training utterances that are joined two by two, so that the net hears pauses
     join_prob: float = 0.0
@@ -111,7 +111,7 @@ class ModelConfig:
     context_size: int = 2  # of the stateless predictor
     dropout: float = 0.1  # p_max
     # build only this subnet of the above, e.g. "h0-3f0-7 - h0-3f0-2"
-    architecture: Optional[str] = None
+    architecture: str | None = None
 
 
 @dataclass
@@ -243,7 +243,7 @@ class SearchConfig:
     # of search.cost=latency: what runs the net while the clock runs
     latency_engine: Literal["sherpa-onnx", "torch"] = "sherpa-onnx"
     # measured on the device; null: measured here, once per machine
-    latency_table: Optional[str] = None
+    latency_table: str | None = None
     seed: int = 1
     population: int = 64  # candidates of a generation
     generations: int = 20  # after the first
@@ -281,7 +281,7 @@ class ExportConfig:
         default_factory=list
     )  # names of subnets.json, or architectures; empty: all of subnets.json
     # instead: the best of subnets.json within e.g. 600k or 0.5 of search.cost
-    budget: Optional[str] = None
+    budget: str | None = None
     # of streaming: filterbank frames (10 ms) decoded at a time; a multiple of 4
     chunk_frames: int = 32
     methods: list[str] = field(
@@ -316,7 +316,7 @@ class TablesConfig:
     conf/tables."""
 
     # folder in the repository for tables and, below it, a small file of every finished
-    records: Optional[str] = None
+    records: str | None = None
     #                                run; null: this conf has no tables
     seeds: list[int] = field(default_factory=lambda: [1, 2])  # the first is that of stage 4
     budgets: list[str] = field(

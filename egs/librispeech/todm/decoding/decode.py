@@ -16,7 +16,7 @@ from todm.decoding.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
 from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
 from todm.model.transducer import Transducer
 from todm.recipe.stages import stage_main
-from todm.results.subnets_file import read_subnets
+from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment, load_experiment
@@ -99,7 +99,7 @@ def decode(config: Config, arguments: Namespace) -> None:
 
 
 def decode_subnets(
-    config: Config, experiment: Experiment, entries: list[dict], device: torch.device
+    config: Config, experiment: Experiment, entries: list[SubnetEntry], device: torch.device
 ) -> dict:
     """Decode dev and test with every subnet and write recogs, errs and summaries.
 
@@ -123,20 +123,18 @@ def decode_subnets(
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
     results, done, utterances = [], {}, {}
     for entry, split, role, method in progress(jobs, desc="decode", unit="set"):
-        key = entry["architecture"], split, method
+        key = entry.subnet, split, method
         if key not in done:
-            done[key] = decode_split(
-                experiment, config, Subnet.parse(entry["architecture"]), split, method, device
-            )
+            done[key] = decode_split(experiment, config, entry.subnet, split, method, device)
         references, hypotheses, audio, seconds = done[key]
         errors = score(references, hypotheses)
-        title = f"{split}-{entry['name']}-{method}"
+        title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
         write_errs(folder / f"errs-{title}.txt", title, errors, references, hypotheses)
         utterances.setdefault(split, describe_utterances(config, split, references))
         by_utterance = errors_by_utterance(references, hypotheses)
         results.append(
-            entry
+            entry.as_dict()
             | {
                 "split": split,
                 "role": role,
@@ -170,7 +168,7 @@ def numbers_to_text(numbers: Iterable[int]) -> str:
     return " ".join(map(str, numbers))
 
 
-def chosen_subnets(config: Config, experiment: Experiment) -> list[dict]:
+def chosen_subnets(config: Config, experiment: Experiment) -> list[SubnetEntry]:
     """The subnets of ``decode.subnets``, else those of subnets.json, checked against the model."""
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     try:
@@ -182,11 +180,7 @@ def chosen_subnets(config: Config, experiment: Experiment) -> list[dict]:
         raise UserError(f"decode.subnets: {error}") from error
     entries = entries or read_subnets(config.exp_dir / "subnets.json", baselines=True)
     for entry in entries:
-        if not Subnet.parse(entry["architecture"]).within(experiment.model.full):
-            raise UserError(
-                f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of "
-                f"{config.exp_dir}: {experiment.model.full}"
-            )
+        require_within(entry, experiment.model.full, config.exp_dir)
     return entries
 
 

@@ -3,7 +3,7 @@ subnet."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from todm.model.encoder import Operators
 from todm.model.frontend import subsampled_length
 from todm.model.transducer import Transducer
 from todm.results.export_files import FACTS
-from todm.results.subnets_file import read_subnets
+from todm.results.subnets import SubnetEntry, read_subnets
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
 from todm.supernet.cost import describe_subnet
@@ -92,7 +92,7 @@ class Recognizer:
         config: Config,
         model: Transducer,
         tokenizer: Tokenizer,
-        entries: list[dict],
+        entries: list[SubnetEntry],
         beam: int = 0,
         chunk_frames: int = 32,
         longest: float | None = None,
@@ -105,7 +105,7 @@ class Recognizer:
         )
         self.device = next(model.parameters()).device
         self._operators: dict[int, Operators] = {}
-        self.use(entries[0]["name"])
+        self.use(entries[0].subnet)
 
     @classmethod
     def load(
@@ -123,17 +123,10 @@ class Recognizer:
                 "(exp/NAME/export/SUBNET)"
             )
         if (path / FACTS).is_file() or not (path / "checkpoints").is_dir():
-            config, model, tokenizer, entry = load_model(path, device)
-            longest = entry.get("longest_seconds") or learnt_seconds_of_data(config)
-            return cls(
-                config,
-                model,
-                tokenizer,
-                [entry | {"architecture": str(model.full)}],
-                beam,
-                config.export.chunk_frames,
-                longest,
-            )
+            config, model, tokenizer, facts = load_model(path, device)
+            longest = facts.get("longest_seconds") or learnt_seconds_of_data(config)
+            entry = replace(SubnetEntry.from_dict(facts), subnet=model.full)
+            return cls(config, model, tokenizer, [entry], beam, config.export.chunk_frames, longest)
         trained = load_experiment(path, None, None, device)
         subnets = path / "subnets.json"
         largest = describe_subnet(
@@ -162,18 +155,19 @@ class Recognizer:
         Raises:
           UserError: it is not known, or the model lacks something of it.
         """
-        by_name = {entry["name"]: entry["architecture"] for entry in self.entries}
+        by_name = {entry.name: entry.subnet for entry in self.entries}
         try:
-            chosen = (
-                subnet if isinstance(subnet, Subnet) else Subnet.parse(by_name.get(subnet, subnet))
-            )
+            if not isinstance(subnet, Subnet):
+                chosen = by_name.get(subnet) or Subnet.parse(subnet)
+            else:
+                chosen = subnet
         except ValueError:
             raise UserError(f"no subnet {subnet!r}; there are: {', '.join(by_name)}") from None
         if not chosen.within(self.model.full):
             raise UserError(f"subnet {subnet} does not fit the model: {self.model.full}")
         self.subnet = chosen
 
-    def use_budget(self, budget: str) -> dict:
+    def use_budget(self, budget: str) -> SubnetEntry:
         """Use the best of the known subnets within a budget such as 600k, 3M or 0.5; returns its
         entry.
 
@@ -181,7 +175,7 @@ class Recognizer:
           UserError: none fits.
         """
         entry = within_budget(budget, self.config.search.cost, self.entries, "--budget")
-        self.use(entry["name"])
+        self.use(entry.subnet)
         return entry
 
     def operators(self, block: int | None = None) -> Operators:

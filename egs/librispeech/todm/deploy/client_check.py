@@ -23,6 +23,7 @@ from todm.model.frontend import subsampled_length
 from todm.recipe.lineage import split_digest, weights_digest
 from todm.recipe.stages import STAGES
 from todm.results.export_files import BPE, CONF, MODEL, TOKENS, graph, parts
+from todm.results.subnets import SubnetEntry
 from todm.training.experiment import Experiment
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
@@ -86,7 +87,9 @@ class Proof:
       entries: the exported subnets. root: where their folders lie.
     """
 
-    def __init__(self, config: Config, experiment: Experiment, entries: list[dict], root: Path):
+    def __init__(
+        self, config: Config, experiment: Experiment, entries: list[SubnetEntry], root: Path
+    ):
         self.config, self.experiment, self.entries, self.root = config, experiment, entries, root
         self.ctc = experiment.model.is_ctc
         causal = experiment.config.model.direction == "causal"
@@ -104,13 +107,13 @@ class Proof:
     def variants(self) -> list[tuple[str, str, str]]:
         """(subnet, mode, precision) of everything that was exported."""
         return [
-            (entry["name"], mode, precision)
+            (entry.name, mode, precision)
             for entry in self.entries
             for mode in self.modes
             for precision in ("fp32", "int8")
         ]
 
-    def key(self, entry: dict) -> dict:
+    def key(self, entry: SubnetEntry) -> dict:
         """What a subnet's files and findings depend on: with the same key they are not made
         again."""
         chosen = ("export.subnets", "export.budget")  # which subnets there are changes none of them
@@ -118,7 +121,7 @@ class Proof:
             key: value for key, value in STAGES[10].values(self.config).items() if key not in chosen
         }
         return {
-            "architecture": entry["architecture"],
+            "architecture": str(entry.subnet),
             "model": self.digest,
             "update": self.experiment.update,
             "weights": self.experiment.weights,
@@ -126,10 +129,10 @@ class Proof:
             **values,
         }
 
-    def finished(self, entry: dict) -> dict | None:
+    def finished(self, entry: SubnetEntry) -> dict | None:
         """What an earlier run of stage 10 found of this subnet, if it went through all of it and
         its files are there."""
-        folder = self.root / entry["name"]
+        folder = self.root / entry.name
         graphs = {part for mode in self.modes for part in parts(mode, self.ctc)}
         needed = [
             FINDINGS,
@@ -175,10 +178,10 @@ class Proof:
                     for mode in self.modes:
                         self.check(entry, mode, found)
                         bar.update()
-                    write_json_atomic(self.root / entry["name"] / FINDINGS, found)
-                self.found[entry["name"]] = found
+                    write_json_atomic(self.root / entry.name / FINDINGS, found)
+                self.found[entry.name] = found
 
-    def check(self, entry: dict, mode: str, found: dict) -> None:
+    def check(self, entry: SubnetEntry, mode: str, found: dict) -> None:
         """One subnet, offline or streaming."""
         found["graph_errors"][mode] = self.check_graph(entry, mode)
         dev, method = self.config.data.dev[0], self.methods[0]
@@ -202,7 +205,7 @@ class Proof:
             },
         }
 
-    def recognizer(self, entry: dict, method: str) -> Recognizer:
+    def recognizer(self, entry: SubnetEntry, method: str) -> Recognizer:
         """The torch decoder on the supernet, with this subnet in use."""
         beam = self.config.decode.beam if method == "beam" else 0
         if beam not in self._recognizers:
@@ -210,7 +213,7 @@ class Proof:
             self._recognizers[beam] = Recognizer(
                 e.config, e.model, e.tokenizer, self.entries, beam, self.config.export.chunk_frames
             )
-        self._recognizers[beam].use(entry["architecture"])
+        self._recognizers[beam].use(entry.subnet)
         return self._recognizers[beam]
 
     @cached_property
@@ -229,9 +232,9 @@ class Proof:
         return [filterbank(samples[: round(seconds * 16000)]) for seconds in CHECKED_SECONDS]
 
     @torch.inference_mode()
-    def check_graph(self, entry: dict, mode: str) -> float:
+    def check_graph(self, entry: SubnetEntry, mode: str) -> float:
         """The largest difference between an encoder's graph and torch, over real frames."""
-        recognizer, folder = self.recognizer(entry, "greedy"), self.root / entry["name"]
+        recognizer, folder = self.recognizer(entry, "greedy"), self.root / entry.name
         model, features = recognizer.model, self.checked_features
         lengths = torch.tensor([len(f) for f in features])
         x = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
@@ -256,18 +259,18 @@ class Proof:
         if worst > TOLERANCE:
             logging.warning(
                 "%s, %s: the graph's outputs differ from torch's by up to %.1e",
-                entry["name"],
+                entry.name,
                 mode,
                 worst,
             )
         return worst
 
     def quantize(
-        self, entry: dict, mode: str, dev: str, method: str, fp32_wer: float
+        self, entry: SubnetEntry, mode: str, dev: str, method: str, fp32_wer: float
     ) -> list[list]:
         """Make the int8 encoder; it may cost ``export.int8_tolerance`` of WER on dev. Returns the
         layers that stay in fp32, with their errors."""
-        folder = self.root / entry["name"]
+        folder = self.root / entry.name
         part = parts(mode, self.ctc)[0]
         x = self.checked_features[-2][None].numpy()
         inputs = {"x": x, "x_lens": np.array([x.shape[1]])}
@@ -292,7 +295,7 @@ class Proof:
             logging.info(
                 "%s, %s: int8 cost more than %.0f %% of WER on dev; %d of %d layers stay in fp32: "
                 "%s",
-                entry["name"],
+                entry.name,
                 mode,
                 100 * self.config.export.int8_tolerance,
                 len(kept),
@@ -302,15 +305,11 @@ class Proof:
         return [[node, round(error, 5)] for node, error in kept]
 
     def client_errors(
-        self, entry: dict, mode: str, precision: str, method: str, split: str
+        self, entry: SubnetEntry, mode: str, precision: str, method: str, split: str
     ) -> tuple[Errors, dict[str, str], dict[str, str]]:
         """Errors, references and hypotheses of the client over a split."""
         client = Client(
-            self.root / entry["name"],
-            precision,
-            method,
-            mode == "streaming",
-            self.config.decode.beam,
+            self.root / entry.name, precision, method, mode == "streaming", self.config.decode.beam
         )
         references, hypotheses = {}, {}
         for batch in audio_batches(self.config, split):
@@ -319,7 +318,9 @@ class Proof:
             hypotheses |= {name: r.text for (name, _, _), r in zip(batch, found)}
         return score(references, hypotheses), references, hypotheses
 
-    def torch_hypotheses(self, entry: dict, mode: str, method: str, split: str) -> dict[str, str]:
+    def torch_hypotheses(
+        self, entry: SubnetEntry, mode: str, method: str, split: str
+    ) -> dict[str, str]:
         """What torch makes of the same audio."""
         recognizer = self.recognizer(entry, method)
         hypotheses = {}
@@ -342,7 +343,7 @@ class Proof:
 
     def decode(
         self,
-        entry: dict,
+        entry: SubnetEntry,
         mode: str,
         precision: str,
         method: str,
@@ -354,7 +355,7 @@ class Proof:
         torch's."""
         errors, references, hypotheses = self.client_errors(entry, mode, precision, method, split)
         row = {
-            "name": entry["name"],
+            "name": entry.name,
             "mode": mode,
             "precision": precision,
             "method": method,

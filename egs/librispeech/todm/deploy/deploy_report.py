@@ -6,9 +6,10 @@ from pathlib import Path
 from todm.deploy.benchmark_client import algorithmic_latency_ms
 from todm.deploy.client_check import CHECKED_SECONDS
 from todm.deploy.deploy_pictures import draw_deployed
-from todm.results.export_files import CTC, graph
+from todm.results.export_files import CTC, FACTS, graph
+from todm.results.subnets import SubnetEntry
 from todm.supernet.exported import load_conf
-from utils.files import write_json_atomic, write_text_atomic
+from utils.files import read_json, write_json_atomic, write_text_atomic
 from utils.text import markdown_table
 
 LICENCE = (
@@ -16,7 +17,7 @@ LICENCE = (
 )
 
 
-def write(root: Path, facts: dict, entries: list[dict]) -> None:
+def write(root: Path, facts: dict, entries: list[SubnetEntry]) -> None:
     """Cards, table, picture, and the figures of every subnet in its own export.json."""
     splits = list(dict.fromkeys((r["split"], r["role"]) for r in facts["rows"]))
     write_text_atomic(root / "report.md", report(facts, splits))
@@ -34,15 +35,14 @@ def write(root: Path, facts: dict, entries: list[dict]) -> None:
     ]
     draw_deployed(points, root / "wer-against-rtf.png", f"{facts['name']}: {shown}, in sherpa-onnx")
     for entry in entries:
-        folder = root / entry["name"]
+        folder = root / entry.name
         mine = {
-            key: [r for r in facts[key] if r["name"] == entry["name"]]
-            for key in ("rows", "benchmark")
+            key: [r for r in facts[key] if r["name"] == entry.name] for key in ("rows", "benchmark")
         }
-        mine |= {key: facts[key][entry["name"]] for key in ("graph_errors", "int8_kept_in_fp32")}
+        mine |= {key: facts[key][entry.name] for key in ("graph_errors", "int8_kept_in_fp32")}
         write_json_atomic(
-            folder / "export.json",
-            entry
+            folder / FACTS,
+            read_json(folder / FACTS)
             | mine
             | {k: facts[k] for k in ("corpus", "weights", "updates", "commit", "machine")},
         )
@@ -170,7 +170,7 @@ def agreement(facts: dict) -> list[str]:
     ]
 
 
-def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str:
+def card(entry: SubnetEntry, facts: dict, config, splits: list[tuple[str, str]]) -> str:
     """The model card of one subnet."""
     ctc, chunk = config.loss.objective == "ctc", config.export.chunk_frames
     causal = config.model.direction == "causal"
@@ -186,9 +186,7 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
                 ),
             ]
         )
-        in_torch = facts["torch_results"].get(
-            f"{entry['name']}/{split}/{facts['rows'][0]['method']}"
-        )
+        in_torch = facts["torch_results"].get(f"{entry.name}/{split}/{facts['rows'][0]['method']}")
         rows.append(
             [
                 f"WER % {split}, in torch",
@@ -243,20 +241,20 @@ def card(entry: dict, facts: dict, config, splits: list[tuple[str, str]]) -> str
         f"| `{graph(part, 'fp32')}`, `{graph(part, 'int8')}` | {what} |\n"
         for part, what in graphs.items()
     )
-    return f"""# {facts["name"]} {entry["name"]}
+    return f"""# {facts["name"]} {entry.name}
 
 A {"causal" if causal else "bidirectional"} MH-SSM {"CTC model" if ctc else "transducer"}, one subnet of a supernet trained once by the TODM recipe (arXiv 2309.01947), for sherpa-onnx: English,
 16 kHz, BPE of {facts.get("pieces", config.bpe.vocab_size)} pieces. Trained on: {facts["corpus"]}; {facts["updates"]} updates ({facts["weights"]}).
 
 | | |
 |---|---:|
-| parameters of the encoder | {entry["encoder_params"]:,} |
-| parameters in all | {entry["total_params"]:,} |
-| multiply-accumulates per second of audio | {entry["macs_per_second"]:,} |
+| parameters of the encoder | {entry.encoder_params:,} |
+| parameters in all | {entry.total_params:,} |
+| multiply-accumulates per second of audio | {entry.macs_per_second:,} |
 
 {table}
 {latency}
-Machine: {facts["machine"]}; commit {facts["commit"]}; conf: `conf.yaml`. Subnet: `{entry["architecture"]}`, found by: {entry["how"]}.
+Machine: {facts["machine"]}; commit {facts["commit"]}; conf: `conf.yaml`. Subnet: `{entry.subnet}`, found by: {entry.how}.
 
 ## Files
 

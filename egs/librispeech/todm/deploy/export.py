@@ -5,6 +5,7 @@ import logging
 import shlex
 import shutil
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from todm.deploy.quantize import quantize
 from todm.page.page import write_page
 from todm.recipe.stages import stage_main
 from todm.results.export_files import CTC, graph
-from todm.results.subnets_file import read_subnets
+from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
 from todm.supernet.cost import describe_subnet
@@ -43,10 +44,7 @@ def export(config: Config, arguments: Namespace) -> None:
     experiment = load_experiment(
         config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu")
     )
-    entries = [
-        entry | {"longest_seconds": experiment.longest}
-        for entry in chosen_entries(config, experiment)
-    ]
+    entries = chosen_entries(config, experiment)
     root = config.exp_dir / "export"
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
     proof = Proof(config, experiment, entries, root)
@@ -54,7 +52,7 @@ def export(config: Config, arguments: Namespace) -> None:
         require_audio(split, load_cuts(config, [split]))
     for entry in progress(entries, desc="export", unit="subnet"):
         if arguments.force or proof.finished(entry) is None:
-            write_subnet(root / entry["name"], config, experiment, entry)
+            write_subnet(root / entry.name, config, experiment, entry)
     proof.run()
     measured = benchmark_client.run(config, root, proof.variants())
     facts = describe_run(config, experiment) | {
@@ -75,7 +73,7 @@ def export(config: Config, arguments: Namespace) -> None:
     )
 
 
-def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
+def chosen_entries(config: Config, experiment: Experiment) -> list[SubnetEntry]:
     """``export.subnets``, the one within ``export.budget``, or all of subnets.json; checked against
     the model.
 
@@ -92,24 +90,20 @@ def chosen_entries(config: Config, experiment: Experiment) -> list[dict]:
     else:
         chosen = known
     for entry in chosen:
-        if not Subnet.parse(entry["architecture"]).within(experiment.model.full):
-            raise UserError(
-                f"subnet {entry['name']} ({entry['architecture']}) does not fit the model of "
-                f"{config.exp_dir}: {experiment.model.full}"
-            )
+        require_within(entry, experiment.model.full, config.exp_dir)
     return chosen
 
 
-def named_entry(name: str, known: list[dict], experiment: Experiment) -> dict:
+def named_entry(name: str, known: list[SubnetEntry], experiment: Experiment) -> SubnetEntry:
     """A subnet of subnets.json by name, or any by its architecture."""
     for entry in known:
-        if name in (entry["name"], entry["architecture"]):
+        if name in (entry.name, str(entry.subnet)):
             return entry
     try:
         subnet = Subnet.parse(name)
     except ValueError:
         raise UserError(
-            f"export.subnets: no subnet {name!r}; there are: {', '.join(e['name'] for e in known)}"
+            f"export.subnets: no subnet {name!r}; there are: {', '.join(e.name for e in known)}"
         ) from None
     if not subnet.within(experiment.model.full):
         raise UserError(f"export.subnets: {name} does not fit the model: {experiment.model.full}")
@@ -118,28 +112,34 @@ def named_entry(name: str, known: list[dict], experiment: Experiment) -> dict:
     )
 
 
-def distinct_names(chosen: list[dict], known: list[dict]) -> list[dict]:
+def distinct_names(chosen: list[SubnetEntry], known: list[SubnetEntry]) -> list[SubnetEntry]:
     """Each architecture once, under a name that is no other's, here or in subnets.json: names are
     folders."""
-    architecture = {entry["name"]: entry["architecture"] for entry in known}
+    taken = {entry.name: entry.subnet for entry in known}
     distinct = {}
     for entry in chosen:
-        name, count = entry["name"], 1
-        while architecture.setdefault(name, entry["architecture"]) != entry["architecture"]:
+        name, count = entry.name, 1
+        while taken.setdefault(name, entry.subnet) != entry.subnet:
             count += 1
-            name = f"{entry['name']}-{count}"
-        distinct[entry["architecture"]] = entry | {"name": name}
+            name = f"{entry.name}-{count}"
+        distinct[entry.subnet] = replace(entry, name=name)
     return list(distinct.values())
 
 
-def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: dict) -> None:
+def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: SubnetEntry) -> None:
     """All files of one subnet but its card; what an earlier export left there is removed first."""
     shutil.rmtree(folder, ignore_errors=True)
-    model = extract(experiment.model, experiment.config, Subnet.parse(entry["architecture"])).eval()
+    model = extract(experiment.model, experiment.config, entry.subnet).eval()
     write_model(
-        folder, model, experiment.config, experiment.tokenizer, config.export.chunk_frames, entry
+        folder,
+        model,
+        experiment.config,
+        experiment.tokenizer,
+        config.export.chunk_frames,
+        entry,
+        experiment.longest,
     )
-    comment = f"{config.name} {entry['name']}: subnet of a TODM supernet, {experiment.weights}"
+    comment = f"{config.name} {entry.name}: subnet of a TODM supernet, {experiment.weights}"
     if model.is_ctc:
         export_offline_encoder(model, folder / graph(CTC, "fp32"), comment)
         return

@@ -31,21 +31,19 @@ def draw_scores(exp: Path, units: Units, path: Path, title: str) -> None:
         axes.set(xlabel="update", ylabel="score", title=title)
 
 
-def draw_masks(nets: dict[str, str], path: Path, title: str) -> None:
+def draw_masks(nets: dict[str, Subnet], path: Path, title: str) -> None:
     """What every size keeps: blocks by components, the darker the more sizes keep it.
 
     Args:
-      nets: architectures by the name of the size; the first is the largest.
+      nets: subnets by the name of the size; the first is the largest.
     """
-    parsed = {name: Subnet.parse(text) for name, text in nets.items()}
-    first = next(iter(parsed.values()))
+    first = next(iter(nets.values()))
     widths = {
-        kind: 1
-        + max(max(getattr(b, kind), default=0) for net in parsed.values() for b in net.blocks)
+        kind: 1 + max(max(getattr(b, kind), default=0) for net in nets.values() for b in net.blocks)
         for kind in KINDS
     }
-    with picture(path, columns=len(parsed)) as axes:
-        for one, (name, net) in zip(axes, parsed.items()):
+    with picture(path, columns=len(nets)) as axes:
+        for one, (name, net) in zip(axes, nets.items()):
             image = np.zeros((len(first.blocks), sum(widths.values()) + 1))
             for i, block in enumerate(net.blocks):
                 for kind, offset in zip(KINDS, (0, widths[KINDS[0]] + 1)):

@@ -3,6 +3,7 @@ under budgets, or what training has learnt."""
 
 import logging
 from argparse import Namespace
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from todm.config.keys import LEARNED, Config
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
 from todm.recipe.stages import stage_main
-from todm.results.subnets_file import write_subnets
+from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch
 from todm.supernet.budget import UNITS
@@ -38,7 +39,7 @@ def select_ladder(config: Config) -> None:
     entries = [describe_subnet(trained, vocab_size, subnet, "uniform ladder") for subnet in ladder]
     write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
     for entry in entries:
-        logging.info("%s: %s", entry["name"], entry["architecture"])
+        logging.info("%s: %s", entry.name, entry.subnet)
 
 
 def select_learned(config: Config) -> None:
@@ -55,21 +56,19 @@ def select_learned(config: Config) -> None:
     how = f"{config.select.method} ({trained.learn.granularity}-wise)"
     entries = []
     for budget, subnet in selector.subnets().items():
-        entry = describe_subnet(trained, vocab_size, subnet, how)
-        entries.append(
-            entry
-            | {
-                "budget": budget,
-                "cost": selector.units.price(subnet),
-                "limit": round(selector.budgets[budget], 4),
-                "cost_unit": UNITS[trained.search.cost],
-            }
+        entry = replace(
+            describe_subnet(trained, vocab_size, subnet, how),
+            budget=budget,
+            cost=selector.units.price(subnet),
+            limit=round(selector.budgets[budget], 4),
+            cost_unit=UNITS[trained.search.cost],
         )
-        logging.info("%s (%s, budget %s): %s", entry["name"], how, budget, entry["architecture"])
+        entries.append(entry)
+        logging.info("%s (%s, budget %s): %s", entry.name, how, budget, subnet)
     write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
     folder = selection_folder(config.exp_dir)
     draw_scores(config.exp_dir, selector.units, folder / "scores.png", f"{config.name}: {how}")
-    draw_masks({e["budget"]: e["architecture"] for e in entries}, folder / "masks.png", how)
+    draw_masks({e.budget: e.subnet for e in entries}, folder / "masks.png", how)
     logging.info("pictures: %s, %s", folder / "scores.png", folder / "masks.png")
 
 
@@ -88,16 +87,16 @@ def select_by_search(config: Config) -> None:
     baselines = [
         entry for how in search.candidates if how != method for entry in search.entries(how)
     ]
-    write_subnets(config.exp_dir / "subnets.json", method, search.entries(method), baselines)
-    for entry in search.entries(method) + baselines:
+    path = config.exp_dir / "subnets.json"
+    for entry in write_subnets(path, method, search.entries(method), baselines):
         logging.info(
             "%s (%s, budget %s): dev WER %.2f, loss %.4f: %s",
-            entry["name"],
-            entry["how"],
-            entry["budget"],
-            entry["dev_score"],
-            entry["dev_loss"],
-            entry["architecture"],
+            entry.name,
+            entry.how,
+            entry.budget,
+            entry.dev_score,
+            entry.dev_loss,
+            entry.subnet,
         )
     logging.info("every candidate: %s; picture: %s", folder / "search.json", folder / "front.png")
 

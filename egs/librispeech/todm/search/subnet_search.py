@@ -3,13 +3,14 @@ subnet per budget."""
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from todm.config.keys import Config
 from todm.recipe.lineage import split_digest, weights_digest
+from todm.results.subnets import SubnetEntry
 from todm.search.candidate_scores import CandidateScores, ScoreCache
 from todm.search.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
 from todm.search.measured_latency import latency_table
@@ -186,12 +187,13 @@ class SubnetSearch:
         winner = min(finalists, key=lambda c: (self.scores.wer(c.subnet), c.loss))
         return Chosen(how, budget, limit, winner, self.scores.wer(winner.subnet))
 
-    def entries(self, how: str) -> list[dict]:
+    def entries(self, how: str) -> list[SubnetEntry]:
         """What subnets.json says of the winners of one way."""
         suffix = "" if how == self.config.select.method else f"-{how}"
         return [self.entry(chosen, suffix) for chosen in self.chosen if chosen.how == how]
 
-    def entry(self, chosen: Chosen, suffix: str) -> dict:
+    def entry(self, chosen: Chosen, suffix: str) -> SubnetEntry:
+        """A winner as subnets.json has it; ``suffix`` marks the names of baselines."""
         subnet = chosen.candidate.subnet
         entry = describe_subnet(
             self.experiment.config,
@@ -199,15 +201,16 @@ class SubnetSearch:
             subnet,
             FAMILIES[chosen.how],
         )
-        entry["name"] += suffix
-        return entry | {
-            "dev_score": round(chosen.wer, 3),
-            "dev_loss": round(chosen.candidate.loss, 5),
-            "budget": chosen.budget,
-            "cost": round(chosen.candidate.cost, 4),
-            "limit": round(chosen.limit, 4),
-            "cost_unit": UNITS[self.config.search.cost],
-        }
+        return replace(
+            entry,
+            name=entry.name + suffix,
+            dev_score=round(chosen.wer, 3),
+            dev_loss=round(chosen.candidate.loss, 5),
+            budget=chosen.budget,
+            cost=round(chosen.candidate.cost, 4),
+            limit=round(chosen.limit, 4),
+            cost_unit=UNITS[self.config.search.cost],
+        )
 
     def as_dict(self) -> dict:
         """Everything, for search.json: settings, every candidate, the front, the winners, counts
@@ -228,7 +231,7 @@ class SubnetSearch:
             "seconds": {k: round(v, 1) for k, v in self.seconds.items()},
             "computed_now": self.scores.computed,
             "scored": {how: len(found) for how, found in self.candidates.items()},
-            "chosen": {how: self.entries(how) for how in self.candidates},
+            "chosen": {how: [e.as_dict() for e in self.entries(how)] for how in self.candidates},
             "front": rows(self.front),
             "candidates": {how: rows(found) for how, found in self.candidates.items()},
         }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from todm.config.check import BUDGET
 from todm.config.keys import LEARNED, Config
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.cost import cost
 from todm.supernet.latency_table import LatencyTable
@@ -66,7 +67,7 @@ def parse_budget(
     return budget
 
 
-def within_budget(text: str, name: str, entries: list[dict], key: str) -> dict:
+def within_budget(text: str, name: str, entries: list[SubnetEntry], key: str) -> SubnetEntry:
     """The best of some subnets of subnets.json within a budget: the lowest WER on dev; where that
     is not known, the largest.
 
@@ -77,19 +78,16 @@ def within_budget(text: str, name: str, entries: list[dict], key: str) -> dict:
       UserError: not a budget, or none of them is that small.
     """
     field = {"macs": "macs_per_second", "latency": "cost"}.get(name, name)
-    if not all(
-        field in entry and (name != "latency" or entry["cost_unit"] == UNITS["latency"])
-        for entry in entries
-    ):
+    costs = [getattr(entry, field) for entry in entries]
+    if name == "latency" and any(entry.cost_unit != UNITS["latency"] for entry in entries):
         raise UserError(
             f"{key}: the latency of these subnets is not known; use search.cost=encoder_params, "
             "or select them by latency in stage 5"
         )
-    costs = [entry[field] for entry in entries]
     budget = parse_budget(text, name, min(costs), max(costs), key)
-    fitting = [entry for entry in entries if entry[field] <= budget]
-    scored = all(entry.get("dev_score") is not None for entry in fitting)
-    return min(fitting, key=lambda e: (e["dev_score"] if scored else 0, -e[field]))
+    fitting = [entry for entry in entries if getattr(entry, field) <= budget]
+    scored = all(entry.dev_score is not None for entry in fitting)
+    return min(fitting, key=lambda e: (e.dev_score if scored else 0, -getattr(e, field)))
 
 
 def _rounded_up(value: float) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from todm.config.keys import Config
 from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS, SUBSAMPLING
 from todm.model.frontend import subsampled_length
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 
 
@@ -91,14 +92,12 @@ def _ffn(config: Config, chunks: int) -> tuple[int, int]:
     return 2 * m.dim * hidden + hidden + m.dim + m.dim, 2 * m.dim * hidden
 
 
-def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -> dict:
-    """An entry of subnets.json: name, architecture, cost, dev score (WER in percent; None: not
-    scored), how it was found."""
-    price = cost(config, vocab_size, subnet)
-    return {
-        "name": f"{price.encoder_params / 1e6:.2f}M",
-        "architecture": str(subnet),
-        **price.as_dict(),
-        "dev_score": None,
-        "how": how,
-    }
+def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -> SubnetEntry:
+    """The entry of subnets.json for a subnet that nothing has scored yet, named by its size.
+
+    Args:
+      how: the way in which it was found, for people.
+    """
+    found = cost(config, vocab_size, subnet)
+    name = f"{found.encoder_params / 1e6:.2f}M"
+    return SubnetEntry(name, subnet, **found.as_dict(), how=how)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from todm.config.keys import Config
 from todm.model.transducer import Transducer
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
-from todm.subnet import Subnet
+from todm.results.subnets import SubnetEntry
 from utils import conf as configuration
 from utils.errors import UserError
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
@@ -24,16 +24,18 @@ def write_model(
     config: Config,
     tokenizer: Tokenizer,
     chunk_frames: int,
-    entry: dict,
+    entry: SubnetEntry,
+    longest_seconds: float | None = None,
 ) -> None:
     """Weights, conf, BPE model, tokens and facts of an extracted model.
 
     Args:
       config: what the supernet was trained with. chunk_frames: of streaming.
       entry: of subnets.json; kept as the facts, which stage 10 adds to.
+      longest_seconds: of speech that the net has learnt to recognise at once; None: not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = str(Subnet.parse(entry["architecture"]).packed())
+    architecture = str(entry.subnet.packed())
     config = replace(
         config,
         model=replace(config.model, architecture=architecture),
@@ -50,7 +52,7 @@ def write_model(
     write_text_atomic(
         folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols))
     )
-    write_json_atomic(folder / FACTS, entry)
+    write_json_atomic(folder / FACTS, entry.as_dict() | {"longest_seconds": longest_seconds})
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, Tokenizer, dict]:

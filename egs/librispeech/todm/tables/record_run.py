@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from todm.config.keys import Config
@@ -47,9 +48,9 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
         )
     selector = experiment.model.selector
     if nets or selector is None:
-        chosen = [({}, Subnet.parse(net)) for net in nets]
+        chosen = [(None, Subnet.parse(net)) for net in nets]
     else:
-        chosen = [({"budget": budget}, net) for budget, net in selector.subnets().items()]
+        chosen = list(selector.subnets().items())
         draw_scores(
             config.exp_dir,
             selector.units,
@@ -57,8 +58,11 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
             path.stem,
         )
     entries = [
-        describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, "") | more
-        for more, net in chosen
+        replace(
+            describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, ""),
+            budget=budget,
+        )
+        for budget, net in chosen
     ]
     results = decode_subnets(config, experiment, entries, device)
     write_json_atomic(path, facts | results | {"curves": curves(config.exp_dir / "tensorboard")})

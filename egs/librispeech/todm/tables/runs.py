@@ -10,7 +10,7 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.recipe.lineage import data_values
 from todm.recipe.stages import STAGES
-from todm.results.subnets_file import read_subnets
+from todm.results.subnets import SubnetEntry, read_subnets
 from todm.supernet.search_space import SearchSpace
 from utils import conf as configuration
 from utils.config_values import literal
@@ -94,18 +94,18 @@ class Variant:
         return Run(self.name, setting, seed, self.overrides, self.nets)
 
 
-def supernet_variant(config: Config, subnets: list[dict]) -> Variant:
+def supernet_variant(config: Config, subnets: list[SubnetEntry]) -> Variant:
     """The supernet, decoded with all that the search found and with the three nets of the
     ablations."""
     return Variant(
         SUPERNET,
         (),
         (SAME,),
-        tuple(dict.fromkeys([*(entry["architecture"] for entry in subnets), *three_nets(config)])),
+        tuple(dict.fromkeys([*(str(entry.subnet) for entry in subnets), *three_nets(config)])),
     )
 
 
-def individual_variants(config: Config, subnets: list[dict]) -> list[Variant]:
+def individual_variants(config: Config, subnets: list[SubnetEntry]) -> list[Variant]:
     """A stand-alone model for every budget of ``tables.budgets``, of the searched subnet's size."""
     searched = searched_subnets(subnets)
     return [
@@ -140,7 +140,7 @@ def three_nets(config: Config) -> tuple[str, ...]:
     return tuple(str(net) for net in space.ladder(3))
 
 
-def pinned_subnets(config: Config) -> list[dict]:
+def pinned_subnets(config: Config) -> list[SubnetEntry]:
     """The subnets that the tables are about, baselines included: those of stage 5, kept beside the
     records from then on.
 
@@ -176,12 +176,12 @@ def pinned_subnets(config: Config) -> list[dict]:
     return entries
 
 
-def searched_subnets(entries: list[dict]) -> dict[str, str]:
+def searched_subnets(entries: list[SubnetEntry]) -> dict[str, str]:
     """Architecture by budget: the first entry of every budget is the search's own."""
     found: dict[str, str] = {}
     for entry in entries:
-        if "budget" in entry:
-            found.setdefault(entry["budget"], entry["architecture"])
+        if entry.budget is not None:
+            found.setdefault(entry.budget, str(entry.subnet))
     return found
 
 

@@ -14,7 +14,9 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.learned_selection.selection_report import draw_masks
 from todm.recipe.stages import parse_arguments, setup_logging
+from todm.results.subnets import read_subnets
 from todm.search.search_report import draw_front
+from todm.subnet import Subnet
 from todm.tables.evidence import Evidence, System
 from todm.tables.runs import ALONE, INDIVIDUAL, SAME, SUPERNET, Records
 from todm.tables.table_pictures import draw_curves, draw_families
@@ -86,7 +88,7 @@ def write_tables(config: Config) -> Path:
     for name in selections(config, evidence):
         record = evidence.of(name, evidence.tuned_setting(name))[0]
         draw_masks(
-            {r["budget"]: r["architecture"] for r in record["results"]},
+            {r["budget"]: Subnet.parse(r["architecture"]) for r in record["results"]},
             folder / f"masks-{file_name(name)}.png",
             name,
         )
@@ -347,10 +349,9 @@ def table_d(config: Config, evidence: Evidence, search: dict | None, selected: l
     """Rows: budgets and ways of selecting. Columns: size, WER on every split, and against evolution
     on test; then what each costs."""
     folder = Path(config.tables.records)
-    pinned = read_json(folder / "subnets.json")
-    searched: dict[str, dict[str, str]] = {}
-    for entry in [*pinned["subnets"], *pinned.get("baselines", [])]:
-        searched.setdefault(entry["how"], {})[entry["budget"]] = entry["architecture"]
+    searched: dict[str, dict[str | None, str]] = {}
+    for entry in read_subnets(folder / "subnets.json", baselines=True):
+        searched.setdefault(entry.how, {})[entry.budget] = str(entry.subnet)
     rows, tests = [], [split for split, role in evidence.splits if role == "test"]
     budgets = [
         b
