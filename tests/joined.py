@@ -47,7 +47,9 @@ def main(model: str, split: str, *options: str) -> None:
     import torch
 
     from todm.data.batches import load_cuts
-    from todm.decoding.recognizer import Recognizer, Stream, Transcript
+    from todm.decoding.recognizer import Recognizer
+    from todm.decoding.stream import Stream
+    from todm.decoding.transcript import Transcript
     from utils.scoring import score
 
     torch.set_num_threads(1)

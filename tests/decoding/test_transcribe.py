@@ -28,7 +28,7 @@ from tests.recognizers import (
 )
 from todm.config.keys import Config
 from todm.decoding import recognizer, transcribe
-from todm.decoding.recognizer import Stream
+from todm.decoding.stream import Stream
 from todm.decoding.transcribe import parse_arguments, run
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
@@ -263,6 +263,9 @@ def experiment(bidirectional) -> Path:
             "name": name,
             "architecture": architecture,
             "encoder_params": encoder_params(bidirectional, config, architecture),
+            "total_params": 0,
+            "macs_per_second": 0,
+            "how": "by hand",
             "dev_score": score,
         }
         for name, architecture, score in (

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from todm.decoding.recognizer import Recognizer, Transcript
+    from todm.decoding.recognizer import Recognizer
+    from todm.decoding.transcript import Transcript
 
 RATE = 16000  # of raw audio, unless --rate says otherwise
 
