@@ -1,7 +1,8 @@
 """Long recordings out of short ones; run as a program, what joining costs a trained net:
 
-python -m tests.joined exp/mini dev        WER of a split's files alone, and of all of them joined
-with several kinds of pause
+    python -m tests.joined exp/mini dev
+
+prints the WER of a split's files alone, and of all of them joined with several kinds of pause.
 """
 
 import sys

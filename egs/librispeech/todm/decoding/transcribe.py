@@ -1,12 +1,15 @@
 """Speech to text: files, folders, standard input or a microphone, with an experiment or an exported
 subnet.
 
-./transcribe.sh exp/mini speech.wav other.flac folder/       text, a line per file
-./transcribe.sh exp/mini --budget 600k --json speech.wav     JSON with tokens, words and their times
-./transcribe.sh exp/mini-streaming --streaming speech.wav    decoded chunk by chunk; partial texts
-on stderr arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -      raw
-16-bit PCM, or a WAV, FLAC or Ogg file ./transcribe.sh exp/mini-streaming --microphone
-needs the package sounddevice
+Text, a line per file:
+  ./transcribe.sh exp/mini speech.wav other.flac folder/
+JSON with tokens, words and their times, by the best subnet within a budget:
+  ./transcribe.sh exp/mini --budget 600k --json speech.wav
+Decoded chunk by chunk as audio arrives, partial texts on stderr; - is raw 16-bit PCM, or a file:
+  ./transcribe.sh exp/mini-streaming --streaming speech.wav
+  arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -
+The microphone, for which the package sounddevice is needed:
+  ./transcribe.sh exp/mini-streaming --microphone
 """
 
 from __future__ import annotations
