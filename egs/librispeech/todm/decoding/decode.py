@@ -33,7 +33,7 @@ def decode_split(
     method: str,
     device: torch.device,
 ) -> tuple[dict[str, str], dict[str, str], float, float]:
-    """Decode one split with one subnet.
+    """Decodes one split with one subnet.
 
     Returns:
       References and hypotheses by utterance, seconds of audio, seconds of computing.
@@ -57,6 +57,7 @@ def decode_split(
 
 
 def decode(config: Config, arguments: Namespace) -> None:
+    """Stage 6: decodes the chosen subnets and writes results.json."""
     device = local_device()
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     logging.info("weights: %s", experiment.weights)

@@ -41,7 +41,7 @@ class LoadedModel:
 
     @property
     def can_stream(self) -> bool:
-        """Whether the model is causal."""
+        """True for a causal model, which can decode audio as it arrives."""
         return self.config.model.direction == "causal"
 
     def use_subnet(self, subnet: Subnet) -> None:

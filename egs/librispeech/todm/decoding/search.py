@@ -46,7 +46,7 @@ class Search(Protocol):
         """Takes the next frames: (B, T', dim), of which the first ``lengths`` (B,) are real."""
 
     def hypotheses(self) -> list[Hypothesis]:
-        """What has been recognised so far."""
+        """The hypotheses of all utterances so far, in the order of the batch."""
 
 
 class CtcSearchOfEncoder:
@@ -60,7 +60,7 @@ class CtcSearchOfEncoder:
         self.search.accept(self.model.ctc_log_probs(encoded), lengths)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """What has been recognised so far."""
+        """The hypotheses of all utterances so far, in the order of the batch."""
         return self.search.hypotheses()
 
 

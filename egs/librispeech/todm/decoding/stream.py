@@ -46,7 +46,7 @@ class Stream:
         self._begin()
 
     def accept(self, samples: np.ndarray) -> None:
-        """More samples; whatever chunks they complete are decoded."""
+        """Takes float samples at 16 kHz; the chunks that they complete are decoded."""
         self.samples += len(samples)
         if self.endpoints:
             self.endpoints.accept(samples)
@@ -54,7 +54,7 @@ class Stream:
         self._take()
 
     def finish(self, tail: bool = True) -> Transcript:
-        """No more samples come: decode what is left.
+        """Decodes the rest: no more samples come.
 
         Args:
           tail: with the silence of ``model.tail_frames`` behind it, as whole utterances have it;
@@ -81,7 +81,7 @@ class Stream:
         return self.transcript()
 
     def transcript(self) -> Transcript:
-        """What has been recognised so far."""
+        """The transcript of the audio so far."""
         part = self.recognizer.transcript(self.search.hypotheses()[0], math.inf)
         tokens = self.tokens + part.tokens
         return Transcript(
