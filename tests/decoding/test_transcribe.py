@@ -541,7 +541,7 @@ def give_microphone(monkeypatch, samples: np.ndarray) -> None:
     monkeypatch.setitem(
         sys.modules, "sounddevice", SimpleNamespace(InputStream=InputStream, PortAudioError=OSError)
     )
-    monkeypatch.setattr(transcribe, "queue", SimpleNamespace(Queue=Queue))
+    monkeypatch.setattr(transcribe_sources, "queue", SimpleNamespace(Queue=Queue))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
