@@ -80,7 +80,8 @@ def slug(heading: str) -> str:
 
 
 def placeholder(path: str) -> bool:
-    """Whether a path names something that only a user has, or that a run makes."""
+    """Whether a path names something that only a user has or that a run makes, as ``exp/NAME``
+    does; README.md, though in capitals, does not."""
     return bool(re.search(r"\b[A-Z]{3,}\b|\.\.\.|^[~/$]|^(exp|data)/\w+/?", path)) and not any(
         Path(path).name == page.name for page in PAGES.values()
     )
@@ -181,6 +182,34 @@ def test_commands_of_run_sh_have_confs_that_load(page):
             load(conf, overrides)
         except ConfigError as error:
             pytest.fail(f"{page}: {text}: {error}")
+
+
+def texts_of_the_code() -> str:
+    """The texts in the recipe's Python and shell files, those that are joined in one piece."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "local").glob("*.sh")]
+    for folder in (RECIPE, ROOT / "local", ROOT / "utils"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append(
+                        "".join(
+                            getattr(part, "value", "")
+                            for part in node.values
+                            if isinstance(part, ast.Constant)
+                        )
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    texts = texts_of_the_code()
+    rows = re.findall(r"^\| (`.*?) \|", text_of("docs/troubleshooting.md"), re.MULTILINE)
+    assert rows
+    for message in re.findall(r"`([^`]+)`", " ".join(rows)):
+        missing = [part for part in message.split("...") if part.strip() not in texts]
+        assert not missing or message.startswith("exp/"), message
 
 
 def test_readme_is_short_and_leads_to_every_guide():
