@@ -1,7 +1,9 @@
-"""What the pages for people name is there: links, paths, modules, options and keys."""
+"""The pages for people name only what is there: links, paths, modules, options, keys and
+messages."""
 
 import ast
 import functools
+import importlib
 import importlib.util
 import re
 import shlex
@@ -40,6 +42,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @functools.cache
 def text_of(page: str) -> str:
+    """A page as it stands in its file."""
     return PAGES[page].read_text(encoding="utf-8")
 
 
@@ -54,7 +57,7 @@ def blocks(page: str, *languages: str) -> list[str]:
 
 
 def spans(page: str) -> list[str]:
-    """What stands in backticks within a page's text, on one line or over two."""
+    """The texts in backticks outside of a page's blocks of code, on one line or over two."""
     return [
         " ".join(span.split()) for span in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose(page))
     ]
