@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.tables.made_up import made_entry
 from todm.config.keys import Config
 from todm.config.load import load
+from todm.results.subnets import write_subnets
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
 from todm.tables.runs import (
@@ -190,7 +192,7 @@ def test_every_run_of_the_conf_resolves_to_what_it_should_be():
     nets = [str(net) for net in SearchSpace(CONFIG, CONFIG.bpe.vocab_size).ladder(3)]
     assert three_nets(CONFIG) == tuple(nets)
     searched = dict(zip(CONFIG.tables.budgets, reversed(nets)))
-    entries = [{"budget": budget, "architecture": net} for budget, net in searched.items()]
+    entries = [made_entry(net, budget=budget) for budget, net in searched.items()]
     supernet, alone = supernet_variant(CONFIG, entries[:1]), individual_variants(CONFIG, entries)
     assert supernet.nets == (nets[2], nets[0], nets[1]) and [v.name for v in alone] == [
         "individual 0.3",
@@ -245,22 +247,21 @@ def test_two_variants_never_share_a_record(names):
     except ConfigError:
         return
     alone = individual_variants(
-        config, [{"budget": b, "architecture": "net"} for b in config.tables.budgets]
+        config, [made_entry("h0f0", budget=b) for b in config.tables.budgets]
     )
     variants = [supernet_variant(config, []), *alone, *ablation_variants(config)]
     found = [run.name for variant in variants for run in variant.runs(config, None)]
     assert len(set(found)) == len(found)
 
 
-def stage_5(config: Config, budgets: list[str], how: str) -> None:
-    """What stage 5 would have written: a subnet for every budget and a baseline."""
-    write_json_atomic(
+def stage_5(config: Config, nets: dict[str, str]) -> None:
+    """Writes what stage 5 would have written: a subnet for every budget, and a baseline."""
+    first = next(iter(nets))
+    write_subnets(
         config.exp_dir / "subnets.json",
-        {
-            "method": "evolution",
-            "subnets": [{"budget": b, "architecture": f"{how} {b}"} for b in budgets],
-            "baselines": [{"budget": budgets[0], "architecture": "random net"}],
-        },
+        "evolution",
+        [made_entry(net, budget=budget) for budget, net in nets.items()],
+        [made_entry("h0f0", budget=first)],
     )
 
 
@@ -270,11 +271,12 @@ def test_the_subnets_of_stage_5_are_kept_beside_the_records(tmp_path, caplog):
     config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
     with pytest.raises(UserError, match="stage 5"):
         pinned_subnets(config)
-    stage_5(config, ["0.3", "0.45", "0.6", "1.0"], "net")
+    nets = {"0.3": "h0f0-1", "0.45": "h0-1f0-1", "0.6": "h0-1f0-2", "1.0": "h0-1f0-3"}
+    stage_5(config, nets)
     first = pinned_subnets(config)
-    assert searched_subnets(first) == {b: f"net {b}" for b in ("0.3", "0.45", "0.6", "1.0")}
-    assert first[-1]["architecture"] == "random net"
-    stage_5(config, ["0.3", "0.6", "1.0"], "other")
+    assert searched_subnets(first) == nets
+    assert str(first[-1].subnet) == "h0f0"
+    stage_5(config, {"0.3": "h0f1", "0.6": "h0-1f1-2", "1.0": "h0-1f0-3"})
     assert pinned_subnets(config) == first and "begin the tables anew" in caplog.text
     (tmp_path / "exp/subnets.json").unlink()
     assert pinned_subnets(config) == first
@@ -282,6 +284,6 @@ def test_the_subnets_of_stage_5_are_kept_beside_the_records(tmp_path, caplog):
 
 def test_a_size_that_was_not_searched_is_named(tmp_path):
     config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
-    stage_5(config, ["0.3", "1.0"], "net")
+    stage_5(config, {"0.3": "h0f0-1", "1.0": "h0-1f0-3"})
     with pytest.raises(UserError, match=r"\['0.6'\]"):
         pinned_subnets(config)

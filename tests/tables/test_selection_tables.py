@@ -4,11 +4,13 @@ that WERs are numbers of errors."""
 from pathlib import Path
 
 from tests.helpers import tiny_config
+from tests.tables.made_up import made_entry
 from tests.tables.test_tables import rows
+from todm.results.subnets import write_subnets
 from todm.tables.table_report import CSV_FIELDS, write_tables
 from utils.files import write_json_atomic
 
-LARGE, SMALL, OTHER, HEADS = "h0-2f0-3 h0-2f0-3", "h0f0 - ", "f0-1 f0", "h0-2 h0-2"
+LARGE, SMALL, OTHER, HEADS = "h0-2f0-3 h0-2f0-3", "h0f0 -", "f0-1 f0", "h0-2 h0-2"
 SIZES = {LARGE: 1_000_000, SMALL: 300_000, OTHER: 280_000, HEADS: 290_000}
 PINNED = [
     ("evolutionary search", "0.3", SMALL),
@@ -69,13 +71,8 @@ SUPERNETS = [
 def write(folder: Path, records: list[dict], *selections: str) -> str:
     for i, one in enumerate(records):
         write_json_atomic(folder / "records" / f"{i}.json", one)
-    write_json_atomic(
-        folder / "subnets.json",
-        {
-            "subnets": [{"how": h, "budget": b, "architecture": net} for h, b, net in PINNED],
-            "baselines": [],
-        },
-    )
+    pinned = [made_entry(net, SIZES[net], how=how, budget=budget) for how, budget, net in PINNED]
+    write_subnets(folder / "subnets.json", "evolution", pinned)
     return write_tables(
         tiny_config(
             f"tables.records={folder}",
