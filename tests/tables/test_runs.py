@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tables.made_up import made_entry
+from tests.tables.made_up import made_entry, made_record, made_row
 from todm.config.keys import Config
 from todm.config.load import load
+from todm.results.records import Record
 from todm.results.subnets import write_subnets
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
@@ -29,7 +30,6 @@ from todm.tables.runs import (
 )
 from utils.conf import ConfigError
 from utils.errors import UserError
-from utils.files import write_json_atomic
 
 CONF = "conf/tables/mini.yaml"
 CONFIG = load(CONF)  # seeds 1 and 2, budgets 0.3, 0.6 and 1.0, train.seed 1
@@ -37,12 +37,14 @@ BOTH = "train.lr=0.07 model.dropout=0.03"
 GRID = Variant("individual 0.3", ALONE, (SAME, "train.lr=0.07", BOTH), ("net",))
 
 
-def record(setting: str, wers: dict[str, list[float]]) -> dict:
-    """WERs by role, one for each net."""
-    return {
-        "setting": setting,
-        "results": [{"role": role, "wer": wer} for role, found in wers.items() for wer in found],
-    }
+def record(setting: str, wers: dict[str, list[int]]) -> Record:
+    """A record with WERs by role, one for each net."""
+    rows = [
+        made_row(made_entry(f"f{net}"), role, wer)
+        for role, found in wers.items()
+        for net, wer in enumerate(found)
+    ]
+    return made_record("Adam", setting, 1, rows)
 
 
 def plan(variant: Variant, tuned: str | None, config=CONFIG) -> list[tuple[str, int]]:
@@ -137,14 +139,14 @@ def test_record_is_of_one_conf_only(tmp_path):
     records, run = Records(tmp_path), GRID.run(BOTH, 1)
     values = run_values(CONF, [], CONFIG, run)
     assert records.get(run, values) is None
-    write_json_atomic(records.path(run), {"conf": values, "seed": 1})
-    assert records.get(run, values) == {"conf": values, "seed": 1}
+    row = made_row(made_entry("h0f0"), "dev", 8)
+    made = made_record(run.variant, run.setting, run.seed, [row], conf=values)
+    made.write(records.path(run))
+    assert records.get(run, values) == made
     assert records.get(run, values | {"train.lr": 0.08}) is None
     assert records.get(run, values | {"train.new": 1}) is not None
     assert records.get(run, {k: v for k, v in values.items() if k != "train.lr"}) is not None
-    assert records.get(GRID.run(SAME, 1), values) is None and records.all() == [
-        {"conf": values, "seed": 1}
-    ]
+    assert records.get(GRID.run(SAME, 1), values) is None and records.all() == [made]
 
 
 @pytest.mark.parametrize(
