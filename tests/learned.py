@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tests.helpers import VOCAB, make_targets, tiny_config
 from todm.config.keys import Config
-from todm.learned_selection.selector import Selector, make_selector
+from todm.learned_selection.methods import make_selector
+from todm.learned_selection.selector import Selector
 from todm.subnet import Subnet
 from todm.supernet.cost import cost
 

@@ -44,8 +44,8 @@ def stages(first: int, last: int) -> list[str]:
 
 
 def order_at(folder: Path, update: int) -> list[int]:
-    return load_checkpoint(dict(list_checkpoints(folder / "exp/checkpoints"))[update])["model"][
-        "selector.order"
+    return load_checkpoint(dict(list_checkpoints(folder / "exp/checkpoints"))[update])["selector"][
+        "order"
     ].tolist()
 
 

@@ -82,7 +82,6 @@ class Transducer(nn.Module):
       architecture: build only this subnet; default: ``config.model.architecture``, else the largest
         net.
       training_heads: build what only the losses need (a CTC model keeps its CTC head).
-      selector: of learned selection: the scores that are trained with the supernet.
     """
 
     def __init__(
@@ -91,7 +90,6 @@ class Transducer(nn.Module):
         vocab_size: int,
         architecture: Subnet | None = None,
         training_heads: bool = True,
-        selector: nn.Module | None = None,
     ):
         super().__init__()
         m = config.model
@@ -109,7 +107,6 @@ class Transducer(nn.Module):
             if training_heads or self.is_ctc
             else None
         )
-        self.selector = selector
 
     @property
     def full(self) -> Subnet:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from todm.config.keys import LEARNED, Config
+from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
 from todm.recipe.stages import stage_main
@@ -45,14 +46,14 @@ def select_ladder(config: Config) -> None:
 def select_learned(config: Config) -> None:
     """The nets of the masks that training has frozen."""
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
-    selector = experiment.model.selector
+    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
+    selector = restore_selector(trained, vocab_size, experiment.selector)
     if selector is None or not selector.frozen:
         raise UserError(
             f"{config.exp_dir} has no frozen masks: stage 4 with "
             f"select.method={config.select.method} makes them: "
             "./run.sh --stage 4 --stop-stage 4"
         )
-    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     how = f"{config.select.method} ({trained.learn.granularity}-wise)"
     entries = []
     for budget, subnet in selector.subnets().items():

@@ -10,7 +10,6 @@ import torch
 
 from todm.config.keys import Config
 from todm.data.learnt_length import learnt_seconds_of_data
-from todm.learned_selection.selector import make_selector
 from todm.model.transducer import Transducer
 from utils import conf as configuration
 from utils.checkpoint import (
@@ -40,6 +39,33 @@ def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None)
         "format": FORMAT,
         "config": configuration.to_dict(config),
         "bpe": torch.frombuffer(bytearray(tokenizer.proto), dtype=torch.uint8),
+    }
+
+
+def in_present_form(state: dict) -> dict:
+    """A checkpoint as training writes it now, whichever version of the recipe wrote it.
+
+    Older ones have the scores and masks of learned selection among the model's values and their
+    averages, by names that begin with ``selector.``.
+    """
+    if "selector" in state:
+        return state
+
+    def model_only(values: dict) -> dict:
+        return {k: v for k, v in values.items() if not k.startswith("selector.")}
+
+    average = dict(state.get("average") or {})
+    if "values" in average:
+        average["values"] = model_only(average["values"])
+    selector = {
+        k.removeprefix("selector."): v
+        for k, v in state["model"].items()
+        if k.startswith("selector.")
+    }
+    return state | {
+        "model": model_only(state["model"]),
+        "average": average,
+        "selector": selector or None,
     }
 
 
@@ -79,6 +105,7 @@ class Experiment:
     seconds: float  # of training, wall clock
     weights: str  # which weights these are, in words
     longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
+    selector: dict | None = None  # state of learned selection's scores and masks; None: it has none
 
 
 def load_experiment(
@@ -103,7 +130,7 @@ def load_experiment(
             "--stop-stage 4"
         )
     update, path = found[-1]
-    last = load_checkpoint(path, device)
+    last = in_present_form(load_checkpoint(path, device))
     config = configuration.from_dict(Config, last["config"])
     if weights is None:
         weights, count = config.decode.weights, config.decode.range
@@ -122,15 +149,21 @@ def load_experiment(
             last["model"] | average_between(None, last["average"]),
         )
     elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
-        first = load_checkpoint(start[1], device)
+        first = in_present_form(load_checkpoint(start[1], device))
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
-    model = Transducer(
-        config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)
-    ).to(device)
+    model = Transducer(config, tokenizer.vocab_size).to(device)
     model.load_state_dict(state)
     longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
     return Experiment(
-        config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest
+        config,
+        model.eval(),
+        tokenizer,
+        update,
+        last["hours"],
+        last["seconds"],
+        words,
+        longest,
+        last["selector"],
     )

@@ -14,16 +14,19 @@ SMALLEST_SCALE = 1e-5  # of fp16's gradients: below it icefall, too, gives up
 DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
 
 
-def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: Config, model: torch.nn.Module, selector: torch.nn.Module | None = None
+) -> torch.optim.Optimizer:
     """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight
-    decay, and learned scores in another."""
+    decay, and the scores of learned selection in another.
+
+    Checkpoints hold the optimiser's state by the number of the parameter: the order of groups and
+    of the parameters in them must stay.
+    """
     groups: dict[bool, list] = {False: [], True: []}
-    scores = []
     for name, p in model.named_parameters():
-        if name.startswith("selector."):
-            scores.append(p)
-        else:
-            groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+    scores = [] if selector is None else list(selector.parameters())
     t = config.train
     params = [
         {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from todm.config.keys import Config, DistillConfig, LossConfig
 from todm.data.batches import Batch
-from todm.learned_selection.selector import stochastic_depth
+from todm.learned_selection.selector import Selector
+from todm.learned_selection.stochastic_depth import stochastic_depth
 from todm.model.frontend import subsampled_length
 from todm.model.gates import Gates
 from todm.model.transducer import Transducer
@@ -92,9 +93,16 @@ class SupernetLoss(nn.Module):
     an ordinary single-size model.
     """
 
-    def __init__(self, model: Transducer, config: Config, transducer_loss: TransducerLoss):
+    def __init__(
+        self,
+        model: Transducer,
+        config: Config,
+        transducer_loss: TransducerLoss,
+        selector: Selector | None = None,
+    ):
         super().__init__()
         self.model, self.config, self.loss = model, config, transducer_loss
+        self.selector = selector
 
     def forward(
         self,
@@ -195,7 +203,7 @@ class SupernetLoss(nn.Module):
     def _untrained(self, weights: Weights) -> Tensor | float:
         """0, with a gradient (of 0) for parameters that this update does not use: DDP wants one for
         each."""
-        selector = self.model.selector
+        selector = self.selector
         parameters = (
             self.parameters()
             if weights.ctc_alone
@@ -216,7 +224,7 @@ class SupernetLoss(nn.Module):
     def _learned_gates(self, update: int | None) -> tuple[Gates | None, Tensor | float]:
         """Step 1 of learned selection: the gates of this update, and the penalty of the scores per
         frame."""
-        selector = self.model.selector
+        selector = self.selector
         if selector is None or update is None or not selector.learns(update):
             return None, 0.0
         values, penalty = selector.gates(update)
@@ -224,7 +232,7 @@ class SupernetLoss(nn.Module):
 
     def _depth_gates(self, update: int | None) -> Gates | None:
         """Stochastic depth of the largest net's pass in step 2 of learned selection."""
-        selector, probability = self.model.selector, self.config.learn.stochastic_depth
+        selector, probability = self.selector, self.config.learn.stochastic_depth
         if selector is None or update is None or not probability or not selector.frozen:
             return None
         values = stochastic_depth(selector.units, selector.distinct_nets()[-1], probability)

@@ -16,14 +16,21 @@ from tqdm import tqdm
 
 from todm.config.keys import Config
 from todm.data.batches import Batch, eval_loader, statistics_path
+from todm.learned_selection.methods import make_selector
+from todm.learned_selection.sampler import LearnedSampler
 from todm.learned_selection.score_file import append_scores
-from todm.learned_selection.selector import LearnedSampler, make_selector
 from todm.model.transducer import Transducer
 from todm.recipe.lineage import training_data
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace, SubnetSampler
 from todm.training.batch_stream import BatchStream
-from todm.training.experiment import checkpoint_folder, describe, rng_state, set_rng_state
+from todm.training.experiment import (
+    checkpoint_folder,
+    describe,
+    in_present_form,
+    rng_state,
+    set_rng_state,
+)
 from todm.training.optimization import (
     PRECISIONS,
     Window,
@@ -68,19 +75,17 @@ class Trainer:
             if self.selector
             else SubnetSampler(self.space, t.seed, rank)
         )
-        self.model = Transducer(config, self.tokenizer.vocab_size, selector=self.selector)
+        self.model = Transducer(config, self.tokenizer.vocab_size)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
-        self.model.to(device)
-        self.loss = SupernetLoss(
-            self.model, config, make_transducer_loss(config.loss, config.loss.backend, device)
-        )
+        transducer_loss = make_transducer_loss(config.loss, config.loss.backend, device)
+        self.loss = SupernetLoss(self.model, config, transducer_loss, self.selector).to(device)
         self.step_module = self.loss
         if world_size > 1:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
             self.step_module = DistributedDataParallel(
                 self.loss, device_ids=[device] if device.type == "cuda" else None
             )
-        self.optimizer = make_optimizer(config, self.model)
+        self.optimizer = make_optimizer(config, self.model, self.selector)
         self.scaler = make_scaler(device, enabled=t.precision == "fp16")
         self.average = RunningAverage(self.model)
         self.stream = BatchStream(config, rank, world_size)
@@ -114,6 +119,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "rng": gather_over_ranks(rng_state()),
                 "data": self.data,
+                "selector": self.selector.state_dict() if self.selector else None,
                 "selection": self.selector.schedule() if self.selector else None,
                 "stopped": self.stop is not None
                 and not self.done
@@ -122,7 +128,8 @@ class Trainer:
         )
 
     def load(self, state: dict) -> None:
-        """The inverse of :meth:`state`."""
+        """The inverse of :meth:`state`, also of a checkpoint of an older version."""
+        state = in_present_form(state)
         for name in ("update", "hours", "seconds", "bad_total"):
             setattr(self, name, state[name])
         self.stopped_at = self.update if state.get("stopped") else None
@@ -135,6 +142,7 @@ class Trainer:
         ]:  # empty where the precision was another one: fp16 then begins as in a new training
             self.scaler.load_state_dict(state["scaler"])
         if self.selector is not None:
+            self.selector.load_state_dict(state["selector"])
             self.selector.go_on(
                 self.update,
                 state.get("selection"),
@@ -298,7 +306,7 @@ class Trainer:
         if self.selector is not None and not self.selector.learns(self.update):
             for scores in self.selector.parameters():
                 scores.grad = None  # what stands there is the zero that DDP wants
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.loss.parameters(), math.inf)
         finite = bool(torch.isfinite(norm))
         if finite:
             factor = eden(self.update, self.stream.passes, t.lr_batches, t.lr_epochs, t.lr_warmup)
