@@ -1,4 +1,4 @@
-"""ScaledAdam and Eden, as icefall's zipformer recipe uses them."""
+"""ScaledAdam, as icefall's zipformer recipe uses it."""
 
 import math
 from collections.abc import Iterable
@@ -74,17 +74,17 @@ class ScaledAdam(Optimizer):
     ):
         super().__init__(
             params,
-            dict(
-                lr=lr,
-                betas=betas,
-                eps=eps,
-                scalar_lr_scale=scalar_lr_scale,
-                param_min_rms=param_min_rms,
-                param_max_rms=param_max_rms,
-                scalar_max=scalar_max,
-                size_update_period=size_update_period,
-                scaled=True,
-            ),
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "scalar_lr_scale": scalar_lr_scale,
+                "param_min_rms": param_min_rms,
+                "param_max_rms": param_max_rms,
+                "scalar_max": scalar_max,
+                "size_update_period": size_update_period,
+                "scaled": True,
+            },
         )
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
 
@@ -228,14 +228,3 @@ def _stacked(group: dict) -> list[list[Tensor]]:
     for p in group["params"]:
         stacks.setdefault(p.shape, []).append(p)
     return list(stacks.values())
-
-
-def eden(update: float, epoch: float, lr_batches: float, lr_epochs: float, warmup: float) -> float:
-    """Eden's factor on the base learning rate.
-
-    ``(1 + (b/B)^2)^-1/4 (1 + (e/E)^2)^-1/4 warm(b)``, warm from 0.1 to 1 over ``warmup`` updates.
-    """
-    warm = 1.0 if update >= warmup else 0.1 + 0.9 * update / warmup
-    return (
-        (1 + (update / lr_batches) ** 2) ** -0.25 * (1 + (epoch / lr_epochs) ** 2) ** -0.25 * warm
-    )

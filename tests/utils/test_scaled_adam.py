@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from utils.scaled_adam import ScaledAdam, eden
+from utils.eden import eden
+from utils.scaled_adam import ScaledAdam
 
 BETA1, BETA2, EPS, SCALAR_LR, MIN_RMS, MAX_RMS, SCALAR_MAX, PERIOD = (
     0.9,

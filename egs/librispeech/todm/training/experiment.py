@@ -69,6 +69,12 @@ def in_present_form(state: dict) -> dict:
     }
 
 
+def set_seeds(seed: int) -> None:
+    """Seed every random generator that training uses."""
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):
+        set_seed(seed)
+
+
 def rng_state() -> dict:
     """State of every random generator that training uses, as plain containers."""
     kind, keys, *rest = np.random.get_state()

@@ -6,6 +6,7 @@ import time
 import torch
 
 from todm.config.keys import Config
+from utils.eden import eden
 from utils.errors import UserError
 from utils.scaled_adam import ScaledAdam
 
@@ -46,6 +47,20 @@ def make_optimizer(
     ):  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
         params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: Config, update: int, passes: float
+) -> None:
+    """Set every group's learning rate to ``train.lr`` times Eden's factor and its own scale.
+
+    Args:
+      passes: over the training data so far.
+    """
+    t = config.train
+    factor = eden(update, passes, t.lr_batches, t.lr_epochs, t.lr_warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = t.lr * group["lr_scale"] * factor
 
 
 def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
@@ -124,7 +139,16 @@ class Window:
         """Hours of audio per second."""
         return self.audio / 3600 / max(self.wall, 1e-9)
 
+    def scalars(self) -> dict[str, float]:
+        """Losses and speed by the names of TensorBoard's curves."""
+        return {
+            "train loss per frame/largest": self.largest,
+            "train loss per frame/smallest": self.smallest,
+            "hours of audio per second": self.speed,
+        }
+
     def summary(self) -> str:
+        """Losses and speed as text, for the progress bar."""
         return (
             f"loss/frame largest {self.largest:.3f} smallest {self.smallest:.3f}, "
             f"{self.speed:.4f} h audio/s"

@@ -100,8 +100,8 @@ def train(config: Config, arguments: Namespace) -> None:
         logging.info(
             "going on from update %d (epoch %d, batch %d)",
             trainer.update,
-            trainer.epoch,
-            trainer.batch_in_epoch,
+            trainer.stream.epoch,
+            trainer.stream.batch,
         )
     try:
         trainer.run()
