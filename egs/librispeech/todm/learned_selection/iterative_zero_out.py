@@ -29,7 +29,7 @@ class IterativeZeroOut(Selector):
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         gates = torch.sigmoid(self.logits)
-        share = self.units.expected_cost(gates) / self.units.full_price
+        share = self.units.expected_cost(gates) / self.units.full_cost
         return gates, self.config.learn.penalty * (
             share - self.shares()[self.iteration(update)]
         ).abs()
@@ -43,7 +43,7 @@ class IterativeZeroOut(Selector):
             and update < self.last
             and self.iteration(update) > self.iteration(update - 1)
         ):
-            budget = self.shares()[self.iteration(update - 1)] * self.units.full_price
+            budget = self.shares()[self.iteration(update - 1)] * self.units.full_cost
             order = self.ranking()
             kept = len(self.units.prefix_within(order, budget))
             self.scores[order[kept:]] = self.scores[order[kept:]].clamp(max=ZEROED / OPEN)

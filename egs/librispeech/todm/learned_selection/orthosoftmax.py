@@ -43,7 +43,7 @@ class OrthoSoftmax(Selector):
     def draw_budget(self, update: int) -> float:
         """A random size of this update, the same on every rank; the largest net runs anyway."""
         smaller = sorted(self.budgets.values())
-        smaller = [b for b in smaller if b < self.units.full_price] or smaller
+        smaller = [b for b in smaller if b < self.units.full_cost] or smaller
         return random.Random(f"{self.config.train.seed}/{update}/size").choice(smaller)
 
     def ranking(self) -> list[int]:

@@ -35,9 +35,9 @@ class Selector(nn.Module):
         self.config, self.units = config, units
         self.first, self.last = schedule(config)  # step 1 learns scores in [first, last)
         self.start = float(self.first)  # progress is linear from 0 here to 1 at last
-        full = units.full_price
+        full = units.full_cost
         smallest = max(
-            units.price(units.subnet([i])) for i in range(len(units))
+            units.cost(units.subnet([i])) for i in range(len(units))
         )  # whichever unit comes first
         self.budgets = {
             text: parse_budget(text, config.search.cost, smallest, full)
@@ -150,7 +150,7 @@ class Selector(nn.Module):
         """The shares of the full cost that step 1's iterations shrink to, the last one the smallest
         size's."""
         low, count = (
-            min(self.budgets.values()) / self.units.full_price,
+            min(self.budgets.values()) / self.units.full_cost,
             self.config.learn.iterations,
         )
         return [1 - (1 - low) * (i + 1) / count for i in range(count)]

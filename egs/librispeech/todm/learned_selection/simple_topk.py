@@ -21,7 +21,7 @@ class SimpleTopK(Selector):
         self.scores = nn.Parameter(0.5 + NOISE * torch.randn(len(units)))
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
-        budget = self.shares()[self.iteration(update)] * self.units.full_price
+        budget = self.shares()[self.iteration(update)] * self.units.full_cost
         count = len(self.units.prefix_within(self.ranking(), budget))
         soft = relaxed_top_k(self.scores, count)
         return straight_through(soft, count), soft.new_zeros(())

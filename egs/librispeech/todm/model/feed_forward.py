@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from todm.model.adaptive_dropout import dropout_probability
 from todm.model.gates import Gate
 from todm.subnet import is_leading
 from utils.cpu_dropout import dropout
@@ -38,7 +39,7 @@ class FeedForward(nn.Module):
         if len(kept) < self.chunks:
             index = self.hidden_index(kept, x.device)
             up, bias, down = up[index], bias[index], down[:, index]
-        p = self.dropout * len(kept) / self.chunks if self.adaptive else self.dropout
+        p = dropout_probability(self.dropout, len(kept), self.chunks, self.adaptive)
         hidden = nn.functional.silu(nn.functional.linear(self.norm(x), up, bias))
         hidden = dropout(hidden, p, self.training)
         if gate is None:

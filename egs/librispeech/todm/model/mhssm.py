@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from todm.model.adaptive_dropout import dropout_probability
 from todm.model.gates import Gate
 from todm.model.ssm import BlockwiseOperators, DiagonalSSM, blockwise, step_block
 from todm.subnet import is_leading
@@ -122,7 +123,7 @@ class MultiHeadSSM(nn.Module):
             operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
         u = nn.functional.linear(self.norm(x), weight, bias)
         y = self.heads(u, mask, mixes, operators, states)  # (B, T, kept * head_dim)
-        p = self.dropout * len(kept) / self.groups if self.adaptive else self.dropout
+        p = dropout_probability(self.dropout, len(kept), self.groups, self.adaptive)
         y = dropout(y.to(u.dtype), p, self.training)
         if gate is None:
             return nn.functional.linear(y, out, self.project_out.bias)

@@ -15,7 +15,7 @@ from todm.recipe.stages import stage_main
 from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch
-from todm.supernet.budget import UNITS
+from todm.supernet.budget import UNIT_OF_COST
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import load_experiment
@@ -60,9 +60,9 @@ def select_learned(config: Config) -> None:
         entry = replace(
             describe_subnet(trained, vocab_size, subnet, how),
             budget=budget,
-            cost=selector.units.price(subnet),
+            cost=selector.units.cost(subnet),
             limit=round(selector.budgets[budget], 4),
-            cost_unit=UNITS[trained.search.cost],
+            cost_unit=UNIT_OF_COST[trained.search.cost],
         )
         entries.append(entry)
         logging.info("%s (%s, budget %s): %s", entry.name, how, budget, subnet)

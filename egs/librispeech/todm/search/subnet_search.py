@@ -14,7 +14,7 @@ from todm.results.subnets import SubnetEntry
 from todm.search.candidate_scores import CandidateScores, ScoreCache
 from todm.search.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
 from todm.search.measured_latency import latency_table
-from todm.supernet.budget import UNITS, cost_function, parse_budgets
+from todm.supernet.budget import UNIT_OF_COST, cost_function, parse_budgets
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import Experiment
@@ -70,7 +70,7 @@ class SubnetSearch:
                 trained,
                 self.inner,
             )
-        self.cost = cost_function(config.search.cost, trained, vocab_size, latency)
+        self.cost = cost_function(config.search.cost, self.inner.costs, latency)
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
         key = {
@@ -209,7 +209,7 @@ class SubnetSearch:
             budget=chosen.budget,
             cost=round(chosen.candidate.cost, 4),
             limit=round(chosen.limit, 4),
-            cost_unit=UNITS[self.config.search.cost],
+            cost_unit=UNIT_OF_COST[self.config.search.cost],
         )
 
     def as_dict(self) -> dict:
@@ -222,7 +222,7 @@ class SubnetSearch:
 
         return {
             "cost": s.cost,
-            "cost_unit": UNITS[s.cost],
+            "cost_unit": UNIT_OF_COST[s.cost],
             "limits": self.limits,
             "seed": s.seed,
             "population": s.population,

@@ -1,5 +1,5 @@
 """The search space of the supernet: which subnets exist, its ends, a ladder between them, and
-random draws."""
+random subnets."""
 
 import random
 from collections.abc import Callable
@@ -8,9 +8,7 @@ from todm.config.keys import Config
 from todm.model.encoder import head_groups
 from todm.model.transducer import configured_architecture
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2
+from todm.supernet.cost import CostModel
 
 
 def drop_order(blocks: int) -> list[int]:
@@ -40,6 +38,7 @@ class SearchSpace:
 
     def __init__(self, config: Config, vocab_size: int):
         self.config, self.vocab_size = config, vocab_size
+        self.costs = CostModel(config, vocab_size)
         self.full = configured_architecture(config).packed()
         s = config.supernet
         groups = head_groups(config.model)
@@ -73,7 +72,8 @@ class SearchSpace:
         return self.build(depth, lambda: (heads, width))
 
     def encoder_params(self, subnet: Subnet) -> int:
-        return cost(self.config, self.vocab_size, subnet).encoder_params
+        """The number of parameters of a subnet's encoder, by which this class measures size."""
+        return self.costs.encoder_params(subnet)
 
     def draw(self, rng: random.Random) -> Subnet:
         """Depth, then every block's sizes, independently and uniformly."""
@@ -98,7 +98,7 @@ class SearchSpace:
             candidates.append(
                 self.build(
                     rng.choice(self.depths),
-                    lambda: (rng.choice(self.heads), rng.randint(low, high)),
+                    lambda low=low, high=high: (rng.choice(self.heads), rng.randint(low, high)),
                 )
             )
         return min(candidates, key=lambda s: abs(self.encoder_params(s) - target))
@@ -123,34 +123,3 @@ class SearchSpace:
         """The largest, a middle and the smallest; some are the same where there are not as many."""
         nets = self.ladder(3)
         return [nets[0], nets[len(nets) // 2], nets[-1]]
-
-
-class SubnetSampler:
-    """The subnets of every training step, a function of seed, update and rank alone, so that a
-    resumed run repeats them.
-
-    Budgets follow a golden-ratio sequence, which covers [smallest, largest] evenly over any stretch
-    of updates.
-    """
-
-    def __init__(self, space: SearchSpace, seed: int, rank: int = 0):
-        self.space, self.seed, self.rank = space, seed, rank
-
-    def __call__(self, update: int) -> list[Subnet]:
-        """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none
-        before ``subnets_from``."""
-        method = self.space.config.method
-        if update < method.subnets_from:
-            return []
-        rng = random.Random(f"{self.seed}/{update}/{self.rank}")
-        low, high = (
-            self.space.encoder_params(self.space.smallest),
-            self.space.encoder_params(self.space.largest),
-        )
-        subnets = []
-        for i in range(method.subnets_per_step):
-            index = update * method.subnets_per_step + i + 0.5 * self.rank
-            subnets.append(
-                self.space.random_near(low + (index * GOLDEN_RATIO) % 1.0 * (high - low), rng)
-            )
-        return subnets + ([self.space.smallest] if method.smallest else [])

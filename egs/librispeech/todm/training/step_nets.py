@@ -12,7 +12,8 @@ from todm.learned_selection.sampler import LearnedSampler
 from todm.learned_selection.score_file import append_scores
 from todm.learned_selection.selector import Selector
 from todm.subnet import Subnet
-from todm.supernet.search_space import SearchSpace, SubnetSampler
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace
 from utils import conf as configuration
 
 Step = tuple[list[Subnet], int | None]  # subnets beside the largest net; update, None: no gates

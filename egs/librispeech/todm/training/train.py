@@ -14,7 +14,6 @@ from todm.config.keys import Config
 from todm.recipe.lineage import data_changes, training_data
 from todm.recipe.stages import STAGES, setup_logging, stage_main
 from todm.supernet.budget import check_budgets
-from todm.supernet.cost import cost
 from todm.training.experiment import checkpoint_folder
 from todm.training.optimization import slower_than_fp32
 from todm.training.trainer import Trainer
@@ -88,11 +87,7 @@ def train(config: Config, arguments: Namespace) -> None:
     trainer = Trainer(config, device, rank, world_size)
     check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
-        logging.info(
-            "%s net: %s",
-            name,
-            json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()),
-        )
+        logging.info("%s net: %s", name, json.dumps(trainer.space.costs.cost(net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
     warn_of_slow_precision(config.train.precision, device)
     if state is not None:
