@@ -187,7 +187,7 @@ def test_without_gates_the_loss_is_that_of_a_model_without_scores(method, when):
 
 def test_every_parameter_has_a_gradient_in_both_steps():
     """As DDP wants it, also while CTC trains alone."""
-    for weights in (WEIGHTS, Weights(0.0, 0.0, 0.0)):
+    for weights in (WEIGHTS, Weights.of_ctc()):
         for update in (5, 20, 60):
             loss = make_loss(learned("orthosoftmax", *WIDE, "loss.ctc_weight=0.4"))
             loss.selector.after_update(update)
@@ -209,7 +209,7 @@ def test_stochastic_depth_is_of_the_largest_net_in_step_2_alone(objective, monke
         learned("simple-topk", *WIDE, *objective, "learn.granularity=module", "method.distill=none")
     )
     loss.config = loss.selector.config = config
-    weights = WEIGHTS if not objective else Weights(0.0, 0.0, 0.0)
+    weights = WEIGHTS if not objective else Weights.of_ctc()
     monkeypatch.setattr(
         torch, "rand", lambda *size: torch.zeros(*size)
     )  # everything that may be dropped is dropped
@@ -235,7 +235,7 @@ def test_stochastic_depth_is_of_the_largest_net_in_step_2_alone(objective, monke
 def test_saturating_weight_is_a_number_without_gradient(objective):
     """1 - exp(-loss per frame) of the net itself: the same gradients as with that number as a
     constant."""
-    weights = WEIGHTS if not objective else Weights(0.0, 0.0, 0.0)
+    weights = WEIGHTS if not objective else Weights.of_ctc()
     for subnet in SUBNETS:
         loss = make_loss(tiny_config(*WIDE, *objective, "loss.subnet_weighting=saturating"))
         got, (_, raw) = loss(features(), TARGETS, [subnet], weights)
@@ -260,7 +260,7 @@ def plain_ctc(model: Transducer, encoded: Tensor) -> tuple[Tensor, Tensor]:
 def test_ctc_objective_is_ctc_of_every_net_and_distillation_of_frame_posteriors(distill):
     config = tiny_config(*WIDE, "loss.objective=ctc", "loss.ctc_weight=0.5", "method.distill=kl")
     loss = make_loss(config)
-    got, losses = loss(features(), TARGETS, SUBNETS, Weights(0.0, 0.0, distill))
+    got, losses = loss(features(), TARGETS, SUBNETS, Weights.of_ctc(distill))
     (teacher, largest), *others = (
         plain_ctc(loss.model, loss.model.encoder(features(), LENGTHS, net)[0])
         for net in (None, *SUBNETS)
@@ -285,7 +285,7 @@ def test_ctc_objective_without_distillation():
         tiny_config(*WIDE, "loss.objective=ctc", "loss.ctc_weight=0.5", "method.distill=none")
     )
     with_weight, without = (
-        loss(features(), TARGETS, SUBNETS, Weights(0.0, 0.0, w))[0] for w in (5.0, 0.0)
+        loss(features(), TARGETS, SUBNETS, Weights.of_ctc(w))[0] for w in (5.0, 0.0)
     )
     assert with_weight == without
 
@@ -299,8 +299,8 @@ def test_weights_of_a_ctc_model_by_hand(update, distill):
         "distill.ramp=1000",
         "distill.weight=2",
     )
-    assert Weights.at(update, config.loss, config.distill) == Weights(0.0, 0.0, distill)
-    assert Weights.scoring(config.loss) == Weights(0.0, 0.0, 0.0)
+    assert Weights.at(update, config.loss, config.distill) == Weights.of_ctc(distill)
+    assert Weights.scoring(config.loss) == Weights.of_ctc()
     assert Weights.scoring(cached_config().loss) == Weights(1.0, 1.0, 0.0)
 
 
@@ -311,7 +311,7 @@ def test_gated_net_of_a_ctc_model():
         )
     )
     count = prefix_counts(loss.selector, ORDER, [9684 * 0.5])[0]
-    got, losses = loss(features(), TARGETS, [], Weights(0.0, 0.0, 0.0), 59)
+    got, losses = loss(features(), TARGETS, [], Weights.of_ctc(), 59)
     nets = loss.model.full, loss.selector.units.subnet(ORDER[:count])
     largest, smallest = (
         plain_ctc(loss.model, loss.model.encoder(features(), LENGTHS, net)[0])[1] for net in nets

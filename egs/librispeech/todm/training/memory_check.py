@@ -49,7 +49,7 @@ def try_steps(
       How many nets ran in each.
     """
     config, device = loss.config, batch.features.device
-    weights = Weights(0.0, 0.0, 1.0) if config.loss.objective == "ctc" else Weights(1.0, 1.0, 1.0)
+    weights = Weights.of_ctc(1.0) if config.loss.objective == "ctc" else Weights(1.0, 1.0, 1.0)
     targets = make_targets(batch, tokenizer, config.model.tail_frames)
     dtype, mixed = PRECISIONS[config.train.precision], config.train.precision != "fp32"
     counts = []

@@ -67,7 +67,7 @@ def dev_losses(
     generators = rng_state()
     loss.model.eval()
     ctc_alone = Weights.at(update, loss.config.loss, loss.config.distill).ctc_alone
-    weights = Weights(0.0, 0.0, 0.0) if ctc_alone else Weights(1.0, 1.0, 0.0)
+    weights = Weights.of_ctc() if ctc_alone else Weights(1.0, 1.0, 0.0)
     batches = _dev_batches(loss, tokenizer, stop)
     losses = losses_per_frame(loss, batches, tokenizer, nets[1:], weights)
     loss.model.train()
