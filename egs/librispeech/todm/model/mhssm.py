@@ -127,7 +127,9 @@ class MultiHeadSSM(nn.Module):
           gate: what learned selection multiplies every head group's part of the output by; all
             groups are kept then.
         """
-        weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
+        weight: Tensor = self.project_in.weight
+        bias: Tensor = self.project_in.bias
+        out: Tensor = self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
         # A subnet computes with its slices of the parameters.
         if len(kept) < self.groups:

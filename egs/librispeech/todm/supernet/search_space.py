@@ -29,11 +29,11 @@ def drop_order(blocks: int) -> list[int]:
 
 
 class SearchSpace:
-    """Elastic depth, FFN width per block and, if the conf says so, heads per block.
+    """The subnets of a supernet: elastic depth, FFN width per block and, if the conf says so, head
+    groups per block.
 
     A subnet is drawn as a depth and sizes; blocks are left out in :func:`drop_order`.  A model
-    built from
-    ``model.architecture`` has the one subnet it is.
+    built from ``model.architecture`` has the one subnet it is.
     """
 
     def __init__(self, config: Config, vocab_size: int):
@@ -52,10 +52,12 @@ class SearchSpace:
 
     @property
     def largest(self) -> Subnet:
+        """The largest net."""
         return self.full
 
     @property
     def smallest(self) -> Subnet:
+        """The smallest net: fewest blocks, and in each the fewest head groups and chunks."""
         return (
             self.full if self.fixed else self.uniform(self.depths[0], self.widths[0], self.heads[0])
         )
@@ -68,7 +70,7 @@ class SearchSpace:
         )
 
     def uniform(self, depth: int, width: int, heads: int) -> Subnet:
-        """The same size in every block that stays."""
+        """The subnet with the same size in every block that stays."""
         return self.build(depth, lambda: (heads, width))
 
     def encoder_params(self, subnet: Subnet) -> int:
@@ -76,7 +78,8 @@ class SearchSpace:
         return self.costs.encoder_params(subnet)
 
     def draw(self, rng: random.Random) -> Subnet:
-        """Depth, then every block's sizes, independently and uniformly."""
+        """A random subnet: the depth, then the sizes of every block, independently and
+        uniformly."""
         if self.fixed:
             return self.full
         return self.build(
@@ -95,12 +98,11 @@ class SearchSpace:
         for _ in range(draws):
             common = rng.choice(self.widths)
             low, high = max(common - 2, self.widths[0]), min(common + 2, self.widths[-1])
-            candidates.append(
-                self.build(
-                    rng.choice(self.depths),
-                    lambda low=low, high=high: (rng.choice(self.heads), rng.randint(low, high)),
-                )
-            )
+
+            def size(low: int = low, high: int = high) -> tuple[int, int]:
+                return rng.choice(self.heads), rng.randint(low, high)
+
+            candidates.append(self.build(rng.choice(self.depths), size))
         return min(candidates, key=lambda s: abs(self.encoder_params(s) - target))
 
     def ladder(self, count: int) -> list[Subnet]:

@@ -103,6 +103,7 @@ def run(config: Config, pairs: int, utterance_seconds: float) -> dict:
 
 
 def main() -> None:
+    """The command line: prints the figures as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,8 @@
-"""An experiment's folder: what a checkpoint holds, and how a model comes back out of it."""
+"""An experiment's folder: what a checkpoint holds, and how a model comes back out of it.
+
+Nothing of learned selection is imported here: whoever needs its nets makes the selector from the
+state that :class:`Experiment` holds (``learned_selection.methods.restore_selector``).
+"""
 
 import logging
 import random
@@ -25,11 +29,12 @@ FORMAT = 1
 
 
 def checkpoint_folder(exp: Path) -> Path:
+    """The folder of an experiment's checkpoints."""
     return exp / "checkpoints"
 
 
 def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None) -> dict:
-    """What every checkpoint carries, so that it can be used without any other file.
+    """The part of every checkpoint with which it can be used without any other file.
 
     Args:
       longest: seconds that the net learns to recognise at once (``learnt_length.py``).
@@ -76,7 +81,7 @@ def set_seeds(seed: int) -> None:
 
 
 def rng_state() -> dict:
-    """State of every random generator that training uses, as plain containers."""
+    """The state of every random generator that training uses, as plain containers."""
     kind, keys, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     return {
@@ -154,7 +159,7 @@ def load_experiment(
             f"mean over updates 1 to {update}",
             last["model"] | average_between(None, last["average"]),
         )
-    elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
+    elif weights == "range" and (start := window_start(found, count or 0, config.train.save_every)):
         first = in_present_form(load_checkpoint(start[1], device))
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])

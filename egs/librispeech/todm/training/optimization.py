@@ -39,12 +39,11 @@ def make_optimizer(
         return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
     for group in params:
         del group["weight_decay"]
-    params[1]["param_max_rms"] = (
-        math.inf
-    )  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
-    if (
-        scores
-    ):  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
+    # The imaginary parts of A start at pi n, far above ScaledAdam's usual bound.
+    params[1]["param_max_rms"] = math.inf
+    # The size of scores is no scale to learn by: they move by the learning rate itself, as with
+    # Adam.
+    if scores:
         params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
 
@@ -71,8 +70,10 @@ def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
 
 def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
     """Double a small scale sooner than the scaler itself does (after 2000 good steps), as icefall
-    does: below 8 every 100 updates, below 32 every 400.  Called after every good update; the scale
-      is on the device and is not looked at otherwise."""
+    does: below 8 every 100 updates, below 32 every 400.
+
+    Called after every good update; the scale is on the device and is not looked at otherwise.
+    """
     if scaler.is_enabled() and update % 100 == 0:
         scale = scaler.get_scale()
         if scale < (32.0 if update % 400 == 0 else 8.0):
@@ -80,7 +81,7 @@ def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
 
 
 def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
-    """Instead of a step whose gradients are not finite.
+    """Lower the scale, instead of a step whose gradients are not finite.
 
     Raises:
       UserError: the scale has become so small that gradients overflow at any.
@@ -96,8 +97,8 @@ def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
 
 
 def slower_than_fp32(precision: str) -> float:
-    """How many times longer a matrix product takes in a precision than in fp32 on this CPU: above 1
-    where it has no such instructions."""
+    """The time of a matrix product in a precision over that in fp32 on this CPU: above 1 where it
+    has no such instructions."""
     seconds = {}
     for dtype in (torch.float32, PRECISIONS[precision]):
         a, b = torch.ones(256, 144, dtype=dtype), torch.ones(144, 576, dtype=dtype)
@@ -119,6 +120,12 @@ class Window:
         self.frames, self.audio, self.wall = 0, 0.0, 0.0
 
     def add(self, losses: list[float], frames: int, audio: float, wall: float) -> None:
+        """Count one update.
+
+        Args:
+          losses: of every net, summed over the batch, largest first. frames: encoder frames.
+          audio, wall: seconds of audio, and of time.
+        """
         self.losses.append([losses[0], losses[-1]])
         self.frames, self.audio, self.wall = (
             self.frames + frames,
@@ -128,10 +135,12 @@ class Window:
 
     @property
     def largest(self) -> float:
+        """Loss per encoder frame of the largest net."""
         return sum(x[0] for x in self.losses) / max(self.frames, 1)
 
     @property
     def smallest(self) -> float:
+        """Loss per encoder frame of the last net of every update."""
         return sum(x[1] for x in self.losses) / max(self.frames, 1)
 
     @property

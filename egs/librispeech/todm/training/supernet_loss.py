@@ -173,7 +173,7 @@ class SupernetLoss(nn.Module):
         Args:
           total: to which the losses are added. encoded: of ``nets`` nets, the largest first.
         """
-        heads, joiner = self.model.heads, self.model.joiner
+        heads, joiner = self.model.training_heads, self.model.joiner
         # predictor before every token and after the last: (B, S) -> (B, S+1, predictor_dim)
         predicted = self.model.predictor.teacher_forced(targets.symbols)
         largest = next(encoded)
@@ -201,12 +201,12 @@ class SupernetLoss(nn.Module):
             pruned = self.loss.pruned(logits, ranges, targets)
             losses.append(pruned.detach())
             total = total + self._subnet_weight(pruned, targets) * weights.pruned * pruned
-            if distill:
+            if distill and teacher is not None:
                 total = total + weights.distill * distill(teacher, distill.log_probs(logits))
         return total, losses
 
     def _ctc_losses(
-        self, total: Tensor, encoded: list[Tensor], targets: Targets, weights: Weights
+        self, total: Tensor | float, encoded: list[Tensor], targets: Targets, weights: Weights
     ) -> tuple[Tensor, list[Tensor]]:
         """The CTC loss of every net, and with a weight the distillation of frame posteriors, which
         a CTC model alone has.
@@ -223,9 +223,7 @@ class SupernetLoss(nn.Module):
         )
         if weights.distill and self.config.method.distill != "none" and len(encoded) > 1:
             # frame posteriors of every net, (B, T', V)
-            teacher, *students = (
-                self.model.heads.ctc(one).float().log_softmax(-1) for one in encoded
-            )
+            teacher, *students = (self.model.ctc_log_probs(one) for one in encoded)
             real = targets.real_frames(teacher.shape[1])  # (B, T')
             for student in students:
                 divergence = node_divergence(
@@ -244,8 +242,8 @@ class SupernetLoss(nn.Module):
         return sum(p.sum() for p in unused) * 0.0
 
     def _subnet_weight(self, loss: Tensor, targets: Targets) -> Tensor | float:
-        """The weight of a subnet's own loss: ``loss.subnet_weight``; saturating: times 1 - exp(-loss
-        per frame), a number without gradient (arXiv 2501.18895)."""
+        """The weight of a subnet's own loss: ``loss.subnet_weight``; saturating (arXiv 2501.18895):
+        times 1 - exp(-loss per frame), a number without gradient."""
         weight = self.config.loss.subnet_weight
         if self.config.loss.subnet_weighting == "constant":
             return weight
@@ -284,7 +282,7 @@ class SupernetLoss(nn.Module):
         if self.config.loss.ctc_weight == 0:
             return 0.0
         # (B, T', dim) -> (T', B, V), as torch wants it
-        log_probs = self.model.heads.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
+        log_probs = self.model.ctc_log_probs(encoded).transpose(0, 1)
         loss = nn.functional.ctc_loss(
             log_probs,
             targets.symbols,

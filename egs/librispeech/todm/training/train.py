@@ -25,8 +25,8 @@ from utils.locks import LOCK
 
 
 def reasons_to_begin_anew(config: Config, state: dict) -> list[str]:
-    """What makes the checkpoints of another training unusable for this one; empty: it goes on from
-    them."""
+    """The reasons why the checkpoints of another training are unusable for this one; without any,
+    this one goes on from them."""
     saved = configuration.from_dict(Config, state["config"])
     reasons = STAGES.changes_before(4, saved, config) + data_changes(
         state.get("data"), training_data(config)
@@ -73,6 +73,7 @@ def previous_state(config: Config, force: bool) -> dict | None:
 
 
 def train(config: Config, arguments: Namespace) -> None:
+    """Train, or go on training, as one of the processes of stage 4."""
     rank, world_size = distributed.setup()
     device = distributed.local_device()
     state = previous_state(config, arguments.force) if rank == 0 else None

@@ -33,7 +33,7 @@ from utils.tokens import Tokenizer
 
 
 class Trainer:
-    """Everything a training holds, and its loop.
+    """A training: its loop, and everything it needs.
 
     Args:
       rank, world_size: of this process; every rank draws its own batches and its own subnets.
@@ -51,7 +51,7 @@ class Trainer:
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
         transducer_loss = make_transducer_loss(config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(self.model, config, transducer_loss, self.nets.selector).to(device)
-        self.step_module = self.loss
+        self.step_module: torch.nn.Module = self.loss
         if world_size > 1:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
             self.step_module = DistributedDataParallel(
@@ -73,8 +73,8 @@ class Trainer:
     # ---- state
 
     def state(self) -> dict:
-        """All that a resumed run needs; every rank must ask for it at once, because all ranks'
-        generators are in it."""
+        """The checkpoint, with all that a resumed run needs; every rank must ask for it at once,
+        because the generators of all ranks are in it."""
         unplanned = self.update % self.config.train.save_every > 0 and not self.done
         return {
             **experiment.describe(self.config, self.tokenizer, self.stream.sampler.longest),
@@ -123,7 +123,7 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether all updates have been made."""
+        """True when all updates have been made."""
         return self.update >= self.config.train.updates
 
     # ---- the loop
@@ -231,7 +231,7 @@ class Trainer:
         return sums
 
     def sum_and_agree(self, values: list[float]) -> list[float]:
-        """Sums over all ranks, which so agree, too, on whether any of them was asked to stop
+        """Sum values over all ranks, which so agree, too, on whether any of them was asked to stop
         (``self.stop``)."""
         asked = [float(self.stop_request.signal == number) for number in SIGNALS]
         sums = sum_over_ranks([*values, *asked], self.device)
@@ -241,7 +241,7 @@ class Trainer:
         return sums[: len(values)]
 
     def all_finite(self, loss: torch.Tensor) -> bool:
-        """Whether the loss is finite on every rank."""
+        """Tells whether the loss is finite on every rank."""
         return sum_over_ranks([float(not torch.isfinite(loss))], self.device)[0] == 0
 
     def optimizer_step(self) -> bool:
