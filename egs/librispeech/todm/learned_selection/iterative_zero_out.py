@@ -13,8 +13,8 @@ OPEN = 10.0  # the logit that a gate starts from
 
 
 class IterativeZeroOut(Selector):
-    """Sigmoid gates, pushed by a penalty towards each iteration's share; at its end the smallest
-    are closed.
+    """One sigmoid gate per unit, (N,); a penalty pushes their cost towards each iteration's share,
+    at whose end the smallest are closed.
 
     The logits are 10 times the parameters, which therefore start at 1. Closed gates stay trainable.
     """
@@ -25,9 +25,12 @@ class IterativeZeroOut(Selector):
 
     @property
     def logits(self) -> Tensor:
+        """The logits of the gates, (N,)."""
         return OPEN * self.scores
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
+        """The open part of every unit, (N,), and ``learn.penalty`` times the distance of their
+        expected share of the full cost from the iteration's."""
         gates = torch.sigmoid(self.logits)
         share = self.units.expected_cost(gates) / self.units.full_cost
         return gates, self.config.learn.penalty * (
@@ -36,8 +39,8 @@ class IterativeZeroOut(Selector):
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:
-        """At the end of an iteration, close all but what its share allows; at the end of the last
-        the order is what counts."""
+        """Close all gates but those that an iteration's share allows, at its end; at the end of the
+        last iteration freeze the masks by the order of the scores."""
         if (
             self.learns(update - 1)
             and update < self.last
@@ -50,7 +53,9 @@ class IterativeZeroOut(Selector):
         return super().after_update(update)
 
     def ranking(self) -> list[int]:
+        """The units by their scores, best first."""
         return self.scores.argsort(descending=True).tolist()
 
     def importance(self) -> Tensor:
+        """The logits, (N,)."""
         return self.logits.detach()

@@ -28,7 +28,8 @@ def make_selector(config: Config, vocab_size: int) -> Selector | None:
 
 
 def restore_selector(config: Config, vocab_size: int, state: dict | None) -> Selector | None:
-    """The selector of a trained experiment, with the scores and masks that its checkpoint holds.
+    """The selector of a trained experiment, with the scores and masks that its checkpoint holds;
+    None: the experiment has learnt no selection.
 
     Args:
       config: the conf it was trained with.
@@ -36,5 +37,7 @@ def restore_selector(config: Config, vocab_size: int, state: dict | None) -> Sel
     """
     selector = make_selector(config, vocab_size)
     if selector is not None:
+        if state is None:
+            raise ValueError("the checkpoint holds no scores for the selection its conf names")
         selector.load_state_dict(state)
     return selector

@@ -14,6 +14,7 @@ class LearnedSampler:
         self.selector, self.seed, self.rank = selector, seed, rank
 
     def __call__(self, update: int) -> list[Subnet]:
+        """The subnets of an update, a function of seed, update and rank alone."""
         if not self.selector.frozen:
             return []
         method = self.selector.config.method

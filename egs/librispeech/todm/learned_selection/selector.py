@@ -23,22 +23,32 @@ NOISE = 0.01  # standard deviation of initial scores: equal ones would stay equa
 
 
 class Selector(nn.Module):
-    """What all methods share: the schedule of step 1, the order, the sizes.
+    """The part that all methods share: the schedule of step 1, the order, the sizes.
+
+    N is the number of units. A *gate* is the number that the largest net's output of a unit is
+    multiplied by.
 
     Attributes:
-      order: the frozen order of the units, best first; -1 before step 2. A buffer, so that a
+      first, last: step 1 learns scores in the updates [first, last).
+      start: the update from which progress is linear, from 0 there to 1 at ``last``.
+      budgets: the bounds of ``search.budgets`` on the cost, by their text.
+      order: (N,) the frozen order of the units, best first; -1 before step 2. A buffer, so that a
         checkpoint has it.
+
+    Raises:
+      UserError: a budget that nothing fits.
     """
+
+    order: Tensor
 
     def __init__(self, config: Config, units: Units):
         super().__init__()
         self.config, self.units = config, units
-        self.first, self.last = schedule(config)  # step 1 learns scores in [first, last)
-        self.start = float(self.first)  # progress is linear from 0 here to 1 at last
+        self.first, self.last = schedule(config)
+        self.start = float(self.first)
         full = units.full_cost
-        smallest = max(
-            units.cost(units.subnet([i])) for i in range(len(units))
-        )  # whichever unit comes first
+        # Every order must fit, so the smallest net is the one of the most expensive unit.
+        smallest = max(units.cost(units.subnet([i])) for i in range(len(units)))
         self.budgets = {
             text: parse_budget(text, config.search.cost, smallest, full)
             for text in config.search.budgets
@@ -48,19 +58,19 @@ class Selector(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether step 2 has begun."""
+        """True when step 2 has begun."""
         return bool(self.order[0] >= 0)
 
     def learns(self, update: int) -> bool:
-        """Whether the gated net runs at this update."""
+        """Tells whether the gated net runs at this update."""
         return self.first <= update < self.last and not self.frozen
 
     def progress(self, update: int) -> float:
-        """Of step 1: 0 at its first update, 1 at its end."""
+        """The part of step 1 that is done: 0 at its first update, 1 at its end."""
         return min(1.0, max(0.0, (update - self.start) / max(self.last - self.start, 1e-9)))
 
     def schedule(self) -> dict:
-        """What a checkpoint keeps of it."""
+        """The schedule of step 1 as a checkpoint keeps it."""
         return {"start": self.start, "last": self.last}
 
     def go_on(self, update: int, saved: dict | None, then: Config) -> None:
@@ -107,21 +117,26 @@ class Selector(nn.Module):
         )
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
-        """One number per unit (N,), and a penalty that is added to the loss per frame."""
+        """The gates of an update, (N,), and a penalty that is added to the loss per frame, ()."""
         raise NotImplementedError
 
     def ranking(self) -> list[int]:
-        """The units, best first, by the scores as they are."""
+        """The units, best first, by the present scores."""
         raise NotImplementedError
 
     def importance(self) -> Tensor:
-        """One number per unit (N,), for pictures: the larger, the longer it stays."""
+        """The importance of every unit, (N,), for pictures: the larger, the longer it stays."""
         raise NotImplementedError
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:
-        """Called after every optimiser step with the number of updates done. Returns whether the
-        masks were frozen now."""
+        """Freeze the masks at the end of step 1; called after every optimiser step.
+
+        Args:
+          update: the number of updates done.
+        Returns:
+          Whether the masks were frozen now.
+        """
         if self.frozen or update < self.last:
             return False
         self.order.copy_(torch.tensor(self.ranking()))
@@ -147,8 +162,8 @@ class Selector(nn.Module):
         return self._nets
 
     def shares(self) -> list[float]:
-        """The shares of the full cost that step 1's iterations shrink to, the last one the smallest
-        size's."""
+        """The shares of the full cost that the iterations of step 1 shrink to, the last one that of
+        the smallest size."""
         low, count = (
             min(self.budgets.values()) / self.units.full_cost,
             self.config.learn.iterations,
@@ -156,7 +171,8 @@ class Selector(nn.Module):
         return [1 - (1 - low) * (i + 1) / count for i in range(count)]
 
     def iteration(self, update: int) -> int:
-        """Of ``learn.iterations`` equal parts of step 1, the one an update is in."""
+        """The number of the iteration an update is in, one of the ``learn.iterations`` equal parts
+        of step 1, from 0."""
         return min(
             int(self.progress(update) * self.config.learn.iterations),
             self.config.learn.iterations - 1,

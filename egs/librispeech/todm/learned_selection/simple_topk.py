@@ -10,7 +10,7 @@ from todm.learned_selection.units import Units
 
 
 class SimpleTopK(Selector):
-    """One score per unit; the best are kept through a relaxed top-k with straight-through
+    """One score per unit, (N,); the best are kept through a relaxed top-k with straight-through
     gradients.
 
     k shrinks over the iterations of step 1 to what the smallest budget allows.
@@ -21,21 +21,27 @@ class SimpleTopK(Selector):
         self.scores = nn.Parameter(0.5 + NOISE * torch.randn(len(units)))
 
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
+        """1 for the best units and 0 for the others, (N,), with the gradient of the relaxed top-k;
+        there is no penalty."""
+        # k: as many of the best units as the iteration's share of the cost allows
         budget = self.shares()[self.iteration(update)] * self.units.full_cost
         count = len(self.units.prefix_within(self.ranking(), budget))
+        # scores (N,) -> soft gates (N,), which sum to k -> hard gates (N,)
         soft = relaxed_top_k(self.scores, count)
         return straight_through(soft, count), soft.new_zeros(())
 
     def ranking(self) -> list[int]:
+        """The units by their scores, best first."""
         return self.scores.argsort(descending=True).tolist()
 
     def importance(self) -> Tensor:
+        """The scores, (N,)."""
         return self.scores.detach()
 
 
 def relaxed_top_k(scores: Tensor, count: int) -> Tensor:
-    """k successive softmaxes, each of what the ones before have left: (N,) -> (N,), which sums to
-    k."""
+    """A soft choice of the k best: the sum of k successive softmaxes, each over what those before
+    it have left: scores (N,) -> (N,), which sums to k."""
     total, taken = torch.zeros_like(scores), torch.zeros_like(scores)
     for _ in range(count):
         scores = scores + torch.log1p(-taken.clamp(max=1 - 1e-6))
@@ -45,7 +51,10 @@ def relaxed_top_k(scores: Tensor, count: int) -> Tensor:
 
 
 def straight_through(soft: Tensor, count: int) -> Tensor:
-    """Forward: 1 for the ``count`` largest, 0 for the others. Backward: as if it were ``soft``."""
+    """A hard choice with the gradient of the soft one, (N,) -> (N,).
+
+    Forward: 1 for the ``count`` largest, 0 for the others. Backward: as if it were ``soft``.
+    """
     hard = torch.zeros_like(soft)
     hard[soft.detach().topk(count).indices] = 1.0
     return hard + (soft - soft.detach())

@@ -8,8 +8,8 @@ from todm.subnet import Subnet
 
 
 def stochastic_depth(units: Units, smallest: Subnet, probability: float) -> Tensor:
-    """Gates (N,) for the largest net's pass: modules that the smallest net lacks are dropped at
-    random, the kept ones scaled up."""
+    """The gates of the largest net's pass, (N,): modules that the smallest net lacks are dropped at
+    random, and those of them that stay are scaled up."""
     missing = {
         (i, kind)
         for i, block in enumerate(smallest.blocks)

@@ -18,8 +18,11 @@ KINDS = ("heads", "ffn")  # of a block: the SSM's head groups, the FFN's chunks
 
 @dataclass(frozen=True)
 class Unit:
-    """Some parts of one module. Attributes: kind: ``heads`` or ``ffn``. parts: head groups or
-    chunks."""
+    """Parts of one module that are kept or left out together.
+
+    Attributes:
+      kind: ``heads`` for the SSM, ``ffn``. parts: the numbers of head groups or of chunks.
+    """
 
     block: int
     kind: str
@@ -31,11 +34,11 @@ class Unit:
 
 
 class Units:
-    """All units of a model: every SSM and every FFN (``module``), or every head group and every
-    chunk (``component``).
+    """The units of a model: every SSM and every FFN, or every head group and every chunk.
 
     Args:
-      cost_name: what targets count: ``encoder_params``, ``total_params`` or ``macs``.
+      granularity: ``module`` or ``component``.
+      cost_name: the cost that budgets bound: ``encoder_params``, ``total_params`` or ``macs``.
     """
 
     def __init__(self, config: Config, vocab_size: int, granularity: str, cost_name: str):
@@ -95,7 +98,7 @@ class Units:
         return self.cost(self.full)
 
     def _module_costs(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Per kind what a part costs, and what a module costs beside its parts (norm, bias)."""
+        """The cost of a part by its kind, and that of a module beside its parts (norm, bias)."""
         part, module = {}, {}
         for kind in KINDS:
 
@@ -112,8 +115,9 @@ class Units:
         return part, module
 
     def gates(self, values: Tensor) -> Gates:
-        """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit
-        share its number."""
+        """The model's gates from one number per unit, which its parts share: (..., N) -> (...,
+        blocks, parts) of each kind, and (..., blocks) for what the parts of a module share."""
+        # (..., N) taken at (blocks, parts) -> (..., blocks, parts)
         gates = [values[..., self.unit_of[kind].to(values.device)] for kind in KINDS]
         # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its
         # parts share.
@@ -124,13 +128,16 @@ class Units:
         return Gates(*gates, *shared)
 
     def expected_cost(self, values: Tensor) -> Tensor:
-        """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net
-        they say: (...)."""
+        """The cost of the net under gates: (..., N) -> (...); where they are 0 or 1, exactly that
+        of the net they say."""
         gates = self.gates(values)
-        return self.fixed + sum(
-            self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
-            for kind, gate, shared in zip(KINDS, gates[:2], gates[2:])
-        )
+        cost: Tensor | float = 0
+        for kind, gate, shared in zip(KINDS, gates[:2], gates[2:]):
+            # (..., blocks, parts) and (..., blocks) -> (...)
+            cost = cost + (
+                self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
+            )
+        return self.fixed + cost
 
     def prefix_within(self, order: list[int], budget: float) -> list[int]:
         """The first units of an order, as many as a budget allows.

@@ -120,7 +120,7 @@ class Transducer(nn.Module):
     def ctc_log_probs(self, encoded: Tensor) -> Tensor:
         """The CTC head's log-probabilities, in fp32: encoder output (..., dim) -> (..., V)."""
         if self.heads is None or self.heads.ctc is None:
-            raise ValueError("this model has no CTC head: loss.ctc_weight is 0, or it was cut out")
+            raise ValueError("this model was built without a CTC head")
         return self.heads.ctc(encoded).float().log_softmax(-1)
 
     @property

@@ -161,7 +161,7 @@ class SupernetLoss(nn.Module):
 
     def _transducer_losses(
         self,
-        total: Tensor,
+        total: Tensor | float,
         encoded: Iterator[Tensor],
         nets: int,
         targets: Targets,
