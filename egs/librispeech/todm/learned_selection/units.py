@@ -131,7 +131,7 @@ class Units:
         """The cost of the net under gates: (..., N) -> (...); where they are 0 or 1, exactly that
         of the net they say."""
         gates = self.gates(values)
-        cost: Tensor | float = 0
+        cost = values.new_zeros(values.shape[:-1])
         for kind, gate, shared in zip(KINDS, gates[:2], gates[2:]):
             # (..., blocks, parts) and (..., blocks) -> (...)
             cost = cost + (

@@ -1,5 +1,8 @@
 """The encoder: blocks of MH-SSM and FFN, any of which a subnet may shrink or leave out."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -98,9 +101,8 @@ class Encoder(nn.Module):
         self.full = architecture.packed()
         self.frontend = Frontend(config.frontend_channels, config.dim, config.tail_frames)
         chunk_dim = config.ffn_dim // ffn_chunks
-        self.blocks = nn.ModuleList(
-            Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes
-        )
+        blocks = (Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
         self.norm = nn.LayerNorm(config.dim, bias=False)
 
     def operators(self, block: int = BLOCK) -> Operators:
@@ -162,25 +164,20 @@ class Encoder(nn.Module):
         Raises:
           ValueError: the model is bidirectional, so it can not stream.
         """
+        weight = self.norm.weight
         states: States = []
         for block, choice in zip(self.blocks, (subnet or self.full).blocks):
-            if choice.heads and block.ssm.directions == 2:
+            if block.ssm is None or not choice.heads:
+                states.append([])
+                continue
+            if block.ssm.directions == 2:
                 raise ValueError(
                     "a bidirectional model can not stream; train a causal one "
                     "(model.direction=causal)"
                 )
-            states.append(
-                [
-                    self.norm.weight.new_zeros(
-                        len(block.ssm.ssm_index(choice.heads, self.norm.weight.device)),
-                        batch,
-                        2 * ssm.a_imag.shape[1],
-                    )
-                    for ssm in block.ssm.ssms
-                ]
-                if choice.heads
-                else []
-            )
+            channels = len(block.ssm.ssm_index(choice.heads, weight.device))
+            sizes = [2 * ssm.a_imag.shape[1] for ssm in block.ssm.ssms]
+            states.append([weight.new_zeros(channels, batch, size) for size in sizes])
         return states
 
     def step(

@@ -2,6 +2,8 @@
 heads."""
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +74,11 @@ class MultiHeadSSM(nn.Module):
         per_channel = [s for s in scales for _ in range(self.heads_per_group * head_dim)]
         self.norm = nn.LayerNorm(dim, bias=False)
         self.project_in = nn.Linear(dim, channels)
-        self.ssms = nn.ModuleList(
+        ssms = (
             DiagonalSSM(channels * self.directions, modes, per_channel * self.directions)
             for _ in range(stack)
         )
+        self.ssms = cast(Sequence[DiagonalSSM], nn.ModuleList(ssms))
         bound = 1 / math.sqrt(self.directions * head_dim)
         self.mix_weight = nn.ParameterList(
             nn.Parameter(

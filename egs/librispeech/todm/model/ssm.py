@@ -209,7 +209,8 @@ def carry_state(arriving: Tensor, decay: Tensor) -> Tensor:
     state = torch.zeros_like(arriving[:, :, 0])
     states = [state]
     for block in arriving.unbind(2)[:-1]:
-        state = block + torch.stack(times(lam, state.unbind(2)), dim=2)
+        real, imag = state.unbind(2)
+        state = block + torch.stack(times(lam, (real, imag)), dim=2)
         states.append(state)
     return torch.stack(states, dim=2)
 
@@ -237,5 +238,6 @@ def step_block(u: Tensor, ops: BlockwiseOperators, state: Tensor) -> tuple[Tenso
     """One block from the state before it: ``u`` (C, B, Q), ``state`` (C, B, 2N) -> output (C, B, Q)
     and the next state."""
     y = torch.baddbmm(torch.bmm(u, ops.toeplitz), state, ops.emit) + ops.skip[:, None, None] * u
-    carried = times((ops.decay[:, None, 0], ops.decay[:, None, 1]), state.chunk(2, dim=-1))
+    real, imag = state.chunk(2, dim=-1)
+    carried = times((ops.decay[:, None, 0], ops.decay[:, None, 1]), (real, imag))
     return y, torch.cat(carried, dim=-1) + torch.bmm(u, ops.collect)

@@ -48,17 +48,17 @@ def parse_budget(
       UserError: not a budget, or no subnet is that small; the feasible range is named.
     """
     match = BUDGET.match(text.strip())
+    written, unit = (match[1], match[2] or "") if match else ("", "")
     feasible = (
         f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNIT_OF_COST[name]}, "
         f"that is {_rounded_up(smallest / largest)} to 1 of the largest net"
     )
     try:
-        number = float(match[1])
+        number = float(written)
     except (TypeError, ValueError):
         raise UserError(
             f"{key}: {text!r} is not a budget such as 0.5, 50%, 600k or 3M; {feasible}"
         ) from None
-    unit = match[2] or ""
     if unit == "%":
         budget = number / 100 * largest
     elif not unit and number <= 1:

@@ -136,4 +136,5 @@ def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -
     """
     found = CostModel(config, vocab_size).cost(subnet)
     name = f"{found.encoder_params / 1e6:.2f}M"
-    return SubnetEntry(name, subnet, **found.as_dict(), how=how)
+    counts = found.encoder_params, found.total_params, found.macs_per_second
+    return SubnetEntry(name, subnet, *counts, how=how)

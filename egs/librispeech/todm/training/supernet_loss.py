@@ -188,9 +188,8 @@ class SupernetLoss(nn.Module):
         # the largest net on the kept nodes: (B, T', R, V)
         logits = joiner(am_nodes, lm_nodes)
         pruned = self.loss.pruned(logits, ranges, targets)
-        total = (
-            total + weights.simple * simple + weights.pruned * pruned + self._ctc(largest, targets)
-        )
+        ctc = self._ctc(largest, targets) if self.config.loss.ctc_weight else 0.0
+        total = total + weights.simple * simple + weights.pruned * pruned + ctc
         losses = [pruned.detach()]
         # what it teaches: the classes that are compared on every node, (B, T', R, V or 3)
         distill = self._distillation(weights, nets, ranges, targets)
@@ -277,10 +276,8 @@ class SupernetLoss(nn.Module):
             self.config.method, self.config.distill, ranges, targets, self.config.loss.rnnt_type
         )
 
-    def _ctc(self, encoded: Tensor, targets: Targets) -> Tensor | float:
+    def _ctc(self, encoded: Tensor, targets: Targets) -> Tensor:
         """The weighted CTC loss of one net, summed over the batch: (B, T', dim) -> ()."""
-        if self.config.loss.ctc_weight == 0:
-            return 0.0
         # (B, T', dim) -> (T', B, V), as torch wants it
         log_probs = self.model.ctc_log_probs(encoded).transpose(0, 1)
         loss = nn.functional.ctc_loss(

@@ -1,10 +1,10 @@
 """The training loop: one for the supernet, for individually trained models and for every
 ablation."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -51,12 +51,11 @@ class Trainer:
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
         transducer_loss = make_transducer_loss(config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(self.model, config, transducer_loss, self.nets.selector).to(device)
-        self.step_module: torch.nn.Module = self.loss
+        self.parallel: DistributedDataParallel | None = None
         if world_size > 1:
             # The largest net runs in every step on every rank, so every parameter has a gradient.
-            self.step_module = DistributedDataParallel(
-                self.loss, device_ids=[device] if device.type == "cuda" else None
-            )
+            devices = [device] if device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.loss, device_ids=devices)
         self.optimizer = optimization.make_optimizer(config, self.model, self.nets.selector)
         self.scaler = optimization.make_scaler(device, enabled=t.precision == "fp16")
         self.average = RunningAverage(self.model)
@@ -210,17 +209,16 @@ class Trainer:
           frames. None: the loss of some rank is not finite.
         """
         sums: list[float] = []
+        step = self.parallel or self.loss
         dtype = optimization.PRECISIONS[self.config.train.precision]
         for i, batch in enumerate(group):
             batch = batch.to(self.device)
             targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
             targets.check(batch.ids)
-            wait = self.world_size > 1 and i + 1 < len(group)
-            with self.step_module.no_sync() if wait else contextlib.nullcontext():
+            wait = self.parallel.no_sync if self.parallel and i + 1 < len(group) else nullcontext
+            with wait():
                 with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                    loss, losses = self.step_module(
-                        batch.features, targets, subnets, weights, self.update
-                    )
+                    loss, losses = step(batch.features, targets, subnets, weights, self.update)
                 if not self.all_finite(loss):
                     return None
                 # DDP takes the mean over ranks; times their number, it is the gradient of the
@@ -296,4 +294,5 @@ class Trainer:
     def write(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
         """Add values to TensorBoard's curves, by their names."""
         for name, value in values.items():
+            assert writer is not None, "the first rank alone writes, and has a writer"
             writer.add_scalar(name, value, self.update)
