@@ -13,15 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from utils.config_values import ValueProblem, key_type, literals, read_file, read_value
-from utils.errors import UserError
+from utils.errors import ConfigError
 from utils.files import write_text_atomic
 from utils.text import first_line
 
 T = TypeVar("T")
-
-
-class ConfigError(UserError, ValueError):
-    """A mistake in a conf or an override; the message says where and what would be right."""
 
 
 @dataclass

@@ -25,8 +25,7 @@ from todm.tables.runs import (
     supernet_variant,
     three_nets,
 )
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import write_json_atomic
 
 CONF = "conf/tables/mini.yaml"

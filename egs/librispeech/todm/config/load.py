@@ -9,7 +9,8 @@ from todm.config.effects import without_effect
 from todm.config.keys import CONFS, Config
 from todm.config.paths import find_base, find_conf, resolve_paths
 from utils import conf as configuration
-from utils.conf import ConfigError, Layer
+from utils.conf import Layer
+from utils.errors import ConfigError
 
 
 def build(layers: Iterable[Layer]) -> Config:

@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 from todm.config.keys import CONFS, RECIPE
-from utils.conf import ConfigError, Layer, missing_conf
+from utils.conf import Layer, missing_conf
 from utils.config_values import literal
+from utils.errors import ConfigError
 
 ROOT = RECIPE.parents[2]  # the repository
 INPUTS = (

@@ -27,8 +27,7 @@ from todm.recipe.summary import (
 )
 from todm.subnet import Subnet
 from utils import conf as configuration
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import read_json, write_text_atomic
 
 TEMPLATES = Path(__file__).parent / "report_page"

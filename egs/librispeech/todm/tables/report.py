@@ -13,7 +13,7 @@ from todm.page.page import write_page
 from todm.recipe.stages import parse_arguments, stage_main
 from todm.tables import table_report
 from todm.tables.table_pictures import draw_subnets
-from utils.conf import ConfigError
+from utils.errors import ConfigError
 from utils.files import read_json, write_text_atomic
 from utils.text import markdown_table
 
