@@ -11,9 +11,9 @@ import shlex
 import subprocess
 import sys
 
-from todm.config.effects import ineffective
 from todm.config.keys import Config
 from todm.config.load import explicit_keys, load
+from todm.config.warnings import ineffective
 from todm.recipe.stages import folder_locks, lock_for_stage, runner, setup_logging
 from todm.recipe.summary import closing
 from utils.errors import UserError
