@@ -17,7 +17,7 @@ from local.make_corpus import jobs
 from todm.config.keys import Config, FeatureConfig
 from todm.data.features import make_extractor
 from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.channels import as_mono
 from utils.errors import UserError
 from utils.files import atomic_path, naming, require_openable, write_json_atomic

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.errors import UserError
 from utils.files import WRITE_ERRORS
 

@@ -17,7 +17,7 @@ from local.corpus_files import Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.audio import SAMPLE_RATE
 from utils.channels import as_mono, is_mean
 from utils.errors import UserError

@@ -14,7 +14,7 @@ from local.dropped import Dropped, report, write_dropped
 from todm.config.keys import BpeConfig, Config
 from todm.data.frames import FRAMES_PER_SECOND
 from todm.model.frontend import subsampled_length
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
 from utils.errors import UserError
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic

@@ -10,10 +10,10 @@ import torch
 
 from todm.config.check import check
 from todm.config.effects import EFFECTS
+from todm.config.ineffective import ineffective
 from todm.config.keys import CONFS, Config
 from todm.config.load import explicit_keys, load, load_file
 from todm.config.ranges import RANGES
-from todm.config.warnings import ineffective
 from todm.data.batches import _spec_augment
 from utils import conf as configuration
 from utils.conf import flatten, from_dict, to_dict

@@ -209,7 +209,7 @@ def test_rounded_up(parameters, text):
 def test_it_needs_no_torch(tiny_run):
     """And names the audio of the corpus, so that the command can be copied."""
     code = (
-        "import sys; from todm.config.keys import load; from todm.recipe.summary import closing\n"
+        "import sys; from todm.config.load import load; from todm.recipe.summary import closing\n"
         "print(closing(load('mini', sys.argv[1:]), 'conf/mini.yaml'))\n"
         "print('heavy:', {'torch', 'lhotse', 'plotly', 'numpy', 'matplotlib'} & set(sys.modules))"
     )

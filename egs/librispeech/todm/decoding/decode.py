@@ -15,7 +15,7 @@ from todm.data.batches import eval_loader, load_cuts
 from todm.decoding.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
 from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
 from todm.model.transducer import Transducer
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet

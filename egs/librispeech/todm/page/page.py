@@ -15,7 +15,7 @@ from todm.config.keys import LEARNED, Config
 from todm.config.load import load
 from todm.page import plots as page_plots
 from todm.page.utterances import Findings, find_errors, visible
-from todm.recipe.stages import parse_arguments, setup_logging
+from todm.recipe.command_line import parse_arguments, setup_logging
 from todm.recipe.summary import (
     PAGE,
     Command,

@@ -1,4 +1,4 @@
-"""What stands at the end of ./run.sh: what was made, and the commands that people want next. Reads
+"""The text at the end of ./run.sh: what was made, and the commands that people want next. It reads
 files alone, and imports no torch."""
 
 import gzip
@@ -18,20 +18,24 @@ DEFAULT_CONF = "conf/mini.yaml"  # of ./run.sh
 
 @dataclass(frozen=True)
 class Command:
-    """Attributes: what: it does, in a few words. line: to be copied into a shell, in the recipe's
-    folder."""
+    """A command that people may want next.
+
+    Attributes:
+      what: what it does, in a few words.
+      line: the command itself, to be copied into a shell in the recipe's folder.
+    """
 
     what: str
     line: str
 
 
 def closing(config: Config, conf_argument: str, colour: bool | None = None) -> str:
-    """What was made, the page, WER of the best and the smallest subnet, and what to do next; empty
-    before stage 6 has finished.
+    """The closing text: what was made, WER of the best and the smallest subnet, the page, and what
+    to do next. It is empty before stage 6 has finished.
 
     Args:
       conf_argument: conf and overrides as one types them after ``--conf``, quoted for a shell.
-      colour: None: where standard output is a terminal.
+      colour: whether the title is bold; None: where standard output is a terminal.
     """
     run = read_results(config.exp_dir)
     if run is None:
@@ -62,7 +66,7 @@ def wants_colour() -> bool:
 
 
 def read_results(exp: Path) -> dict | None:
-    """results.json of stage 6; None where there is none yet, or only half of one."""
+    """Reads results.json of stage 6; None where there is none yet, or only half of one."""
     try:
         run = json.loads((exp / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -71,8 +75,8 @@ def read_results(exp: Path) -> dict | None:
 
 
 def deployed_names(exp: Path, run: dict) -> list[str]:
-    """Subnets of results.json, the largest first, without those that are decoded for comparison
-    alone (baselines of subnets.json)."""
+    """The names of the subnets of results.json, the largest first, without those that are decoded
+    for comparison alone (baselines of subnets.json)."""
     sizes = {row["name"]: row["encoder_params"] for row in run["results"]}
     names = sorted(sizes, key=lambda name: -sizes[name])
     try:
@@ -86,14 +90,16 @@ def deployed_names(exp: Path, run: dict) -> list[str]:
 
 
 def deployed_rows(exp: Path, run: dict) -> list[dict]:
-    """Their results with the search method that was asked for first, the largest first."""
+    """The results of the deployed subnets with the search method that was asked for first, the
+    largest subnet first."""
     names, method = deployed_names(exp, run), run["results"][0]["method"]
     rows = [row for row in run["results"] if row["name"] in names and row["method"] == method]
     return sorted(rows, key=lambda row: names.index(row["name"]))
 
 
 def ends(rows: list[dict]) -> list[tuple[str, str]]:
-    """The subnet that is best on dev and the smallest one, in a line each."""
+    """The subnet that is best on dev and the smallest one, each as a label and a line with its
+    WER."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     best = min(names, key=lambda name: dev_errors(rows, name))
     chosen = [("", best)] if len(names) == 1 else [("best", best), ("smallest", names[-1])]
@@ -109,7 +115,7 @@ def ends(rows: list[dict]) -> list[tuple[str, str]]:
 
 
 def dev_errors(rows: list[dict], name: str) -> float:
-    """Word errors of a subnet over all of dev; over test where there is no dev."""
+    """The word errors of a subnet over all of dev, or over test where there is no dev."""
     roles = {row["role"] for row in rows}
     return sum(
         row["substitutions"] + row["insertions"] + row["deletions"]
@@ -124,8 +130,8 @@ def percent(wer: float) -> str:
 
 
 def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command]:
-    """What people want next: recognise a file, with less computing, find a subnet for a budget,
-    export."""
+    """The commands that people want next: recognise a file, do so with a smaller net, find a subnet
+    for a budget, export."""
     rows = deployed_rows(config.exp_dir, run)
     exp, audio = shlex.quote(str(config.exp_dir)), shlex.quote(example_audio(config))
     conf = "" if conf_argument.strip() == DEFAULT_CONF else f" --conf {conf_argument}"

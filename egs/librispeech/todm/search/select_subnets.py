@@ -10,7 +10,7 @@ import torch
 from todm.config.keys import LEARNED, Config
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch

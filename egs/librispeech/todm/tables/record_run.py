@@ -15,7 +15,8 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.decoding.decode import decode_subnets
 from todm.learned_selection.selection_report import draw_scores
-from todm.recipe.stages import STAGES, setup_logging
+from todm.recipe.command_line import setup_logging
+from todm.recipe.stages import STAGES
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import load_experiment

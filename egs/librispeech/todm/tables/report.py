@@ -10,7 +10,8 @@ from pathlib import Path
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.page.page import write_page
-from todm.recipe.stages import parse_arguments, stage_main
+from todm.recipe.command_line import parse_arguments
+from todm.recipe.stage_main import stage_main
 from todm.tables import table_report
 from todm.tables.table_pictures import draw_subnets
 from utils.errors import ConfigError

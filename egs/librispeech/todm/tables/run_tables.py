@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 
 from todm.config.keys import Config
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.tables.launch import Job, run_local, run_submitit
 from todm.tables.runs import SAME, Records, Run, Variant, best_setting, differences, run_values
 from utils.errors import UserError
