@@ -1,9 +1,9 @@
-"""The errors that a person can mend: entry points print them as one sentence, without a
+"""The errors that a person can mend. Entry points print them as one sentence, without a
 traceback."""
 
 
 class UserError(Exception):
-    """Something that the user asked for, or has, can not work; the message says what to do
+    """A request, or a thing that the user has, that can not work; the message says what to do
     instead."""
 
 

@@ -10,41 +10,49 @@ import kaldialign
 
 from utils.files import write_text_atomic
 
-GAP = " "  # what stands for a missing word in an alignment: no word has a space
+GAP = " "  # stands for a missing word in an alignment: no word has a space
 _RECOG = re.compile(r"^(.*?):\t(ref|hyp)=(\[.*\])$")
 
 
 @dataclass
 class Errors:
-    """Errors of a set of utterances, in words."""
+    """The word errors of a set of utterances.
+
+    Attributes:
+      words: the number of words in the references.
+      pairs: counts of (reference word or GAP, hypothesis word or GAP).
+    """
 
     substitutions: int = 0
     insertions: int = 0
     deletions: int = 0
-    words: int = 0  # of the reference
-    pairs: Counter = field(
-        default_factory=Counter
-    )  # (reference word or GAP, hypothesis word or GAP) -> count
+    words: int = 0
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
+        """All errors together."""
         return self.substitutions + self.insertions + self.deletions
 
     @property
     def wer(self) -> float:
-        """Word error rate in percent; with no reference words, 0 or infinite."""
-        return (
-            100 * self.total / self.words if self.words else (float("inf") if self.total else 0.0)
-        )
+        """The word error rate in percent; with no reference words, 0 or infinite."""
+        if self.words:
+            return 100 * self.total / self.words
+        return float("inf") if self.total else 0.0
 
     def counts(self) -> dict:
-        """Counts and WER, for a results file."""
+        """The counts and the WER, for a results file."""
         numbers = {k: v for k, v in asdict(self).items() if k != "pairs"}
         return {"wer": round(self.wer, 3)} | numbers
 
 
 def align(reference: list[str], hypothesis: list[str]) -> list[tuple[str, str]]:
-    """Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion."""
+    """Aligns two lists of words with the fewest errors.
+
+    Returns:
+      Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion.
+    """
     return kaldialign.align(reference, hypothesis, GAP)
 
 
@@ -54,7 +62,7 @@ def shown(word: str) -> str:
 
 
 def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
-    """Errors over all utterances of ``references``.
+    """Counts the errors over all utterances; both arguments are texts by utterance.
 
     Raises:
       ValueError: an utterance has no hypothesis, or the other way round.
@@ -77,7 +85,7 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
 
 
 def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, int]:
-    """Word errors of every utterance: what intervals and paired tests are computed from."""
+    """The word errors of every utterance, which intervals and paired tests are computed from."""
     return {
         name: score({name: text}, {name: hypotheses[name]}).total
         for name, text in references.items()
@@ -85,7 +93,7 @@ def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) 
 
 
 def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
-    """One ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
+    """Writes one ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
     lines = [
         f"{name}:\tref={references[name].split()}\n{name}:\thyp={hypotheses[name].split()}\n"
         for name in sorted(references)
@@ -94,8 +102,8 @@ def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, s
 
 
 def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """References and hypotheses by utterance: the inverse of :func:`write_recogs`, but for the
-    white space between words."""
+    """Reads references and hypotheses by utterance, the inverse of :func:`write_recogs`, but for
+    the white space between words."""
     found: dict[str, dict[str, str]] = {"ref": {}, "hyp": {}}
     for line in path.read_text(encoding="utf-8").split("\n"):
         if match := _RECOG.match(line):
@@ -107,8 +115,8 @@ def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 def write_errs(
     path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]
 ) -> None:
-    """WER, every alignment, and the most frequent substitutions, deletions and insertions, as
-    icefall writes them."""
+    """Writes WER, every alignment, and the most frequent substitutions, deletions and insertions,
+    as icefall writes them."""
     lines = [
         f"%WER of {title}: {errors.wer:.2f} [{errors.total} / {errors.words}, {errors.insertions} "
         "ins, "

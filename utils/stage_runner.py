@@ -267,7 +267,8 @@ class StageRunner:
             stage.reads.format(**names),
             stage.writes.format(**names),
         )
-        after = {str(n): self.stamp(self.stages[n])["run"] for n in stage.after}
+        stamps = {str(n): self.stamp(self.stages[n]) for n in stage.after}
+        after = {n: stamp["run"] for n, stamp in stamps.items() if stamp is not None}
         forced = uuid.uuid4().hex[:12] if force and redone else self._content(stage).get("forced")
         mark = {"forced": forced} if forced else {}
         write_json_atomic(

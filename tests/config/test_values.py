@@ -3,7 +3,6 @@ in vain are named."""
 
 import math
 import re
-import typing
 
 import pytest
 import torch
@@ -487,4 +486,4 @@ def test_types_of_keys():
         and key_type(Config, "tables.slurm.x") is str
         and key_type(Config, "a.b") is None
     )
-    assert key_type(Config, "data.root") == typing.Optional[str]
+    assert key_type(Config, "data.root") == str | None

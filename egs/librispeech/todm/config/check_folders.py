@@ -62,11 +62,11 @@ def check_written_folders(config: Config) -> None:
             f"{key}={kind}/{config.name}",
         )
     exp = resolved(config.exp)
-    for key, path in (("data.dir", config.data.dir), ("data.root", config.data.root)):
-        inside = resolved(path) if path else None
+    for key, outside in (("data.dir", config.data.dir), ("data.root", config.data.root)):
+        inside = resolved(outside) if outside else None
         need(
             inside is None or exp != inside and exp not in inside.parents,
-            f"{key}={path} lies in exp={config.exp}, and a new training moves all that is "
+            f"{key}={outside} lies in exp={config.exp}, and a new training moves all that is "
             "there into its folder earlier; take another place",
         )
 

@@ -63,7 +63,8 @@ def explicit_keys(conf: str | Path, overrides: Iterable[str] = ()) -> set[str]:
     files = [layer for layer in layers if layer.file is not None]
     own: set[str] = set()
     for layer in files:
-        if layer is files[-1] or CONFS not in layer.file.resolve().parents:
+        in_recipe = layer.file is not None and CONFS in layer.file.resolve().parents
+        if layer is files[-1] or not in_recipe:
             own |= layer.keys
     idle = set(without_effect(build(layers), own))
     if idle and named:

@@ -3,6 +3,7 @@ user stands somewhere else."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from todm.config.keys import CONFS, RECIPE
 from utils.conf import Layer, missing_conf
@@ -66,7 +67,7 @@ def resolve_paths(layer: Layer) -> None:
         folder = layer.file.parent.absolute()
     for key in (*INPUTS, *OUTPUTS):
         *groups, name = key.split(".")
-        values = layer.values
+        values: Any = layer.values
         for group in groups:
             values = values.get(group) if isinstance(values, dict) else None
         if not isinstance(values, dict) or not isinstance(values.get(name), str):

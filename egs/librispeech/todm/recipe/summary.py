@@ -145,7 +145,7 @@ def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command
     sizes = {row["name"]: row["encoder_params"] for row in rows}
     several = len(set(sizes.values())) > 1
     if several:
-        name = sorted(sizes, key=sizes.get)[(len(sizes) - 1) // 2]
+        name = sorted(sizes, key=lambda name: sizes[name])[(len(sizes) - 1) // 2]
         budget = rounded_up(sizes[name])
         by_size = config.search.cost == "encoder_params"
         choice = f"--budget {budget}" if by_size else f"--subnet {shlex.quote(name)}"
