@@ -40,8 +40,7 @@ from todm.recipe.stages import STAGES, runner
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets
 from todm.supernet.search_space import SearchSpace
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import write_json_atomic
 
 # ---- relaxed top-k

@@ -11,7 +11,7 @@ from todm.config.keys import LEARNED, Config
 from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch

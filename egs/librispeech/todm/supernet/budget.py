@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from todm.config.check import BUDGET
+from todm.config.check_selection import BUDGET
 from todm.config.keys import LEARNED, Config
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet

@@ -18,7 +18,7 @@ import torch
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.data.frames import FRAMES_PER_SECOND, SUBSAMPLING
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets, cost_function, parse_budgets
 from todm.supernet.sandwich import SubnetSampler

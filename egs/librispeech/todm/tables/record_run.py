@@ -16,7 +16,8 @@ from todm.config.load import load
 from todm.decoding.decode import decode_subnets
 from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.selection_report import draw_scores
-from todm.recipe.stages import STAGES, setup_logging
+from todm.recipe.command_line import setup_logging
+from todm.recipe.stages import STAGES
 from todm.results.records import Curve, Record, RunJob
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet

@@ -11,8 +11,10 @@ from argparse import Namespace
 import torch
 
 from todm.config.keys import Config
+from todm.recipe.command_line import setup_logging
 from todm.recipe.lineage import data_changes, training_data
-from todm.recipe.stages import STAGES, setup_logging, stage_main
+from todm.recipe.stage_main import stage_main
+from todm.recipe.stages import STAGES
 from todm.supernet.budget import check_budgets
 from todm.training.experiment import checkpoint_folder
 from todm.training.optimization import slower_than_fp32
