@@ -60,7 +60,7 @@ def rnnt_loss_smoothed(
     delay_penalty: float = 0.0,
     reduction: str = "sum",
     return_grad: bool = False,
-):
+) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
     """The loss of the trivial joiner ``log_softmax(am + lm)``, interpolated with its lm-only and
     am-only versions.
 

@@ -85,7 +85,7 @@ class ScaledAdam(Optimizer):
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")

@@ -189,7 +189,7 @@ def _readable(batch: Batch | Unreadable) -> Batch:
     return batch
 
 
-def _input_strategy(config: Config):
+def _input_strategy(config: Config) -> PrecomputedFeatures | OnTheFlyFeatures:
     if not config.features.on_the_fly:
         return PrecomputedFeatures()
     # Not fault_tolerant: what can not be read would vanish.
@@ -289,7 +289,7 @@ def _start_worker(worker: int) -> None:
     np.random.seed(seed)
 
 
-def _loader(config: Config, dataset: Dataset, sampler) -> BatchLoader:
+def _loader(config: Config, dataset: Dataset, sampler: Sampler) -> BatchLoader:
     workers = config.data.num_workers
     return BatchLoader(
         dataset,

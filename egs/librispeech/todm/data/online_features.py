@@ -17,7 +17,7 @@ class OnlineFilterbank:
     their shift).
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         options = kaldi_native_fbank.FbankOptions()
         options.frame_opts.samp_freq = SAMPLE_RATE
         options.frame_opts.dither = 0

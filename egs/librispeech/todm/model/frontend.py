@@ -1,31 +1,28 @@
 """Convolutional subsampling by 4: filterbank frames to encoder frames."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from todm.data.frames import LOG_EPSILON, NUM_MEL_BINS, RECEPTIVE_FIELD, SILENCE
 
 
-def subsampled_length(frames, tail: int = 0):
+Length = TypeVar("Length", int, Tensor)  # of one utterance, or of a batch (B,)
+
+
+def subsampled_length(frames: Length, tail: int = 0) -> Length:
     """Encoder frames of ``frames`` filterbank frames (int or Tensor): two unpadded convolutions of
     size 3, stride 2.
 
     With ``tail`` more frames of silence behind them; but what is too short for one encoder frame of
     its own has none.
     """
-    once = (frames - 1) // 2
-    length = (once - 1) // 2
-    length = length.clamp(min=0) if isinstance(length, Tensor) else max(length, 0)
-    if not tail:
-        return length
-    with_tail = subsampled_length(frames + tail)
-    return (
-        torch.where(length > 0, with_tail, length)
-        if isinstance(length, Tensor)
-        else with_tail
-        if length
-        else 0
-    )
+    if isinstance(frames, Tensor):
+        length = (((frames - 1) // 2 - 1) // 2).clamp(min=0)
+        return torch.where(length > 0, subsampled_length(frames + tail), length) if tail else length
+    alone = max(((frames - 1) // 2 - 1) // 2, 0)
+    return subsampled_length(frames + tail) if alone and tail else alone
 
 
 class Frontend(nn.Module):
@@ -59,7 +56,7 @@ class Frontend(nn.Module):
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
 
-    def length(self, frames):
+    def length(self, frames: Length) -> Length:
         """Encoder frames of whole utterances of ``frames`` filterbank frames (int or Tensor), the
         tail among them."""
         return subsampled_length(frames, self.tail_frames)
