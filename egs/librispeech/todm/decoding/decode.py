@@ -3,17 +3,13 @@
 import logging
 import time
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from todm.config.keys import Config, DecodeConfig
+from todm.config.keys import Config
 from todm.data.batches import eval_loader, load_cuts
-from todm.decoding.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
-from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
-from todm.model.transducer import Transducer
+from todm.decoding.search import SearchOptions, search_utterances
 from todm.recipe.stages import stage_main
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
@@ -25,7 +21,7 @@ from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.progress import progress
 from utils.provenance import provenance
-from utils.scoring import errors_by_utterance, score, write_errs, write_recogs
+from utils.scoring import score, write_errs, write_recogs
 
 
 @torch.no_grad()
@@ -37,23 +33,20 @@ def decode_split(
     method: str,
     device: torch.device,
 ) -> tuple[dict[str, str], dict[str, str], float, float]:
-    """Decode one split with one subnet.
+    """Decodes one split with one subnet.
 
     Returns:
       References and hypotheses by utterance, seconds of audio, seconds of computing.
     """
-    references, hypotheses, audio, computing = {}, {}, 0.0, 0.0
+    references: dict[str, str] = {}
+    hypotheses: dict[str, str] = {}
+    audio = computing = 0.0
+    options = SearchOptions.of_method(method, config.decode, experiment.config.loss.rnnt_type)
     for batch in eval_loader(config, [split], config.decode.max_duration):
         begin = time.monotonic()
         batch = batch.to(device)
         encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
-        found = search(
-            experiment.model,
-            encoded,
-            lengths,
-            method,
-            replace(config.decode, max_symbols=symbols_per_frame(config, experiment)),
-        )
+        found = search_utterances(experiment.model, encoded, lengths, options)
         computing += time.monotonic() - begin
         audio += batch.seconds
         references.update(zip(batch.ids, batch.texts))
@@ -61,33 +54,6 @@ def decode_split(
             (name, experiment.tokenizer.decode(h.tokens)) for name, h in zip(batch.ids, found)
         )
     return references, hypotheses, audio, computing
-
-
-def symbols_per_frame(config: Config, experiment: Experiment) -> int:
-    """What greedy search may emit in a frame: ``decode.max_symbols``; but 1 where every symbol
-    ended its frame in training.
-
-    Such a net has never been asked what follows a symbol in the same frame, and would go on (55 %
-    WER instead of 2 %).
-    """
-    return 1 if experiment.config.loss.rnnt_type == "modified" else config.decode.max_symbols
-
-
-def search(
-    model: Transducer, encoded: Tensor, lengths: Tensor, method: str, config: DecodeConfig
-) -> list[Hypothesis]:
-    """Encoder output (B, T', dim) -> the hypotheses of greedy or beam search, for a transducer or a
-    CTC model."""
-    if model.is_ctc:
-        log_probs = model.ctc_log_probs(encoded)
-        return (
-            ctc_greedy_search(log_probs, lengths)
-            if method == "greedy"
-            else ctc_prefix_beam_search(log_probs, lengths, config.beam)
-        )
-    if method == "greedy":
-        return greedy_search(model, encoded, lengths, config.max_symbols)
-    return modified_beam_search(model, encoded, lengths, config.beam)
 
 
 def decode(config: Config, arguments: Namespace) -> None:
@@ -107,7 +73,7 @@ def decode_subnets(
     Args:
       entries: as subnets.json has them; one whose architecture came before takes its result.
     """
-    warn_of_one_symbol(config, experiment)
+    warn_of_max_symbols(config, experiment)
     folder = config.exp_dir / "decode"
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
@@ -121,9 +87,8 @@ def decode_subnets(
         errors = score(references, hypotheses)
         title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
-        write_errs(folder / f"errs-{title}.txt", title, errors, references, hypotheses)
+        write_errs(folder / f"errs-{title}.txt", title, errors)
         utterances.setdefault(split, describe_utterances(config, split, references))
-        by_utterance = errors_by_utterance(references, hypotheses)
         row = DecodeRow(
             entry,
             split,
@@ -133,21 +98,23 @@ def decode_subnets(
             utterances=len(references),
             audio_seconds=round(audio, 1),
             real_time_factor=round(seconds / max(audio, 1e-9), 5),
-            utterance_errors=tuple(by_utterance[name] for name in sorted(references)),
+            utterance_errors=tuple(errors.of_utterance(name) for name in sorted(references)),
         )
         rows.append(row)
     write_summaries(folder, rows)
     return RunResults(describe_run(config, experiment), utterances, tuple(rows))
 
 
-def warn_of_one_symbol(config: Config, experiment: Experiment) -> None:
-    """Says so where greedy search takes fewer symbols of a frame than the conf allows."""
-    allowed = symbols_per_frame(config, experiment)
-    if "greedy" in config.decode.methods and allowed < config.decode.max_symbols:
+def warn_of_max_symbols(config: Config, experiment: Experiment) -> None:
+    """Says where ``decode.max_symbols`` has no effect: with a net of the modified lattice."""
+    wanted, rnnt_type = config.decode.max_symbols, experiment.config.loss.rnnt_type
+    allowed = SearchOptions.of_method("greedy", config.decode, rnnt_type).max_symbols
+    if "greedy" in config.decode.methods and allowed < wanted:
         logging.warning(
-            "decode.max_symbols=%d has no effect: the model was trained with "
-            "loss.rnnt_type=modified, where a frame emits %d symbol at most",
-            config.decode.max_symbols,
+            "decode.max_symbols=%d has no effect: the model was trained with loss.rnnt_type=%s, "
+            "where a frame emits %d symbol at most",
+            wanted,
+            rnnt_type,
             allowed,
         )
 
