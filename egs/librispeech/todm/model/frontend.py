@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from todm.data.frames import LOG_EPSILON, NUM_MEL_BINS, RECEPTIVE_FIELD, SILENCE
 
-
 Length = TypeVar("Length", int, Tensor)  # of one utterance, or of a batch (B,)
 
 

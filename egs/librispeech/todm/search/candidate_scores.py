@@ -45,9 +45,11 @@ class ScoreCache:
         write_text_atomic(path, json.dumps(key) + "\n" + "".join(map(_line, self.values.items())))
 
     def get(self, kind: str, subnet: Subnet) -> float | None:
+        """A score (``kind``: ``loss`` or ``wer``); None: it has yet to be computed."""
         return self.values.get((kind, str(subnet)))
 
     def add(self, kind: str, scores: dict[Subnet, float]) -> None:
+        """Keeps new scores, also on the disk."""
         new = {(kind, str(subnet)): value for subnet, value in scores.items()}
         self.values.update(new)
         with open(self.path, "a", encoding="utf-8") as file:
@@ -90,7 +92,7 @@ class CandidateScores:
         self.computed = {"loss": 0, "wer": 0}
 
     def losses(self, subnets: list[Subnet]) -> list[float]:
-        """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
+        """The pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
         largest net."""
         weights = Weights.scoring(self.experiment.config.loss)
         new = [
@@ -103,26 +105,27 @@ class CandidateScores:
             )
             self.cache.add("loss", dict(zip(group, losses)))
         self.computed["loss"] += len(new)
-        return [self.cache.get("loss", subnet) for subnet in subnets]
+        return [self.cache.values["loss", str(subnet)] for subnet in subnets]
 
     def wer(self, subnet: Subnet) -> float:
-        """Word error rate in percent over all dev sets together, by greedy search."""
+        """The word error rate in percent over all dev sets together, by greedy search."""
         if self.cache.get("wer", subnet) is None:
-            references, hypotheses = {}, {}
+            references: dict[str, str] = {}
+            hypotheses: dict[str, str] = {}
             for split in self.config.data.dev:
-                found = decode_split(
+                spoken, recognised, _, _ = decode_split(
                     self.experiment, self.config, subnet, split, "greedy", self.device
                 )
-                for whole, part in zip((references, hypotheses), found):
-                    whole.update({f"{name} in {split}": text for name, text in part.items()})
+                references |= {f"{name} in {split}": text for name, text in spoken.items()}
+                hypotheses |= {f"{name} in {split}": text for name, text in recognised.items()}
             self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
             self.computed["wer"] += 1
-        return self.cache.get("wer", subnet)
+        return self.cache.values["wer", str(subnet)]
 
 
 def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
-    """About ``search.proxy_seconds`` of dev, the same utterances at every call; those too short for
-    their tokens left out."""
+    """The slice of dev that losses are computed on: about ``search.proxy_seconds``, the same
+    utterances at every call, without those that are too short for their tokens."""
     cuts = sorted(load_cuts(config, config.data.dev), key=lambda cut: cut.id)
     random.Random(config.search.seed).shuffle(cuts)
     chosen, seconds = set(), 0.0

@@ -25,6 +25,7 @@ from utils.files import write_json_atomic
 
 
 def select(config: Config, arguments: Namespace) -> None:
+    """Chooses the subnets in the way of ``select.method`` and writes subnets.json (stage 5)."""
     if config.select.method == "uniform":
         select_ladder(config)
     elif config.select.method in LEARNED:
@@ -34,6 +35,7 @@ def select(config: Config, arguments: Namespace) -> None:
 
 
 def select_ladder(config: Config) -> None:
+    """Chooses uniform nets from the largest to the smallest, without a look at dev."""
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     ladder = SearchSpace(trained, vocab_size).ladder(config.select.num_subnets)
@@ -44,7 +46,11 @@ def select_ladder(config: Config) -> None:
 
 
 def select_learned(config: Config) -> None:
-    """The nets of the masks that training has frozen."""
+    """Chooses the nets of the masks that training has frozen.
+
+    Raises:
+      UserError: the experiment has none.
+    """
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     selector = restore_selector(trained, vocab_size, experiment.selector)
@@ -74,6 +80,7 @@ def select_learned(config: Config) -> None:
 
 
 def select_by_search(config: Config) -> None:
+    """Searches the best net for every budget on dev."""
     device, folder = local_device(), config.exp_dir / "search"
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     logging.info(

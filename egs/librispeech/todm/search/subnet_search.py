@@ -222,8 +222,8 @@ class SubnetSearch:
         )
 
     def results(self) -> SearchResults:
-        """Everything, for search.json: settings, every candidate, the front, the winners, counts
-        and times."""
+        """The content of search.json: settings, every candidate, the front, the winners, counts and
+        times."""
         s = self.config.search
 
         def rounded(candidates: list[Candidate]) -> tuple[ScoredNet, ...]:

@@ -87,7 +87,7 @@ def curves(folder: Path) -> dict[str, Curve]:
 
 
 def main() -> None:
-    """Entry point: the one argument is the path of run.json."""
+    """Reads run.json and records the run; mistakes of users end with a message."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -108,7 +108,7 @@ def draw_pictures(
 
 
 def mixed_values(records: list[Record], config: Config) -> dict[str, str]:
-    """Conf values that differ between records although no variant or grid of the conf sets them."""
+    """The conf values that differ between records although no variant or grid sets them."""
     t = config.tables
     texts = [
         *ALONE,
