@@ -1,7 +1,8 @@
 """Long recordings out of short ones; run as a program, what joining costs a trained net:
 
-python -m tests.joined exp/mini dev        WER of a split's files alone, and of all of them joined
-with several kinds of pause
+    python -m tests.joined exp/mini dev
+
+prints the WER of a split's files alone, and of all of them joined with several kinds of pause.
 """
 
 import sys
@@ -47,7 +48,9 @@ def main(model: str, split: str, *options: str) -> None:
     import torch
 
     from todm.data.batches import load_cuts
-    from todm.decoding.recognizer import Recognizer, Stream, Transcript
+    from todm.decoding.recognizer import Recognizer
+    from todm.decoding.stream import Stream
+    from todm.decoding.transcript import Transcript
     from utils.scoring import score
 
     torch.set_num_threads(1)

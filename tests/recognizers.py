@@ -17,6 +17,7 @@ from todm.config.keys import BpeConfig, Config
 from todm.decoding.ctc_search import ctc_greedy_search, ctc_prefix_beam_search
 from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
 from todm.model.transducer import Transducer
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.exported import write_model
 from todm.supernet.extract import extract
@@ -156,12 +157,6 @@ def write_exported(
     """An exported folder as stage 10 writes it, but for the graphs."""
     alone = extract(model, config, Subnet.parse(subnet)).eval()
     parameters = sum(p.numel() for p in alone.encoder.parameters())
-    entry = {
-        "name": "small",
-        "architecture": subnet,
-        "encoder_params": parameters,
-        "dev_score": 12.5,
-        "how": "by hand",
-    }
+    entry = SubnetEntry("small", Subnet.parse(subnet), parameters, 0, 0, "by hand", 12.5)
     write_model(folder, alone, config, tokenizer(), chunk_frames, entry)
     return folder

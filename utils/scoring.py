@@ -3,35 +3,38 @@
 import ast
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import kaldialign
 
 from utils.files import write_text_atomic
 
-GAP = " "  # stands for a missing word in an alignment: no word has a space
+GAP = " "  # what stands for a missing word in an alignment: no word has a space
 _RECOG = re.compile(r"^(.*?):\t(ref|hyp)=(\[.*\])$")
 
 
-@dataclass
+Alignment = list[tuple[str, str]]  # (reference word or GAP, hypothesis word or GAP)
+
+
+@dataclass(frozen=True)
 class Errors:
-    """The word errors of a set of utterances.
+    """The errors of a set of utterances, in words, with the alignments that they are counted in.
 
     Attributes:
-      words: the number of words in the references.
-      pairs: counts of (reference word or GAP, hypothesis word or GAP).
+      words: number of words of the references.
+      alignments: by utterance.
     """
 
-    substitutions: int = 0
-    insertions: int = 0
-    deletions: int = 0
-    words: int = 0
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    substitutions: int
+    insertions: int
+    deletions: int
+    words: int
+    alignments: dict[str, Alignment]
 
     @property
     def total(self) -> int:
-        """All errors together."""
+        """The number of errors of all kinds."""
         return self.substitutions + self.insertions + self.deletions
 
     @property
@@ -41,18 +44,28 @@ class Errors:
             return 100 * self.total / self.words
         return float("inf") if self.total else 0.0
 
-    def counts(self) -> dict:
-        """The counts and the WER, for a results file."""
-        numbers = {k: v for k, v in asdict(self).items() if k != "pairs"}
-        return {"wer": round(self.wer, 3)} | numbers
+    @property
+    def pairs(self) -> Counter[tuple[str, str]]:
+        """The number of times that each pair of reference and hypothesis word is aligned."""
+        return Counter(pair for aligned in self.alignments.values() for pair in aligned)
+
+    def of_utterance(self, name: str) -> int:
+        """The number of errors of one utterance: what intervals and paired tests are made from."""
+        return sum(reference != hypothesis for reference, hypothesis in self.alignments[name])
+
+    def counts(self) -> dict[str, float]:
+        """WER and counts, for a results file."""
+        return {
+            "wer": round(self.wer, 3),
+            "substitutions": self.substitutions,
+            "insertions": self.insertions,
+            "deletions": self.deletions,
+            "words": self.words,
+        }
 
 
-def align(reference: list[str], hypothesis: list[str]) -> list[tuple[str, str]]:
-    """Aligns two lists of words with the fewest errors.
-
-    Returns:
-      Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion.
-    """
+def align(reference: list[str], hypothesis: list[str]) -> Alignment:
+    """Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion."""
     return kaldialign.align(reference, hypothesis, GAP)
 
 
@@ -62,7 +75,7 @@ def shown(word: str) -> str:
 
 
 def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
-    """Counts the errors over all utterances; both arguments are texts by utterance.
+    """The errors of all utterances of ``references``, each aligned once.
 
     Raises:
       ValueError: an utterance has no hypothesis, or the other way round.
@@ -72,24 +85,18 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
         raise ValueError(
             f"references and hypotheses are of different utterances, for example {different[:3]}"
         )
-    errors = Errors()
-    for name, reference in references.items():
-        words = reference.split()
-        errors.words += len(words)
-        for ref, hyp in align(words, hypotheses[name].split()):
-            errors.pairs[ref, hyp] += 1
-            errors.substitutions += ref != hyp and GAP not in (ref, hyp)
-            errors.insertions += ref == GAP
-            errors.deletions += hyp == GAP
-    return errors
-
-
-def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, int]:
-    """The word errors of every utterance, which intervals and paired tests are computed from."""
-    return {
-        name: score({name: text}, {name: hypotheses[name]}).total
-        for name, text in references.items()
+    alignments = {
+        name: align(reference.split(), hypotheses[name].split())
+        for name, reference in references.items()
     }
+    pairs = [pair for aligned in alignments.values() for pair in aligned]
+    return Errors(
+        substitutions=sum(r != h and GAP not in (r, h) for r, h in pairs),
+        insertions=sum(r == GAP for r, _ in pairs),
+        deletions=sum(h == GAP for _, h in pairs),
+        words=sum(r != GAP for r, _ in pairs),
+        alignments=alignments,
+    )
 
 
 def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
@@ -102,8 +109,8 @@ def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, s
 
 
 def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Reads references and hypotheses by utterance, the inverse of :func:`write_recogs`, but for
-    the white space between words."""
+    """References and hypotheses by utterance: the inverse of :func:`write_recogs`, but for the
+    white space between words."""
     found: dict[str, dict[str, str]] = {"ref": {}, "hyp": {}}
     for line in path.read_text(encoding="utf-8").split("\n"):
         if match := _RECOG.match(line):
@@ -112,11 +119,8 @@ def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return found["ref"], found["hyp"]
 
 
-def write_errs(
-    path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]
-) -> None:
-    """Writes WER, every alignment, and the most frequent substitutions, deletions and insertions,
-    as icefall writes them."""
+def write_errs(path: Path, title: str, errors: Errors) -> None:
+    """Writes WER, every alignment and the most frequent errors of every kind, as icefall does."""
     lines = [
         f"%WER of {title}: {errors.wer:.2f} [{errors.total} / {errors.words}, {errors.insertions} "
         "ins, "
@@ -124,12 +128,9 @@ def write_errs(
         "",
         "PER-UTT DETAILS: (ref->hyp) marks an error",
     ]
-    for name in sorted(references):
-        aligned = align(references[name].split(), hypotheses[name].split())
-        lines.append(
-            f"{name}:\t"
-            + " ".join(r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned)
-        )
+    for name, aligned in sorted(errors.alignments.items()):
+        words = (r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned)
+        lines.append(f"{name}:\t" + " ".join(words))
     common = errors.pairs.most_common()
     lines += ["", "SUBSTITUTIONS: count ref -> hyp"]
     lines += [f"{n}\t{r} -> {h}" for (r, h), n in common if r != h and GAP not in (r, h)]

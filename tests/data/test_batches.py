@@ -25,6 +25,7 @@ from todm.data.frames import SILENCE
 from todm.data.learnt_length import learnt_seconds, learnt_seconds_of_data
 from todm.decoding.recognizer import Recognizer
 from todm.model.transducer import Transducer
+from todm.results.subnets import SubnetEntry
 from todm.supernet.exported import write_model
 from todm.supernet.extract import extract
 from todm.training.experiment import load_experiment
@@ -393,7 +394,7 @@ def test_what_was_learnt_is_kept_with_the_experiment(tiny_run, tiny_config, tmp_
     assert Recognizer.load(folder / "exp").longest == longest
     assert learnt_seconds_of_data(tiny_config) == longest
     trained = load_experiment(folder / "exp", None, None, torch.device("cpu"))
-    entry = {"name": "largest", "architecture": str(trained.model.full), "longest_seconds": 12.5}
+    entry = SubnetEntry("largest", trained.model.full, 0, 0, 0, "by hand")
     write_model(
         tmp_path,
         extract(trained.model, trained.config, trained.model.full),
@@ -401,5 +402,6 @@ def test_what_was_learnt_is_kept_with_the_experiment(tiny_run, tiny_config, tmp_
         trained.tokenizer,
         32,
         entry,
+        12.5,
     )
     assert trained.longest == longest and Recognizer.load(tmp_path).longest == 12.5

@@ -27,10 +27,13 @@ from tests.recognizers import (
 )
 from todm.config.keys import Config
 from todm.data.online_features import OnlineFilterbank, filterbank
-from todm.decoding.recognizer import Recognizer, Transcript
+from todm.decoding.recognizer import Recognizer
+from todm.decoding.search import SearchOptions, search_utterances
+from todm.decoding.transcript import Transcript
 from todm.model.frontend import subsampled_length
 from todm.model.transducer import Transducer
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
 from todm.supernet.exported import load_model
@@ -57,9 +60,9 @@ SILENCE = np.zeros(RATE, np.float32)
 CPU = torch.device("cpu")
 
 
-def entries_of(*architectures: str) -> list[dict]:
+def entries_of(*architectures: str) -> list[SubnetEntry]:
     return [
-        {"name": f"net-{i}", "architecture": architecture}
+        SubnetEntry(f"net-{i}", Subnet.parse(architecture), 0, 0, 0, "by hand")
         for i, architecture in enumerate(architectures)
     ]
 
@@ -72,7 +75,7 @@ def made(*overrides: str) -> tuple[Config, Transducer]:
 
 
 def make_recognizer(
-    *overrides: str, beam: int = 0, chunk_frames: int = 16, entries: list[dict] | None = None
+    *overrides: str, beam: int = 0, chunk_frames: int = 16, entries: list[SubnetEntry] | None = None
 ) -> Recognizer:
     config, model = made(*overrides)
     return Recognizer(
@@ -451,9 +454,7 @@ def test_the_tail_is_silence_behind_every_utterance(direction, beam):
         features = torch.cat([filterbank(samples), silence])
         with torch.no_grad():
             encoded, lengths = plain.encoder(features[None], torch.tensor([len(features)]))
-        (hypothesis,) = Recognizer(
-            *made(f"model.direction={direction}"), tokenizer(), entries_of(LARGEST), beam
-        ).found(encoded, lengths)
+        (hypothesis,) = search_utterances(plain, encoded, lengths, SearchOptions(beam))
         seconds = len(samples) / RATE
         assert got.text == plain_text(hypothesis) and got.timestamps == [
             round(min(0.04 * f, seconds), 2) for f in hypothesis.frames
@@ -682,15 +683,11 @@ def test_a_stream_goes_on_with_its_own_subnet(beam):
     assert begun.finish() == small and later.finish() == large and small.tokens != large.tokens
 
 
-def priced(name: str, params: int, score: float | None, **more) -> dict:
-    return {
-        "name": name,
-        "encoder_params": params,
-        "total_params": params + 500,
-        "macs_per_second": 1000 * params,
-        "dev_score": score,
-        **more,
-    }
+def priced(
+    name: str, params: int, score: float | None, subnet: str = LARGEST, **more
+) -> SubnetEntry:
+    sizes = params, params + 500, 1000 * params
+    return SubnetEntry(name, Subnet.parse(subnet), *sizes, "by hand", score, **more)
 
 
 KNOWN = [priced("large", 4000, 12.0), priced("middle", 2500, 10.0), priced("small", 1000, 15.0)]
@@ -715,16 +712,16 @@ KNOWN = [priced("large", 4000, 12.0), priced("middle", 2500, 10.0), priced("smal
 )
 def test_the_best_on_dev_within_a_budget(budget, cost, name):
     for entries in (KNOWN, KNOWN[::-1]):
-        assert within_budget(budget, cost, entries, "--budget")["name"] == name
+        assert within_budget(budget, cost, entries, "--budget").name == name
 
 
 def test_the_largest_within_a_budget_where_scores_are_not_known():
     for scores in ((None, None, None), (12.0, None, 15.0), (None, 10.0, 15.0)):
-        entries = [{**entry, "dev_score": score} for entry, score in zip(KNOWN, scores)]
+        entries = [replace(entry, dev_score=score) for entry, score in zip(KNOWN, scores)]
         for order in itertools.permutations(entries):
-            assert within_budget("1", "encoder_params", list(order), "--budget")["name"] == "large"
-    unknown = [{k: v for k, v in entry.items() if k != "dev_score"} for entry in KNOWN]
-    assert within_budget("3k", "encoder_params", unknown, "--budget")["name"] == "middle"
+            assert within_budget("1", "encoder_params", list(order), "--budget").name == "large"
+    unknown = [replace(entry, dev_score=None) for entry in KNOWN]
+    assert within_budget("3k", "encoder_params", unknown, "--budget").name == "middle"
 
 
 def test_only_what_fits_needs_a_score():
@@ -733,7 +730,7 @@ def test_only_what_fits_needs_a_score():
         priced("middle", 2500, 16.0),
         priced("small", 1000, 15.0),
     ]
-    assert within_budget("3k", "encoder_params", entries, "--budget")["name"] == "small"
+    assert within_budget("3k", "encoder_params", entries, "--budget").name == "small"
 
 
 def test_a_score_of_nought_is_a_score_and_of_equals_the_largest_wins():
@@ -744,7 +741,7 @@ def test_a_score_of_nought_is_a_score_and_of_equals_the_largest_wins():
         priced("small", 1000, 3.0),
     ]
     for order in itertools.permutations(entries):
-        assert within_budget("1", "encoder_params", list(order), "--budget")["name"] == "middle"
+        assert within_budget("1", "encoder_params", list(order), "--budget").name == "middle"
 
 
 @pytest.mark.parametrize(
@@ -770,14 +767,14 @@ def test_a_budget_of_latency_needs_subnets_chosen_by_latency():
         match="--budget: the latency of these subnets is not known; use search.cost=encoder_params",
     ):
         within_budget("2.5ms", "latency", KNOWN, "--budget")
-    by_size = [{**e, "cost": e["encoder_params"], "cost_unit": "encoder parameters"} for e in KNOWN]
+    by_size = [replace(e, cost=e.encoder_params, cost_unit="encoder parameters") for e in KNOWN]
     with pytest.raises(UserError, match="is not known"):
         within_budget("2.5ms", "latency", by_size, "--budget")
     timed = [
-        {**e, "cost": c, "cost_unit": "ms per second of audio"}
+        replace(e, cost=c, cost_unit="ms per second of audio")
         for e, c in zip(KNOWN, (2.6, 3.0, 1.0))
     ]
-    assert within_budget("2.6ms", "latency", timed, "--budget")["name"] == "large"
+    assert within_budget("2.6ms", "latency", timed, "--budget").name == "large"
 
 
 def test_a_recogniser_uses_what_fits_its_budget():
@@ -790,25 +787,23 @@ def test_a_recogniser_uses_what_fits_its_budget():
     scores = {LARGEST: 20.0, SMALL: 10.0, "h0f0 - -": 30.0}
     recognizer = make_recognizer(
         entries=[
-            priced(f"net-{i}", params[text], scores[text], architecture=text)
+            priced(f"net-{i}", params[text], scores[text], subnet=text)
             for i, text in enumerate(params)
         ]
     )
     audio = [babble(2)]
-    assert recognizer.use_budget("1")["name"] == "net-1" and recognizer.subnet == Subnet.parse(
-        SMALL
-    )
+    assert recognizer.use_budget("1").name == "net-1" and recognizer.subnet == Subnet.parse(SMALL)
     assert recognizer.transcribe_batch(audio)[0].text == plain_text(
         plain_search(recognizer.model, audio[0], SMALL)
     )
-    assert recognizer.use_budget(str(params[SMALL] - 1))[
-        "name"
-    ] == "net-2" and recognizer.subnet == Subnet.parse("h0f0 - -")
+    assert recognizer.use_budget(
+        str(params[SMALL] - 1)
+    ).name == "net-2" and recognizer.subnet == Subnet.parse("h0f0 - -")
     with pytest.raises(UserError, match="--budget"):
         recognizer.use_budget(str(params["h0f0 - -"] - 1))
     assert recognizer.subnet == Subnet.parse("h0f0 - -")
     recognizer.config = tiny_config("search.cost=macs")
-    assert recognizer.use_budget(f"{params[SMALL] * 1000}")["name"] == "net-1"
+    assert recognizer.use_budget(f"{params[SMALL] * 1000}").name == "net-1"
 
 
 # Folders
@@ -892,14 +887,14 @@ def test_a_recogniser_of_an_exported_folder(exported, beam):
         == expected
         == streamed(recognizer, samples).text
     )
-    assert recognizer.chunk_frames == 16 and [e["name"] for e in recognizer.entries] == ["small"]
+    assert recognizer.chunk_frames == 16 and [e.name for e in recognizer.entries] == ["small"]
     recognizer.use("h0f0 - -")  # of its own, smaller still
     assert recognizer.transcribe_batch([samples])[0].text == plain_text(
         plain_search(supernet, samples, "h0f1 - -", beam)
     )
     recognizer.use("small")
     assert recognizer.transcribe_batch([samples])[0].text == expected
-    assert recognizer.use_budget("1")["name"] == "small"
+    assert recognizer.use_budget("1").name == "small"
 
 
 @pytest.mark.parametrize("name", [MODEL, CONF, BPE, FACTS])
@@ -989,7 +984,9 @@ def write_experiment(exp: Path, config: Config, subnets: list[dict] | None) -> T
     )
     if subnets is not None:
         (exp / "subnets.json").write_text(
-            json.dumps({"method": "uniform", "subnets": subnets, "baselines": []})
+            json.dumps(
+                {"method": "uniform", "subnets": [s.as_dict() for s in subnets], "baselines": []}
+            )
         )
     return model
 
@@ -999,17 +996,14 @@ def test_a_recogniser_of_an_experiment(tmp_path):
     model = write_experiment(
         tmp_path,
         config,
-        [
-            priced("a", 3000, 5.0, architecture=SMALL),
-            priced("b", 2000, 4.0, architecture="h0f0 - -"),
-        ],
+        [priced("a", 3000, 5.0, subnet=SMALL), priced("b", 2000, 4.0, subnet="h0f0 - -")],
     )
     recognizer = Recognizer.load(tmp_path, beam=4)
     samples = babble(2)
     assert recognizer.transcribe_batch([samples])[0].text == plain_text(
         plain_search(model, samples, SMALL, 4)
     )
-    assert recognizer.use_budget("1")["name"] == "b" and recognizer.chunk_frames == 8
+    assert recognizer.use_budget("1").name == "b" and recognizer.chunk_frames == 8
     assert streamed(recognizer, samples).text == plain_text(
         plain_search(model, samples, "h0f0 - -", 4)
     )
@@ -1024,7 +1018,7 @@ def test_an_experiment_whose_subnets_are_not_chosen_yet_is_its_largest_net(tmp_p
     params = sum(p.numel() for p in model.encoder.parameters())
     assert (
         str(recognizer.subnet) == LARGEST
-        and recognizer.use_budget(str(params))["architecture"] == LARGEST
+        and str(recognizer.use_budget(str(params)).subnet) == LARGEST
     )
 
 

@@ -27,9 +27,10 @@ from tests.recognizers import (
     write_exported,
 )
 from todm.config.keys import Config
-from todm.decoding import recognizer, transcribe
-from todm.decoding.recognizer import Stream
-from todm.decoding.transcribe import parse_arguments, run
+from todm.decoding import recognizer, transcribe, transcribe_sources
+from todm.decoding.stream import Stream
+from todm.decoding.transcribe import parse_arguments
+from todm.decoding.transcribe_sources import run
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
@@ -263,6 +264,9 @@ def experiment(bidirectional) -> Path:
             "name": name,
             "architecture": architecture,
             "encoder_params": encoder_params(bidirectional, config, architecture),
+            "total_params": 0,
+            "macs_per_second": 0,
+            "how": "by hand",
             "dev_score": score,
         }
         for name, architecture, score in (
@@ -537,7 +541,7 @@ def give_microphone(monkeypatch, samples: np.ndarray) -> None:
     monkeypatch.setitem(
         sys.modules, "sounddevice", SimpleNamespace(InputStream=InputStream, PortAudioError=OSError)
     )
-    monkeypatch.setattr(transcribe, "queue", SimpleNamespace(Queue=Queue))
+    monkeypatch.setattr(transcribe_sources, "queue", SimpleNamespace(Queue=Queue))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -741,13 +745,13 @@ def test_folders_that_can_not_be_read_stop_nothing_else(causal, capsys, monkeypa
 def test_a_file_that_disappears_stops_nothing_else(causal, capsys, monkeypatch):
     """While the one before it is decoded."""
     first, second, third = (causal.record(f"vanish/{i}.wav", 0.7, i) for i in range(3))
-    decoded = transcribe.transcribe
+    decoded = transcribe_sources.transcribe
 
     def and_removes(*arguments):
         second.unlink(missing_ok=True)
         return decoded(*arguments)
 
-    monkeypatch.setattr(transcribe, "transcribe", and_removes)
+    monkeypatch.setattr(transcribe_sources, "transcribe", and_removes)
     assert call(causal.model, first.parent) == 1
     captured = capsys.readouterr()
     assert [line.split("\t")[0] for line in captured.out.splitlines()] == [

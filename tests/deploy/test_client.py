@@ -21,7 +21,8 @@ from tests.conftest import ROOT
 from tests.helpers import tiny_config
 from tests.recognizers import RATE, SMALL, babble, talkative, tokenizer
 from todm.data.online_features import filterbank
-from todm.decoding.recognizer import WORD_START, Recognizer, Transcript
+from todm.decoding.recognizer import Recognizer
+from todm.decoding.transcript import WORD_START, Transcript
 from todm.deploy.benchmark_client import measure
 from todm.deploy.client import Client, Recognized, with_tail
 from todm.deploy.export import write_subnet

@@ -46,7 +46,7 @@ class CtcGreedySearch:
         self.frames += best.shape[1]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """What has been recognised so far."""
+        """The hypotheses of all utterances so far, in the order of the batch."""
         return self.results
 
 

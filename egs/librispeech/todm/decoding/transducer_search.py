@@ -62,7 +62,7 @@ class GreedySearch:
         self.frames += encoded.shape[1]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """What has been recognised so far."""
+        """The hypotheses of all utterances so far, in the order of the batch."""
         return self.results
 
 

@@ -21,8 +21,8 @@ from todm.data.frames import FRAMES_PER_SECOND, SUBSAMPLING
 from todm.recipe.processes import default_processes
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets, cost_function, parse_budgets
-from todm.supernet.cost import cost
-from todm.supernet.search_space import SearchSpace, SubnetSampler
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace
 from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants
 from todm.training.benchmark_step import StepBenchmark
 from todm.training.supernet_loss import Weights
@@ -80,9 +80,7 @@ class Estimate:
             * self.vocab_size
             * self.config.model.joiner_dim
         )
-        return sum(
-            6 * (cost(self.config, self.vocab_size, net).macs_per_second + lattice) for net in nets
-        )
+        return sum(6 * (self.space.costs.cost(net).macs_per_second + lattice) for net in nets)
 
     def shares(self) -> tuple[float, float]:
         """Parts of the updates with the largest net alone, and with subnets."""
@@ -135,7 +133,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     space = estimate.space
     rows = []
     for title, net in (("largest", space.largest), ("smallest", space.smallest)):
-        price = cost(config, estimate.vocab_size, net)
+        price = space.costs.cost(net)
         rows.append(
             [
                 title,
@@ -223,13 +221,9 @@ def describe_tables(config: Config, estimate: Estimate, supernet: tuple[float, f
 def individual_hours(config: Config, estimate: Estimate, budget: str) -> tuple[float, float]:
     """Of a model of one size: as the largest net alone, scaled by operations. Its architecture is
     not known before the search."""
-    price = cost_function(
-        config.search.cost if config.search.cost != "latency" else "macs",
-        config,
-        estimate.vocab_size,
-        None,
-    )
     space = estimate.space
+    name = config.search.cost if config.search.cost != "latency" else "macs"
+    price = cost_function(name, space.costs)
     limit = parse_budgets(config, price(space.smallest), price(space.largest))[budget]
     uniform = [
         space.uniform(d, w, h) for d in space.depths for w in space.widths for h in space.heads
