@@ -1,6 +1,6 @@
 """The losses of the first updates of a training are what they were.
 
-The tolerance is relative. Measured: threads (1 or 2), instruction sets (torch's plain kernels, MKL's
+The tolerance is relative. Measured: threads (1 or 2), instruction sets (plain torch kernels, MKL in
 SSE4.2) and fast_rnnt in place of the plain loss change the losses by 5e-7 at most; 0.1 % more
 learning rate changes them by 3e-4, and 1 % less weight of the distillation by 2e-5.
 """
