@@ -21,6 +21,7 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests' nets are tiny: threads would mostly wait for each other.
 torch.set_num_threads(1)
+EXPERIMENTS = {"tiny_run", "changing"}  # fixtures that run stages
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONPATH = f"{ROOT}:{ROOT}/egs/librispeech"  # as path.sh sets it
 
@@ -71,9 +72,9 @@ def make_tiny_run(folder: Path) -> tuple[Path, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow every test that needs the tiny experiment, which runs all stages."""
+    """Marks as slow every test that needs an experiment which run.sh has made."""
     for item in items:
-        if "tiny_run" in item.fixturenames:
+        if EXPERIMENTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -276,7 +276,7 @@ def test_logging_is_as_it_was(toy, tmp_path):
     try:
         quantize(path, tmp_path / "int8.onnx")
         assert root.level == level
-        with pytest.raises(Exception):
+        with pytest.raises(Exception, match="none.onnx"):
             quantize(tmp_path / "none.onnx", tmp_path / "other.onnx")
         assert root.level == level and sorted(p.name for p in tmp_path.iterdir()) == [
             "int8.onnx",

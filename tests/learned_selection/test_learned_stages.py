@@ -120,7 +120,10 @@ def check_outputs(folder: Path, updates: list[int], units: int) -> None:
         (b, role, m) for b in BUDGETS for role in ("dev", "test") for m in ("greedy", "beam")
     }
     assert len(results["results"]) == len(rows)
-    assert all(r["words"] > 0 and r["wer"] >= 0 and r["utterances"] == 4 for r in rows.values())
+    for row in rows.values():
+        errors = row["substitutions"] + row["insertions"] + row["deletions"]
+        assert row["utterances"] == 4 and errors > 0
+        assert row["wer"] == pytest.approx(100 * errors / row["words"], abs=0.01)
 
 
 def test_a_transducer_with_components(tiny_run, transducer):

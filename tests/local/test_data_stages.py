@@ -238,7 +238,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
         caught.value, WriteError
     )
     assert not list(tmp_path.iterdir())
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(Exception, match="pickle") as caught:
         save_checkpoint(tmp_path, 1, {"a": lambda: 0}, 3)  # can not be pickled
     assert not isinstance(caught.value, WriteError)
 
@@ -261,6 +261,7 @@ def test_a_write_error_in_a_sentence(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_each_stage_with_a_sentence(tmp_path):
     """Stages 0, 2 and 4; the same command goes on when there is room, with nothing lost."""
     arguments = [*tiny_arguments(tmp_path), "train.updates=4", "train.valid_every=4"]
@@ -366,6 +367,7 @@ def test_a_split_in_another_would_share_its_utterances():
     check_names(["english", "english-dev", "other/dev"])
 
 
+@pytest.mark.slow
 def test_a_corpus_of_all_kinds_through_run_sh(tmp_path):
     """Seven train utterances in split folders, stereo, marks and tabs in transcripts, more BPE than
     the text allows: trained and scored."""

@@ -53,7 +53,7 @@ def test_milliseconds_by_hand():
     assert TABLE.milliseconds(Subnet.parse("h0-2f0 - h0-2f0-3")) == 0.5 + 1.0 + 2.0
     assert TABLE.milliseconds(Subnet.parse("h0-2f0 h0-2f0-2 h0-2f0-3")) == 0.5 + 1.0 + 1.5 + 2.0
     assert TABLE.milliseconds(Subnet.parse("- - -")) == 0.5
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"\(2, 1\)"):
         TABLE.milliseconds(Subnet.parse("h0-1f0 - h0-2f0"))
 
 

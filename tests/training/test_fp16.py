@@ -138,4 +138,6 @@ def test_a_scale_is_halved_down_to_the_smallest():
 
 
 def test_fp32_has_no_scale():
-    grow_scale(make_scaler(CPU, enabled=False), 100)
+    scaler = make_scaler(CPU, enabled=False)
+    grow_scale(scaler, 100)
+    assert scaler.get_scale() == 1.0 and not scaler.is_enabled()

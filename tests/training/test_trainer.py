@@ -66,10 +66,7 @@ def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, o
     before = {n: p.clone() for n, p in trainer.model.named_parameters()}
     trainer.run()
     assert trainer.update == 3 and trainer.bad_batches.total == 0
-    moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])]
-    assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(
-        n.startswith("joiner") for n in moved
-    )
+    assert [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n])] == []
     assert load_experiment(tmp_path, "last", 0, CPU).model.full == trainer.model.full
 
 
