@@ -28,6 +28,7 @@ from todm.deploy.client import Client, Recognized, with_tail
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import export_joiner
 from todm.deploy.quantize import quantize
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment
@@ -44,7 +45,7 @@ class Exported:
 
     folder: Path
     experiment: Experiment
-    entry: dict
+    entry: SubnetEntry
 
     def recognizer(self, method: str) -> Recognizer:
         e = self.experiment

@@ -22,7 +22,7 @@ from todm.deploy.client_check import Proof, audio_batches, load_cuts
 from todm.deploy.export import chosen_entries, export, write_subnet
 from todm.deploy.quantize import quantizable, session
 from todm.recipe.stages import STAGES, runner, stage_main
-from todm.results.subnets import write_subnets
+from todm.results.subnets import SubnetEntry, read_subnets, write_subnets
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.supernet.exported import load_model
@@ -80,10 +80,9 @@ def streaming(tiny_run, tmp_path_factory) -> tuple[list[str], Path, str]:
     return arguments, exp, run_sh("--stage", "10", "--stop-stage", "10", *arguments, *QUICK).stdout
 
 
-def subnets(exp: Path) -> dict[str, dict]:
-    return {
-        entry["name"]: entry for entry in json.loads((exp / "subnets.json").read_text())["subnets"]
-    }
+def subnets(exp: Path) -> dict[str, SubnetEntry]:
+    """The entries of subnets.json by name, but for the baselines."""
+    return {entry.name: entry for entry in read_subnets(exp / "subnets.json")}
 
 
 def test_every_subnet_has_a_folder_with_all_files(exported):
@@ -111,16 +110,14 @@ def test_the_files_are_of_the_subnet_whose_name_they_have(exported):
     )
     for name, entry in subnets(exp).items():
         with torch.no_grad():
-            encoded, _ = trained.model.encoder(
-                features, lengths, Subnet.parse(entry["architecture"])
-            )
+            encoded, _ = trained.model.encoder(features, lengths, entry.subnet)
             expected = trained.model.joiner.encoder_proj(encoded).numpy()
             _, alone, _, facts = load_model(exp / "export" / name, torch.device("cpu"))
             stored = alone.joiner.encoder_proj(alone.encoder(features, lengths)[0]).numpy()
         got, got_lengths = session(exp / f"export/{name}/encoder.onnx").run(
             None, {"x": features.numpy(), "x_lens": lengths.numpy()}
         )
-        assert got_lengths.tolist() == [21, 9] and facts["architecture"] == entry["architecture"]
+        assert got_lengths.tolist() == [21, 9] and facts["architecture"] == str(entry.subnet)
         for i, length in enumerate([21, 9]):
             np.testing.assert_allclose(got[i, :length], expected[i, :length], atol=1e-4)
             np.testing.assert_allclose(stored[i, :length], expected[i, :length], atol=1e-5)
@@ -232,7 +229,7 @@ def test_a_card_names_size_wer_and_licence(exported):
     for name, entry in subnets(exp).items():
         text = (exp / "export" / name / "README.md").read_text()
         for key in ("encoder_params", "total_params", "macs_per_second"):
-            assert f"| {entry[key]:,} |" in text
+            assert f"| {getattr(entry, key):,} |" in text
         table = {
             cells(line)[0]: cells(line)[1:] for line in text.splitlines() if line.startswith("|")
         }
@@ -253,11 +250,11 @@ def test_a_card_names_size_wer_and_licence(exported):
         assert (
             "Licence: Apache-2.0" in text
             and "bidirectional" in text
-            and entry["architecture"] in text
+            and str(entry.subnet) in text
             and "treaming" not in text
         )
         facts = strict_json(exp / "export" / name / "export.json")
-        assert facts["architecture"] == entry["architecture"] and {
+        assert facts["architecture"] == str(entry.subnet) and {
             r["name"] for r in facts["rows"] + facts["benchmark"]
         } == {name}
 
@@ -283,7 +280,7 @@ def test_the_proof_notices_wrong_graphs(exported, tmp_path, caplog):
     arguments, exp, _ = exported
     config, entries = load("mini", arguments), list(subnets(exp).values())
     root = shutil.copytree(exp / "export", tmp_path / "export")
-    first, second = (root / entry["name"] / "encoder.onnx" for entry in entries[:2])
+    first, second = (root / entry.name / "encoder.onnx" for entry in entries[:2])
     content = first.read_bytes(), second.read_bytes()
     proof = Proof(config, load_experiment(exp, "range", 4, torch.device("cpu")), entries, root)
     assert proof.check_graph(entries[0], "offline") < 1e-4 and not caplog.text
@@ -293,7 +290,7 @@ def test_the_proof_notices_wrong_graphs(exported, tmp_path, caplog):
         found = {"rows": [], "differences": []}
         assert (
             proof.check_graph(entry, "offline") > 1e-2
-            and f"{entry['name']}, offline: the graph's outputs differ" in caplog.text
+            and f"{entry.name}, offline: the graph's outputs differ" in caplog.text
         )
         proof.decode(entry, "offline", "fp32", "greedy", "dev", "dev", found)
         assert found["rows"][0]["equal"] == 4 - len(found["differences"]) < 4
@@ -356,21 +353,21 @@ def test_a_folder_that_lacks_a_graph_is_not_finished(exported, tmp_path):
         subnets(exp).values(), ("encoder.onnx", "encoder.int8.onnx", "tokens.txt")
     ):
         assert proof.finished(entry)
-        (root / entry["name"] / name).unlink()
+        (root / entry.name / name).unlink()
         assert proof.finished(entry) is None
 
 
 def test_a_budget_exports_the_best_subnet_within_it(streaming):
     _, exp, _ = streaming
     entries = list(subnets(exp).values())
-    largest, middle, smallest = (entry["encoder_params"] for entry in entries)
+    largest, middle, smallest = (entry.encoder_params for entry in entries)
     assert smallest < middle < 0.75 * largest
     folder = exp / "export"
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [entries[1]["name"], "report.md", "results.json", "wer-against-rtf.png"]
+        [entries[1].name, "report.md", "results.json", "wer-against-rtf.png"]
     )
-    assert strict_json(folder / entries[1]["name"] / "export.json")["encoder_params"] == middle
-    assert {r["name"] for r in strict_json(folder / "results.json")["rows"]} == {entries[1]["name"]}
+    assert strict_json(folder / entries[1].name / "export.json")["encoder_params"] == middle
+    assert {r["name"] for r in strict_json(folder / "results.json")["rows"]} == {entries[1].name}
 
 
 def test_a_causal_model_is_exported_for_streaming_too(streaming):
@@ -432,7 +429,7 @@ def test_layers_that_cost_too_much_in_int8_stay_in_fp32(streaming, tmp_path, cap
     )
     with caplog.at_level(logging.INFO):
         kept = proof.quantize(entry, "streaming", "dev", "greedy", -1.0)
-    folder = root / entry["name"]
+    folder = root / entry.name
     products, left = (
         sorted(quantizable(folder / name))
         for name in ("streaming-encoder.onnx", "streaming-encoder.int8.onnx")
@@ -517,7 +514,9 @@ def test_what_must_run_first_is_named(tiny_run, tmp_path, monkeypatch, capsys, m
     assert f"Run it first: ./run.sh --stage {first} --stop-stage {first} " in said
 
 
-def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None)) -> list[dict]:
+def by_hand(
+    tmp_path: Path, *overrides: str, scores: tuple = (None, None, None)
+) -> list[SubnetEntry]:
     """chosen_entries of three subnets with these scores on dev, 100 %, about 80 % and 40 % of the
     largest."""
     config = tiny_config(f"exp={tmp_path}", *overrides)
@@ -526,14 +525,15 @@ def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None))
     )
     texts = ["h0-2f0-3 h0-2f0-3 h0-2f0-3", "h0-2f0-1 h0-2f0-1 h0-2f0-1", "h0f0 - h0-1f0"]
     entries = [
-        describe_subnet(config, tokenizer().vocab_size, Subnet.parse(text), "by hand")
-        | {"dev_score": s}
-        for text, s in zip(texts, scores)
+        replace(
+            describe_subnet(config, tokenizer().vocab_size, Subnet.parse(text), "by hand"),
+            name=name,
+            dev_score=score,
+        )
+        for name, text, score in zip("abc", texts, scores)
     ]
-    for name, entry in zip("abc", entries):
-        entry["name"] = name
     write_subnets(
-        tmp_path / "subnets.json", "uniform", entries, [entries[0] | {"name": "baseline"}]
+        tmp_path / "subnets.json", "uniform", entries, [replace(entries[0], name="baseline")]
     )
     return chosen_entries(config, experiment)
 
@@ -552,21 +552,21 @@ def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None))
     ],
 )
 def test_subnets_are_chosen_by_name_architecture_or_budget(tmp_path, overrides, scores, names):
-    assert "".join(entry["name"] for entry in by_hand(tmp_path, *overrides, scores=scores)) == names
+    assert "".join(entry.name for entry in by_hand(tmp_path, *overrides, scores=scores)) == names
 
 
 def test_an_architecture_that_is_not_listed_is_described(tmp_path):
     (entry,) = by_hand(tmp_path, 'export.subnets=["h0,2f1,3 f2 h1"]')
     assert (
-        entry["architecture"] == "h0,2f1,3 f2 h1"
-        and entry["encoder_params"] > 0
-        and entry["how"] == "export.subnets"
+        str(entry.subnet) == "h0,2f1,3 f2 h1"
+        and entry.encoder_params > 0
+        and entry.how == "export.subnets"
     )
 
 
 def test_two_architectures_of_equal_size_have_folders_of_their_own(tmp_path):
     names = [
-        entry["name"]
+        entry.name
         for entry in by_hand(tmp_path, "export.subnets=[h0f0 h0f0 -,h0f0 - h0f0,h1f0 - h0f0]")
     ]
     assert len(set(names)) == 3
