@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import kaldialign
@@ -14,36 +14,57 @@ GAP = " "  # what stands for a missing word in an alignment: no word has a space
 _RECOG = re.compile(r"^(.*?):\t(ref|hyp)=(\[.*\])$")
 
 
-@dataclass
-class Errors:
-    """Errors of a set of utterances, in words."""
+Alignment = list[tuple[str, str]]  # (reference word or GAP, hypothesis word or GAP)
 
-    substitutions: int = 0
-    insertions: int = 0
-    deletions: int = 0
-    words: int = 0  # of the reference
-    pairs: Counter = field(
-        default_factory=Counter
-    )  # (reference word or GAP, hypothesis word or GAP) -> count
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of a set of utterances, in words, with the alignments that they are counted in.
+
+    Attributes:
+      words: number of words of the references.
+      alignments: by utterance.
+    """
+
+    substitutions: int
+    insertions: int
+    deletions: int
+    words: int
+    alignments: dict[str, Alignment]
 
     @property
     def total(self) -> int:
+        """The number of errors of all kinds."""
         return self.substitutions + self.insertions + self.deletions
 
     @property
     def wer(self) -> float:
-        """Word error rate in percent; with no reference words, 0 or infinite."""
-        return (
-            100 * self.total / self.words if self.words else (float("inf") if self.total else 0.0)
-        )
+        """The word error rate in percent; with no reference words, 0 or infinite."""
+        if self.words:
+            return 100 * self.total / self.words
+        return float("inf") if self.total else 0.0
 
-    def counts(self) -> dict:
-        """Counts and WER, for a results file."""
-        numbers = {k: v for k, v in asdict(self).items() if k != "pairs"}
-        return {"wer": round(self.wer, 3)} | numbers
+    @property
+    def pairs(self) -> Counter[tuple[str, str]]:
+        """The number of times that each pair of reference and hypothesis word is aligned."""
+        return Counter(pair for aligned in self.alignments.values() for pair in aligned)
+
+    def of_utterance(self, name: str) -> int:
+        """The number of errors of one utterance: what intervals and paired tests are made from."""
+        return sum(reference != hypothesis for reference, hypothesis in self.alignments[name])
+
+    def counts(self) -> dict[str, float]:
+        """WER and counts, for a results file."""
+        return {
+            "wer": round(self.wer, 3),
+            "substitutions": self.substitutions,
+            "insertions": self.insertions,
+            "deletions": self.deletions,
+            "words": self.words,
+        }
 
 
-def align(reference: list[str], hypothesis: list[str]) -> list[tuple[str, str]]:
+def align(reference: list[str], hypothesis: list[str]) -> Alignment:
     """Pairs of (reference word, hypothesis word); GAP on one side is an insertion or a deletion."""
     return kaldialign.align(reference, hypothesis, GAP)
 
@@ -54,7 +75,7 @@ def shown(word: str) -> str:
 
 
 def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
-    """Errors over all utterances of ``references``.
+    """The errors of all utterances of ``references``, each aligned once.
 
     Raises:
       ValueError: an utterance has no hypothesis, or the other way round.
@@ -64,28 +85,22 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
         raise ValueError(
             f"references and hypotheses are of different utterances, for example {different[:3]}"
         )
-    errors = Errors()
-    for name, reference in references.items():
-        words = reference.split()
-        errors.words += len(words)
-        for ref, hyp in align(words, hypotheses[name].split()):
-            errors.pairs[ref, hyp] += 1
-            errors.substitutions += ref != hyp and GAP not in (ref, hyp)
-            errors.insertions += ref == GAP
-            errors.deletions += hyp == GAP
-    return errors
-
-
-def errors_by_utterance(references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, int]:
-    """Word errors of every utterance: what intervals and paired tests are computed from."""
-    return {
-        name: score({name: text}, {name: hypotheses[name]}).total
-        for name, text in references.items()
+    alignments = {
+        name: align(reference.split(), hypotheses[name].split())
+        for name, reference in references.items()
     }
+    pairs = [pair for aligned in alignments.values() for pair in aligned]
+    return Errors(
+        substitutions=sum(r != h and GAP not in (r, h) for r, h in pairs),
+        insertions=sum(r == GAP for r, _ in pairs),
+        deletions=sum(h == GAP for _, h in pairs),
+        words=sum(r != GAP for r, _ in pairs),
+        alignments=alignments,
+    )
 
 
 def write_recogs(path: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
-    """One ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
+    """Writes one ``id: ref=[...]`` and one ``id: hyp=[...]`` line per utterance."""
     lines = [
         f"{name}:\tref={references[name].split()}\n{name}:\thyp={hypotheses[name].split()}\n"
         for name in sorted(references)
@@ -104,11 +119,8 @@ def read_recogs(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return found["ref"], found["hyp"]
 
 
-def write_errs(
-    path: Path, title: str, errors: Errors, references: dict[str, str], hypotheses: dict[str, str]
-) -> None:
-    """WER, every alignment, and the most frequent substitutions, deletions and insertions, as
-    icefall writes them."""
+def write_errs(path: Path, title: str, errors: Errors) -> None:
+    """Writes WER, every alignment and the most frequent errors of every kind, as icefall does."""
     lines = [
         f"%WER of {title}: {errors.wer:.2f} [{errors.total} / {errors.words}, {errors.insertions} "
         "ins, "
@@ -116,12 +128,9 @@ def write_errs(
         "",
         "PER-UTT DETAILS: (ref->hyp) marks an error",
     ]
-    for name in sorted(references):
-        aligned = align(references[name].split(), hypotheses[name].split())
-        lines.append(
-            f"{name}:\t"
-            + " ".join(r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned)
-        )
+    for name, aligned in sorted(errors.alignments.items()):
+        words = (r if r == h else f"({shown(r)}->{shown(h)})" for r, h in aligned)
+        lines.append(f"{name}:\t" + " ".join(words))
     common = errors.pairs.most_common()
     lines += ["", "SUBSTITUTIONS: count ref -> hyp"]
     lines += [f"{n}\t{r} -> {h}" for (r, h), n in common if r != h and GAP not in (r, h)]

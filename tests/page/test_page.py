@@ -14,13 +14,16 @@ import soundfile
 
 from tests.browser import Browser, browser_path
 from tests.conftest import ROOT, tiny_arguments
+from tests.tables.made_up import made_entry, made_row
 from todm.config.keys import Config
 from todm.config.load import load
+from todm.page import audio as page_audio
 from todm.page import utterances as page_utterances
 from todm.page.page import collect, render, write_page
 from todm.page.plots import draw_subnets
 from todm.page.utterances import direction, evenly, find_errors, frequent, interlinear, visible
 from todm.recipe.summary import deployed_rows
+from todm.results.decode_results import read_results
 from utils.files import read_json, write_json_atomic
 from utils.scoring import align, read_recogs, score, write_recogs
 
@@ -272,7 +275,7 @@ def test_audio_that_is_gone_is_said(tiny, tiny_run, tmp_path):
 
 
 def test_audio_is_bounded(tiny, monkeypatch):
-    rows = deployed_rows(tiny.exp_dir, read_json(tiny.exp_dir / "results.json"))
+    rows = deployed_rows(tiny.exp_dir, read_results(tiny.exp_dir / "results.json"))
     whole = find_errors(tiny, rows).worst
     size = len(base64.b64decode(whole[0].audio.uri.partition(",")[2]))
     monkeypatch.setattr(page_utterances, "AUDIO_BYTES", size + 10)
@@ -282,7 +285,7 @@ def test_audio_is_bounded(tiny, monkeypatch):
         and not any(u.audio for u in few[1:])
         and "stays small" in few[1].note
     )
-    monkeypatch.setattr(page_utterances, "AUDIO_SECONDS", 0.5)
+    monkeypatch.setattr(page_audio, "AUDIO_SECONDS", 0.5)
     cut = find_errors(tiny, rows).worst[0]
     assert (
         cut.audio.cut == 0.5 and cut.seconds > 0.5 and len(cut.audio.uri) < len(whole[0].audio.uri)
@@ -290,16 +293,13 @@ def test_audio_is_bounded(tiny, monkeypatch):
 
 
 def test_worst_utterances_have_most_errors(tiny):
-    run = read_json(tiny.exp_dir / "results.json")
-    rows = deployed_rows(tiny.exp_dir, run)
+    rows = deployed_rows(tiny.exp_dir, read_results(tiny.exp_dir / "results.json"))
     found = find_errors(tiny, rows)
     for u in found.worst:
         assert u.split == "dev"
     totals = [sum(u.errors.values()) for u in found.worst]
     assert totals == sorted(totals, reverse=True)
-    expected = sum(
-        sum(map(int, row["utterance_errors"].split())) for row in rows if row["split"] == "dev"
-    )
+    expected = sum(row.errors for row in rows if row.split == "dev")
     assert sum(totals) == expected  # of four utterances all are shown
 
 
@@ -382,14 +382,7 @@ def test_a_ctc_model_of_one_size(tiny):
 
 def test_points_know_their_net():
     rows = [
-        {
-            "split": "dev",
-            "method": "greedy",
-            "how": "x",
-            "name": name,
-            "encoder_params": params,
-            "wer": wer,
-        }
+        made_row(made_entry("h0f0", params, name=name), "dev", 3, wer=wer)
         for name, params, wer in (("<b>", 2_000_000, 3.0), ("small", 1_000_000, float("inf")))
     ]
     (trace,) = draw_subnets(rows, {"<b>": 0, "small": 1})["data"]

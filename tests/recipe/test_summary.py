@@ -10,28 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, tiny_arguments
+from tests.tables.made_up import made_entry, made_results, made_row
 from todm.config.load import load
-from todm.recipe.summary import closing, next_commands, read_results, rounded_up
-from utils.files import read_json, write_json_atomic
+from todm.recipe.summary import closing, next_commands, results_or_none, rounded_up
+from todm.results.decode_results import DecodeRow, RunResults
+from todm.results.subnets import write_subnets
+from utils.files import read_json
 
 
 def row(
     name: str, params: int, split: str, errors: int, wer: float, method: str = "greedy"
-) -> dict:
-    return {
-        "name": name,
-        "encoder_params": params,
-        "split": split,
-        "role": split,
-        "method": method,
-        "wer": wer,
-        "substitutions": errors,
-        "insertions": 0,
-        "deletions": 0,
-    }
+) -> DecodeRow:
+    return made_row(made_entry("h0f0", params, name=name), split, errors, method, wer)
 
 
-def family(exp: Path, **changed) -> dict:
+def family(exp: Path) -> RunResults:
     """results.json and subnets.json of three nets, the middle one of which is best on dev, and a
     baseline that is better still."""
     nets = [
@@ -46,17 +39,11 @@ def family(exp: Path, **changed) -> dict:
         for name, params, errors in nets
         for split in ("dev", "test")
     ]
-    write_json_atomic(
-        exp / "subnets.json",
-        {
-            "method": "evolution",
-            "subnets": [{"name": name} for name, _, _ in nets[:3]],
-            "baselines": [{"name": nets[3][0]}],
-        },
-    )
-    run = {"name": "mini", "results": rows} | changed
-    write_json_atomic(exp / "results.json", run)
-    return run
+    entries = [made_entry("h0f0", params, name=name) for name, params, _ in nets]
+    write_subnets(exp / "subnets.json", "evolution", entries[:3], entries[3:])
+    results = made_results(rows)
+    results.write(exp / "results.json")
+    return results
 
 
 def lines_of(commands) -> list[list[str]]:
@@ -94,7 +81,7 @@ def test_what_is_made_is_not_asked_for_again(tmp_path):
     config = load("mini", [f"exp={tmp_path}"])
     family(tmp_path)
     assert ["./run.sh", "--stage", "9", "--stop-stage", "9"] in lines_of(
-        next_commands(config, "conf/mini.yaml", read_results(tmp_path))
+        next_commands(config, "conf/mini.yaml", results_or_none(tmp_path))
     )
     (tmp_path / "report.html").write_text("")
     (tmp_path / "export" / "0.30M").mkdir(parents=True)
@@ -120,7 +107,7 @@ def test_commands_carry_the_conf_and_survive_a_shell(tmp_path):
     with gzip.open(data / "cuts/dev.jsonl.gz", "wt") as file:
         file.write(json.dumps({"recording": {"sources": [{"source": str(audio)}]}}) + "\n")
     conf = shlex.join(["conf/mini.yaml", f"exp={exp}"])
-    lines = lines_of(next_commands(config, conf, read_results(exp)))
+    lines = lines_of(next_commands(config, conf, results_or_none(exp)))
     assert ["./transcribe.sh", str(exp), str(audio)] in lines and [
         "./transcribe.sh",
         str(exp),
@@ -179,9 +166,7 @@ def test_one_net_streaming_without_dev_words(tmp_path):
     config = load(
         "mini", [f"exp={tmp_path}", f"data.dir={tmp_path}-data", "model.direction=causal"]
     )
-    write_json_atomic(
-        tmp_path / "results.json", {"results": [row("1.00M", 1_000_000, "dev", 3, float("inf"))]}
-    )
+    made_results([row("1.00M", 1_000_000, "dev", 3, float("inf"))]).write(tmp_path / "results.json")
     text = closing(config, "conf/mini.yaml")
     assert (
         "one recogniser" in text
@@ -209,7 +194,7 @@ def test_rounded_up(parameters, text):
 def test_it_needs_no_torch(tiny_run):
     """And names the audio of the corpus, so that the command can be copied."""
     code = (
-        "import sys; from todm.config.keys import load; from todm.recipe.summary import closing\n"
+        "import sys; from todm.config.load import load; from todm.recipe.summary import closing\n"
         "print(closing(load('mini', sys.argv[1:]), 'conf/mini.yaml'))\n"
         "print('heavy:', {'torch', 'lhotse', 'plotly', 'numpy', 'matplotlib'} & set(sys.modules))"
     )

@@ -267,10 +267,8 @@ def test_a_model_of_the_modified_lattice_emits_one_symbol_a_frame(
                 f"exp={tmp_path}",
             )
             caplog.clear()
-            results = decode_subnets(config, trained, [entry], CPU)["results"]
-            found[rnnt_type, count] = [
-                r["insertions"] + r["deletions"] + r["substitutions"] for r in results
-            ]
+            results = decode_subnets(config, trained, [entry], CPU)
+            found[rnnt_type, count] = [row.errors for row in results.rows]
             assert ("decode.max_symbols=4 has no effect" in caplog.text) == (
                 (rnnt_type, count) == ("modified", 4)
             )

@@ -4,7 +4,8 @@ from itertools import product
 import pytest
 
 from tests.helpers import VOCAB, tiny_config
-from todm.search.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
+from todm.search.budgeted_space import BudgetedSpace, Genome
+from todm.search.evolution import Candidate, Evolution, RandomSearch, pareto_front
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
 
@@ -158,7 +159,7 @@ def test_crossing_takes_every_gene_from_either_parent():
 def test_no_subnet_is_scored_twice():
     """Neither within a call, nor over calls, nor as another genome of the same subnet."""
     asked = []
-    search = Search(
+    search = RandomSearch(
         make_space(),
         BUDGETS,
         lambda subnets: asked.extend(subnets) or [float(len(asked))] * len(subnets),

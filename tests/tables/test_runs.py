@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.tables.made_up import made_entry, made_record, made_row
 from todm.config.keys import Config
 from todm.config.load import load
+from todm.results.records import Record
+from todm.results.subnets import write_subnets
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
 from todm.tables.runs import (
@@ -27,7 +30,6 @@ from todm.tables.runs import (
 )
 from utils.conf import ConfigError
 from utils.errors import UserError
-from utils.files import write_json_atomic
 
 CONF = "conf/tables/mini.yaml"
 CONFIG = load(CONF)  # seeds 1 and 2, budgets 0.3, 0.6 and 1.0, train.seed 1
@@ -35,12 +37,14 @@ BOTH = "train.lr=0.07 model.dropout=0.03"
 GRID = Variant("individual 0.3", ALONE, (SAME, "train.lr=0.07", BOTH), ("net",))
 
 
-def record(setting: str, wers: dict[str, list[float]]) -> dict:
-    """WERs by role, one for each net."""
-    return {
-        "setting": setting,
-        "results": [{"role": role, "wer": wer} for role, found in wers.items() for wer in found],
-    }
+def record(setting: str, wers: dict[str, list[int]]) -> Record:
+    """A record with WERs by role, one for each net."""
+    rows = [
+        made_row(made_entry(f"f{net}"), role, wer)
+        for role, found in wers.items()
+        for net, wer in enumerate(found)
+    ]
+    return made_record("Adam", setting, 1, rows)
 
 
 def plan(variant: Variant, tuned: str | None, config=CONFIG) -> list[tuple[str, int]]:
@@ -135,14 +139,14 @@ def test_record_is_of_one_conf_only(tmp_path):
     records, run = Records(tmp_path), GRID.run(BOTH, 1)
     values = run_values(CONF, [], CONFIG, run)
     assert records.get(run, values) is None
-    write_json_atomic(records.path(run), {"conf": values, "seed": 1})
-    assert records.get(run, values) == {"conf": values, "seed": 1}
+    row = made_row(made_entry("h0f0"), "dev", 8)
+    made = made_record(run.variant, run.setting, run.seed, [row], conf=values)
+    made.write(records.path(run))
+    assert records.get(run, values) == made
     assert records.get(run, values | {"train.lr": 0.08}) is None
     assert records.get(run, values | {"train.new": 1}) is not None
     assert records.get(run, {k: v for k, v in values.items() if k != "train.lr"}) is not None
-    assert records.get(GRID.run(SAME, 1), values) is None and records.all() == [
-        {"conf": values, "seed": 1}
-    ]
+    assert records.get(GRID.run(SAME, 1), values) is None and records.all() == [made]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_every_run_of_the_conf_resolves_to_what_it_should_be():
     nets = [str(net) for net in SearchSpace(CONFIG, CONFIG.bpe.vocab_size).ladder(3)]
     assert three_nets(CONFIG) == tuple(nets)
     searched = dict(zip(CONFIG.tables.budgets, reversed(nets)))
-    entries = [{"budget": budget, "architecture": net} for budget, net in searched.items()]
+    entries = [made_entry(net, budget=budget) for budget, net in searched.items()]
     supernet, alone = supernet_variant(CONFIG, entries[:1]), individual_variants(CONFIG, entries)
     assert supernet.nets == (nets[2], nets[0], nets[1]) and [v.name for v in alone] == [
         "individual 0.3",
@@ -245,22 +249,21 @@ def test_two_variants_never_share_a_record(names):
     except ConfigError:
         return
     alone = individual_variants(
-        config, [{"budget": b, "architecture": "net"} for b in config.tables.budgets]
+        config, [made_entry("h0f0", budget=b) for b in config.tables.budgets]
     )
     variants = [supernet_variant(config, []), *alone, *ablation_variants(config)]
     found = [run.name for variant in variants for run in variant.runs(config, None)]
     assert len(set(found)) == len(found)
 
 
-def stage_5(config: Config, budgets: list[str], how: str) -> None:
-    """What stage 5 would have written: a subnet for every budget and a baseline."""
-    write_json_atomic(
+def stage_5(config: Config, nets: dict[str, str]) -> None:
+    """Writes what stage 5 would have written: a subnet for every budget, and a baseline."""
+    first = next(iter(nets))
+    write_subnets(
         config.exp_dir / "subnets.json",
-        {
-            "method": "evolution",
-            "subnets": [{"budget": b, "architecture": f"{how} {b}"} for b in budgets],
-            "baselines": [{"budget": budgets[0], "architecture": "random net"}],
-        },
+        "evolution",
+        [made_entry(net, budget=budget) for budget, net in nets.items()],
+        [made_entry("h0f0", budget=first)],
     )
 
 
@@ -270,11 +273,12 @@ def test_the_subnets_of_stage_5_are_kept_beside_the_records(tmp_path, caplog):
     config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
     with pytest.raises(UserError, match="stage 5"):
         pinned_subnets(config)
-    stage_5(config, ["0.3", "0.45", "0.6", "1.0"], "net")
+    nets = {"0.3": "h0f0-1", "0.45": "h0-1f0-1", "0.6": "h0-1f0-2", "1.0": "h0-1f0-3"}
+    stage_5(config, nets)
     first = pinned_subnets(config)
-    assert searched_subnets(first) == {b: f"net {b}" for b in ("0.3", "0.45", "0.6", "1.0")}
-    assert first[-1]["architecture"] == "random net"
-    stage_5(config, ["0.3", "0.6", "1.0"], "other")
+    assert searched_subnets(first) == nets
+    assert str(first[-1].subnet) == "h0f0"
+    stage_5(config, {"0.3": "h0f1", "0.6": "h0-1f1-2", "1.0": "h0-1f0-3"})
     assert pinned_subnets(config) == first and "begin the tables anew" in caplog.text
     (tmp_path / "exp/subnets.json").unlink()
     assert pinned_subnets(config) == first
@@ -282,6 +286,6 @@ def test_the_subnets_of_stage_5_are_kept_beside_the_records(tmp_path, caplog):
 
 def test_a_size_that_was_not_searched_is_named(tmp_path):
     config = load(CONF, [f"exp={tmp_path / 'exp'}", f"tables.records={tmp_path / 'results'}"])
-    stage_5(config, ["0.3", "1.0"], "net")
+    stage_5(config, {"0.3": "h0f0-1", "1.0": "h0-1f0-3"})
     with pytest.raises(UserError, match=r"\['0.6'\]"):
         pinned_subnets(config)

@@ -1,14 +1,15 @@
-"""Table (d) of made-up records, worked out by hand: 8 utterances of 4 speakers and 100 words, so
-that WERs are numbers of errors."""
+"""Table (d) of made-up records, worked out by hand."""
 
 from pathlib import Path
 
 from tests.helpers import tiny_config
+from tests.tables.made_up import made_entry, made_record, made_row
 from tests.tables.test_tables import rows
-from todm.tables.table_report import CSV_FIELDS, write_tables
-from utils.files import write_json_atomic
+from todm.results.records import Record
+from todm.results.subnets import write_subnets
+from todm.tables.table_report import write_tables
 
-LARGE, SMALL, OTHER, HEADS = "h0-2f0-3 h0-2f0-3", "h0f0 - ", "f0-1 f0", "h0-2 h0-2"
+LARGE, SMALL, OTHER, HEADS = "h0-2f0-3 h0-2f0-3", "h0f0 -", "f0-1 f0", "h0-2 h0-2"
 SIZES = {LARGE: 1_000_000, SMALL: 300_000, OTHER: 280_000, HEADS: 290_000}
 PINNED = [
     ("evolutionary search", "0.3", SMALL),
@@ -19,43 +20,15 @@ PINNED = [
 
 def record(
     variant: str, setting: str, seed: int, nets: list[tuple[str | None, str, int, int]]
-) -> dict:
-    """Of (budget, architecture, errors on dev, errors on test); the supernet's nets have no
-    budget."""
-    found = [
-        {
-            "name": net,
-            "architecture": net,
-            "split": split,
-            "role": split,
-            "method": "greedy",
-            "wer": float(n),
-            "encoder_params": SIZES[net],
-            "utterance_errors": " ".join([str(n // 8)] * 8),
-        }
-        | ({"budget": budget} if budget else {})
+) -> Record:
+    """A record of (budget, architecture, errors on dev, errors on test); the supernet's nets have
+    no budget."""
+    rows = [
+        made_row(made_entry(net, SIZES[net], budget=budget), split, count)
         for budget, net, *errors in nets
-        for split, n in zip(("dev", "test"), errors)
+        for split, count in zip(("dev", "test"), errors)
     ]
-    return dict.fromkeys(CSV_FIELDS, "?") | {
-        "run": f"{variant} {setting} {seed}",
-        "variant": variant,
-        "setting": setting,
-        "seed": seed,
-        "name": "tiny",
-        "conf": {},
-        "corpus": "made up",
-        "updates": 100,
-        "audio_hours_trained": 3.0,
-        "training_seconds": 100 * seed,
-        "processes": 2,
-        "curves": {},
-        "results": found,
-        "utterances": {
-            split: {"words": "12 13 " * 4, "speakers": "a a b b c c d d"}
-            for split in ("dev", "test")
-        },
-    }
+    return made_record(variant, setting, seed, rows, hours=seed / 36)
 
 
 SUPERNETS = [
@@ -66,16 +39,11 @@ SUPERNETS = [
 ]
 
 
-def write(folder: Path, records: list[dict], *selections: str) -> str:
+def write(folder: Path, records: list[Record], *selections: str) -> str:
     for i, one in enumerate(records):
-        write_json_atomic(folder / "records" / f"{i}.json", one)
-    write_json_atomic(
-        folder / "subnets.json",
-        {
-            "subnets": [{"how": h, "budget": b, "architecture": net} for h, b, net in PINNED],
-            "baselines": [],
-        },
-    )
+        one.write(folder / "records" / f"{i}.json")
+    pinned = [made_entry(net, SIZES[net], how=how, budget=budget) for how, budget, net in PINNED]
+    write_subnets(folder / "subnets.json", "evolution", pinned)
     return write_tables(
         tiny_config(
             f"tables.records={folder}",

@@ -1,28 +1,31 @@
-"""The runs of tables in rounds, and the tables of made-up records, worked out by hand.
-
-Every split is 8 utterances of 4 speakers and 100 words, so that WERs are numbers of errors; all
-speakers have 25 words.
-"""
+"""The runs of tables in rounds, and the tables of made-up records, worked out by hand."""
 
 import contextlib
 import csv
 import functools
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import tiny_config
+from tests.tables.made_up import made_entry, made_record, made_results, made_row
 from todm.config.load import load
+from todm.results.records import Record, RunJob
+from todm.results.search_results import ScoredNet, SearchResults, SearchSettings
 from todm.tables import run_tables
 from todm.tables.run_tables import Table
 from todm.tables.runs import ALONE, Variant, run_values
-from todm.tables.table_report import CSV_FIELDS, write_tables
+from todm.tables.table_report import write_tables
 from utils.errors import UserError
-from utils.files import read_json, write_json_atomic
+from utils.files import write_json_atomic
 
 CONF = "conf/tables/mini.yaml"
-SIZES = {"L": 1_000_000, "S": 300_000}
+NETS = {
+    "L": made_entry("h0-2f0-3 h0-2f0-3", 1_000_000, name="net L"),
+    "S": made_entry("h0f0 -", 300_000, name="net S"),
+}
 ALL = [
     "supernet-seed1",
     "individual-0.3-seed1",
@@ -34,64 +37,29 @@ ALL = [
     "individual-0.3-seed2",
 ]  # the first seed's first
 TUNED = ["individual-0.3-lr-0.07-seed2", "Adam-lr-0.002-seed2"]
-SEARCH = {
-    "limits": {"0.3": 3e5, "1.0": 1e6},
-    "cost_unit": "parameters",
-    "scored": {"evolution": 2, "random": 2},
-    "seconds": {"evolution": 1800, "random": 9999, "finalists": 1800},
-    "front": [["S", 3e5, 0.2], ["L", 1e6, 0.1]],
-    "candidates": {how: [["S", 3e5, 0.2], ["L", 1e6, 0.1]] for how in ("evolution", "random")},
-    "chosen": {
-        how: [
-            {
-                "budget": b,
-                "architecture": net,
-                "cost": SIZES[net],
-                "dev_loss": 0.5,
-                "dev_score": 9.0,
-            }
-            for b, net in (("0.3", "S"), ("1.0", "L"))
-        ]
-        for how in ("evolution", "random")
-    },
-}
+POINTS = (ScoredNet(NETS["S"].subnet, 3e5, 0.2), ScoredNet(NETS["L"].subnet, 1e6, 0.1))
+WINNERS = tuple(
+    replace(NETS[net], budget=budget, cost=NETS[net].encoder_params, dev_loss=0.5, dev_score=9.0)
+    for budget, net in (("0.3", "S"), ("1.0", "L"))
+)
+SEARCH = SearchResults(
+    SearchSettings("encoder_params", "parameters", {"0.3": 3e5, "1.0": 1e6}, 1, 2, 0, 10.0),
+    seconds={"evolution": 1800, "random": 9999, "finalists": 1800},
+    computed_now={"loss": 4, "wer": 4},
+    chosen=dict.fromkeys(("evolution", "random"), WINNERS),
+    front=POINTS,
+    candidates=dict.fromkeys(("evolution", "random"), POINTS),
+)
 
 
-def record(variant: str, setting: str, seed: int, hours: float, **errors: int) -> dict:
-    """Of errors by split and net (``dev_S=8``), spread evenly over the 8 utterances."""
+def record(variant: str, setting: str, seed: int, hours: float, **errors: int) -> Record:
+    """A record of errors by split and net (``dev_S=8``)."""
     rows = [
-        {
-            "name": f"net {net}",
-            "architecture": net,
-            "split": split,
-            "role": split,
-            "method": "greedy",
-            "wer": float(n),
-            "encoder_params": SIZES[net],
-            "utterance_errors": " ".join([str(n // 8)] * 8),
-        }
-        for key, n in errors.items()
+        made_row(NETS[net], split, count)
+        for key, count in errors.items()
         for split, net in [key.split("_")]
     ]
-    return dict.fromkeys(CSV_FIELDS, "?") | {
-        "run": f"{variant} {setting} {seed}",
-        "variant": variant,
-        "setting": setting,
-        "seed": seed,
-        "name": "tiny",
-        "conf": {},
-        "corpus": "made up",
-        "updates": 100,
-        "audio_hours_trained": 3.0,
-        "training_seconds": round(3600 * hours),
-        "processes": 2,
-        "utterances": {
-            split: {"words": "12 13 " * 4, "speakers": "a a b b c c d d"}
-            for split in ("dev", "test")
-        },
-        "curves": {"dev loss per frame/largest": {"updates": "1 2", "values": "0.5 0.25"}},
-        "results": rows,
-    }
+    return made_record(variant, setting, seed, rows, hours)
 
 
 SUPERNETS = [
@@ -119,9 +87,9 @@ ADAM = [
 ]
 
 
-def write(folder: Path, records: list[dict], seeds: str = "[1,2]") -> str:
+def write(folder: Path, records: list[Record], seeds: str = "[1,2]") -> str:
     for i, one in enumerate(records):
-        write_json_atomic(folder / "records" / f"{i}.json", one)
+        one.write(folder / "records" / f"{i}.json")
     return write_tables(
         tiny_config(f"tables.records={folder}", f"tables.seeds={seeds}")
     ).read_text()
@@ -138,7 +106,7 @@ def rows(tables: str, title: str) -> list[list[str]]:
 
 
 def test_tables_by_hand(tmp_path):
-    write_json_atomic(tmp_path / "search.json", SEARCH)
+    write_json_atomic(tmp_path / "search.json", SEARCH.as_dict())
     tables = write(tmp_path, [*ADAM, *LARGE, *SMALL, *SUPERNETS])
     small, large = (
         [r for r in rows(tables, "(a)") if r[2] == "test" and r[0] == budget][0]
@@ -245,7 +213,7 @@ def test_tables_of_whatever_has_finished(tmp_path, records):
 
 def test_setting_is_the_one_that_was_best_with_the_first_seed_of_the_conf(tmp_path):
     """Seed 2 tried all; with seed 1 the same settings are better on dev, which chooses nothing."""
-    swapped = [r | {"seed": 3 - r["seed"]} for r in [*SUPERNETS, *SMALL]]
+    swapped = [made_record(r.variant, r.setting, 3 - r.seed, r.rows) for r in [*SUPERNETS, *SMALL]]
     assert {r[6] for r in rows(write(tmp_path, swapped, seeds="[2,1]"), "(a)")} == {"train.lr=0.07"}
 
 
@@ -267,15 +235,13 @@ def table(tmp_path, monkeypatch):
         def run_local(jobs, workers, processes):
             rounds.append([job.name for job in jobs])
             for job in jobs:
-                told = read_json(job.commands[1][-1])
-                resolved = load(told["conf"], told["overrides"])
-                dev = {0.07: 1.0, 0.002: 2.0}.get(resolved.train.lr, 3.0)
-                results = [{"role": "dev", "wer": dev}, {"role": "test", "wer": -dev}]
+                told = RunJob.read(Path(job.commands[1][-1]))
+                resolved = load(told.conf, list(told.overrides))
+                dev = {0.07: 1, 0.002: 2}.get(resolved.train.lr, 3)
+                rows = [made_row(NETS["S"], "dev", dev), made_row(NETS["S"], "test", 10 - dev)]
                 if job.name != fail:
-                    write_json_atomic(
-                        told["record"],
-                        told["facts"] | {"seed": resolved.train.seed, "results": results},
-                    )
+                    results = made_results(rows, resolved.train.seed)
+                    Record(told.facts, results, {}).write(Path(told.record))
             return [job.name for job in jobs if job.name == fail]
 
         arguments = Namespace(
@@ -312,5 +278,7 @@ def test_failed_run_is_named_and_repeated_alone(table):
 def test_record_of_another_conf_is_run_again(table, tmp_path):
     table()
     path = tmp_path / "records" / "supernet-seed2.json"
-    write_json_atomic(path, {"conf": read_json(path)["conf"] | {"train.updates": 7}})
+    record = Record.read(path)
+    other = replace(record.plan, conf=record.plan.conf | {"train.updates": 7})
+    replace(record, plan=other).write(path)
     assert table() == [["supernet-seed2"]]

@@ -69,7 +69,7 @@ def test_totals_are_edit_distances():
 
 @pytest.mark.parametrize("insertions, rate", [(0, 0.0), (2, float("inf"))])
 def test_rate_without_reference_words(insertions, rate):
-    assert Errors(insertions=insertions).wer == rate
+    assert Errors(0, insertions, 0, 0, {}).wer == rate
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_utterances_must_be_the_same(references, hypotheses):
 
 def test_errs_file(tmp_path):
     path = tmp_path / "errs.txt"
-    write_errs(path, "test", score(REFERENCES, HYPOTHESES), REFERENCES, HYPOTHESES)
+    write_errs(path, "test", score(REFERENCES, HYPOTHESES))
     assert path.read_text().splitlines() == [
         "%WER of test: 30.00 [3 / 10, 1 ins, 1 del, 1 sub]",
         "",
@@ -109,7 +109,7 @@ def test_errs_file_with_asterisks_as_words(tmp_path):
         {"a": "two * two", "b": "*", "c": "x"},
         {"a": "two * two", "b": "y", "c": "x *"},
     )
-    write_errs(tmp_path / "errs", "t", score(references, hypotheses), references, hypotheses)
+    write_errs(tmp_path / "errs", "t", score(references, hypotheses))
     lines = (tmp_path / "errs").read_text().splitlines()
     assert lines[0] == "%WER of t: 40.00 [2 / 5, 1 ins, 0 del, 1 sub]"
     assert lines[3:6] == ["a:\ttwo * two", "b:\t(*->y)", "c:\tx (*->*)"]
@@ -120,7 +120,7 @@ def test_errs_file_with_asterisks_as_words(tmp_path):
 def test_most_frequent_errors_come_first(tmp_path):
     references = {str(i): w for i, w in enumerate("a b b b a".split())}
     hypotheses = {str(i): w for i, w in enumerate("x y y y x".split())}
-    write_errs(tmp_path / "errs", "t", score(references, hypotheses), references, hypotheses)
+    write_errs(tmp_path / "errs", "t", score(references, hypotheses))
     lines = (tmp_path / "errs").read_text().splitlines()
     assert lines.index("3\tb -> y") + 1 == lines.index("2\ta -> x")
 

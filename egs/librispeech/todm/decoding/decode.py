@@ -3,7 +3,6 @@
 import logging
 import time
 from argparse import Namespace
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,16 +11,17 @@ from todm.config.keys import Config
 from todm.data.batches import eval_loader, load_cuts
 from todm.decoding.search import SearchOptions, search_utterances
 from todm.recipe.stages import stage_main
+from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment, load_experiment
 from utils.distributed import local_device
 from utils.errors import UserError
-from utils.files import write_json_atomic, write_text_atomic
+from utils.files import write_text_atomic
 from utils.progress import progress
 from utils.provenance import provenance
-from utils.scoring import errors_by_utterance, score, write_errs, write_recogs
+from utils.scoring import score, write_errs, write_recogs
 
 
 @torch.no_grad()
@@ -57,29 +57,28 @@ def decode_split(
 
 
 def decode(config: Config, arguments: Namespace) -> None:
-    """Stage 6: decodes the chosen subnets and writes results.json."""
+    """Decodes every chosen subnet and writes results.json (stage 6)."""
     device = local_device()
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     logging.info("weights: %s", experiment.weights)
     results = decode_subnets(config, experiment, chosen_subnets(config, experiment), device)
-    write_json_atomic(config.exp_dir / "results.json", results)
+    results.write(config.exp_dir / "results.json")
 
 
 def decode_subnets(
     config: Config, experiment: Experiment, entries: list[SubnetEntry], device: torch.device
-) -> dict:
-    """Decode dev and test with every subnet and write recogs, errs and summaries.
+) -> RunResults:
+    """Decodes dev and test with every subnet and writes recogs, errs and summaries.
 
     Args:
       entries: as subnets.json has them; one whose architecture came before takes its result.
-    Returns:
-      The content of results.json.
     """
     warn_of_max_symbols(config, experiment)
     folder = config.exp_dir / "decode"
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
-    results, done, utterances = [], {}, {}
+    rows, done = [], {}
+    utterances: dict[str, SplitUtterances] = {}
     for entry, split, role, method in progress(jobs, desc="decode", unit="set"):
         key = entry.subnet, split, method
         if key not in done:
@@ -88,26 +87,22 @@ def decode_subnets(
         errors = score(references, hypotheses)
         title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
-        write_errs(folder / f"errs-{title}.txt", title, errors, references, hypotheses)
+        write_errs(folder / f"errs-{title}.txt", title, errors)
         utterances.setdefault(split, describe_utterances(config, split, references))
-        by_utterance = errors_by_utterance(references, hypotheses)
-        results.append(
-            entry.as_dict()
-            | {
-                "split": split,
-                "role": role,
-                "method": method,
-                **errors.counts(),
-                "utterances": len(references),
-                "audio_seconds": round(audio, 1),
-                "real_time_factor": round(seconds / max(audio, 1e-9), 5),
-                "utterance_errors": numbers_to_text(
-                    by_utterance[name] for name in sorted(references)
-                ),
-            }
+        row = DecodeRow(
+            entry,
+            split,
+            role,
+            method,
+            **errors.counts(),
+            utterances=len(references),
+            audio_seconds=round(audio, 1),
+            real_time_factor=round(seconds / max(audio, 1e-9), 5),
+            utterance_errors=tuple(errors.of_utterance(name) for name in sorted(references)),
         )
-    write_summaries(folder, results)
-    return describe_run(config, experiment) | {"utterances": utterances, "results": results}
+        rows.append(row)
+    write_summaries(folder, rows)
+    return RunResults(describe_run(config, experiment), utterances, tuple(rows))
 
 
 def warn_of_max_symbols(config: Config, experiment: Experiment) -> None:
@@ -124,20 +119,17 @@ def warn_of_max_symbols(config: Config, experiment: Experiment) -> None:
         )
 
 
-def describe_utterances(config: Config, split: str, references: dict[str, str]) -> dict[str, str]:
-    """Speaker and words of every utterance of a split, by id, as text: what intervals are computed
-    from."""
+def describe_utterances(config: Config, split: str, references: dict[str, str]) -> SplitUtterances:
+    """The speaker of every utterance of a split, by id, and its number of words.
+
+    An utterance whose speaker is unknown has a speaker of its own.
+    """
     speakers = {cut.id: cut.supervisions[0].speaker for cut in load_cuts(config, [split])}
     names = sorted(references)
-    return {
-        "speakers": " ".join(str(speakers[name] or name) for name in names),
-        "words": numbers_to_text(len(references[name].split()) for name in names),
-    }
-
-
-def numbers_to_text(numbers: Iterable[int]) -> str:
-    """Numbers in one line of a JSON file instead of a line each."""
-    return " ".join(map(str, numbers))
+    return SplitUtterances(
+        tuple(str(speakers[name] or name) for name in names),
+        tuple(len(references[name].split()) for name in names),
+    )
 
 
 def chosen_subnets(config: Config, experiment: Experiment) -> list[SubnetEntry]:
@@ -156,32 +148,32 @@ def chosen_subnets(config: Config, experiment: Experiment) -> list[SubnetEntry]:
     return entries
 
 
-def write_summaries(folder: Path, results: list[dict]) -> None:
-    """One wer-summary file per split: best first."""
-    for split in dict.fromkeys(r["split"] for r in results):
-        rows = sorted((r for r in results if r["split"] == split), key=lambda r: r["wer"])
+def write_summaries(folder: Path, rows: list[DecodeRow]) -> None:
+    """Writes a wer-summary file for every split, the lowest WER first."""
+    for split in dict.fromkeys(row.split for row in rows):
+        best_first = sorted((row for row in rows if row.split == split), key=lambda row: row.wer)
         text = "settings\tWER\n" + "".join(
-            f"{r['name']}-{r['method']}\t{r['wer']:.2f}\n" for r in rows
+            f"{row.name}-{row.method}\t{row.wer:.2f}\n" for row in best_first
         )
         write_text_atomic(folder / f"wer-summary-{split}.txt", text)
 
 
-def describe_run(config: Config, experiment: Experiment) -> dict:
-    """What made the results: conf, weights, updates, hours, machine, commit, command."""
+def describe_run(config: Config, experiment: Experiment) -> RunFacts:
+    """The training that results come from: conf, weights, updates, hours, machine, commit,
+    command."""
     trained = experiment.config
-    return {
-        "name": config.name,
-        "corpus": "synthetic (espeak-ng)"
-        if trained.data.corpus == "synthetic" and not trained.data.root
-        else str(config.corpus_root),
-        "weights": experiment.weights,
-        "updates": experiment.update,
-        "audio_hours_trained": round(experiment.hours, 2),
-        "training_seconds": round(experiment.seconds, 1),
-        "seed": trained.train.seed,
-        "largest": str(experiment.model.full),
+    synthetic = trained.data.corpus == "synthetic" and not trained.data.root
+    return RunFacts(
+        name=config.name,
+        corpus="synthetic (espeak-ng)" if synthetic else str(config.corpus_root),
+        weights=experiment.weights,
+        updates=experiment.update,
+        audio_hours_trained=round(experiment.hours, 2),
+        training_seconds=round(experiment.seconds, 1),
+        seed=trained.train.seed,
+        largest=experiment.model.full,
         **provenance(),
-    }
+    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def export(config: Config, arguments: Namespace) -> None:
             write_subnet(root / entry.name, config, experiment, entry)
     proof.run()
     measured = benchmark_client.run(config, root, proof.variants())
-    facts = describe_run(config, experiment) | {
+    facts = describe_run(config, experiment).as_dict() | {
         "torch_results": torch_results(config),
         "pieces": experiment.tokenizer.vocab_size,
         **proof.as_dict(),

@@ -4,12 +4,15 @@ that the page can draw them light or dark."""
 import html
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
 
 from todm.config.keys import Config
 from todm.learned_selection.score_file import read_scores
+from todm.results.decode_results import DecodeRow
+from todm.results.search_results import SearchResults
 from todm.subnet import Subnet
 from utils.curves import scalars, thinned
 
@@ -67,22 +70,22 @@ def figure(traces: list[go.Scatter], x: str, y: str, **layout) -> dict:
     return json.loads(made.to_json())
 
 
-def draw_subnets(results: list[dict], numbers: dict[str, int]) -> dict:
+def draw_subnets(rows: Sequence[DecodeRow], numbers: dict[str, int]) -> dict:
     """WER against encoder parameters: a colour per split, a symbol per way the subnets were found,
     dashed for other search methods.
 
     Args:
       numbers: of the subnets on the page, by name, for the click.
     """
-    splits, methods, hows = (
-        [*dict.fromkeys(row[key] for row in results)] for key in ("split", "method", "how")
-    )
+    splits = [*dict.fromkeys(row.split for row in rows)]
+    methods = [*dict.fromkeys(row.method for row in rows)]
+    hows = [*dict.fromkeys(row.entry.how for row in rows)]
+    lines: dict[tuple[str, str, str], list[DecodeRow]] = {}
+    for row in sorted(rows, key=lambda row: row.entry.encoder_params):
+        lines.setdefault((row.method, row.entry.how, row.split), []).append(row)
     traces = []
-    for method, how, split in dict.fromkeys((r["method"], r["how"], r["split"]) for r in results):
-        rows = sorted(
-            (r for r in results if (r["split"], r["method"], r["how"]) == (split, method, how)),
-            key=lambda r: r["encoder_params"],
-        )
+    for key in dict.fromkeys((row.method, row.entry.how, row.split) for row in rows):
+        (method, how, split), mine = key, lines[key]
         name = ", ".join(
             [
                 split,
@@ -90,18 +93,15 @@ def draw_subnets(results: list[dict], numbers: dict[str, int]) -> dict:
                 *([how] if len(hows) > 1 else []),
             ]
         )
-        colour, symbol = (
-            pick(COLOURS, splits.index(split)),
-            pick(SYMBOLS, splits.index(split) if len(hows) == 1 else hows.index(how)),
-        )
+        number = splits.index(split) if len(hows) == 1 else hows.index(how)
         traces.append(
             scatter(
                 name,
-                colour,
-                [(r["encoder_params"] / 1e6, r["wer"]) for r in rows],
+                pick(COLOURS, splits.index(split)),
+                [(row.entry.encoder_params / 1e6, row.wer) for row in mine],
                 mode="lines+markers",
-                customdata=[[numbers[r["name"]], label(r["name"])] for r in rows],
-                marker={"symbol": symbol, "size": 11},
+                customdata=[[numbers[row.name], label(row.name)] for row in mine],
+                marker={"symbol": pick(SYMBOLS, number), "size": 11},
                 line={"dash": pick(DASHES, methods.index(method)), "width": 2},
                 visible=True if method == methods[0] else "legendonly",
                 hovertemplate="<b>%{customdata[1]}</b><br>WER %{y:.2f} %<br>%{x:.3f} M encoder "
@@ -164,80 +164,77 @@ def curve(points: list[tuple[int, float]], name: str, colour: str, **style) -> g
     )
 
 
-def draw_candidates(found: dict) -> dict:
-    """Every scored candidate of the search, the front, and the budgets: loss on dev against the
-    cost (of search.json)."""
+def draw_candidates(search: SearchResults) -> dict:
+    """Loss on dev against the cost: every scored candidate, the front, and the budgets."""
     traces = []
-    for i, (how, candidates) in enumerate(found["candidates"].items()):
-        shown = thinned(candidates, CANDIDATES)
+    for i, (how, candidates) in enumerate(search.candidates.items()):
+        shown = thinned(list(candidates), CANDIDATES)
         traces.append(
             scatter(
                 f"{how}: {len(candidates):,} candidates",
                 pick(COLOURS, i),
-                [(cost, loss) for _, cost, loss in shown],
+                [(net.cost, net.loss) for net in shown],
                 mode="markers",
-                customdata=[label(net) for net, _, _ in shown],
+                customdata=[label(str(net.subnet)) for net in shown],
                 opacity=0.55 if how != "uniform" else 1,
                 marker={"size": 5 if how != "uniform" else 11, "symbol": pick(SYMBOLS, i)},
                 hovertemplate="loss %{y:.4f}<br>cost %{x:,.4~r}<br>%{customdata}",
             )
         )
-    front = sorted(found["front"], key=lambda point: point[1])
+    front = sorted(search.front, key=lambda net: net.cost)
     traces.append(
         scatter(
             "front: nothing is better for less",
             "--ink",
-            [(cost, loss) for _, cost, loss in front],
+            [(net.cost, net.loss) for net in front],
             mode="lines",
             line={"width": 1.5, "shape": "hv"},
             hoverinfo="skip",
         )
     )
-    losses = [p[2] for p in front if finite(p[2]) is not None]
-    span = (max(losses) - min(losses) or abs(max(losses)) * 0.1 or 1) if losses else 1
-    bounds = (
-        [min(losses) - 0.08 * span, max(losses) + 0.5 * span] if losses else None
-    )  # the worst candidates would flatten the rest
+    vertical = {"type": "line", "yref": "paper", "y0": 0, "y1": 1}
     lines = [
-        {
-            "type": "line",
-            "x0": limit,
-            "x1": limit,
-            "yref": "paper",
-            "y0": 0,
-            "y1": 1,
-            "line": {"width": 1, "dash": "dot"},
-        }
-        for limit in found["limits"].values()
+        {**vertical, "x0": limit, "x1": limit, "line": {"width": 1, "dash": "dot"}}
+        for limit in search.settings.limits.values()
     ]
     return figure(
         traces,
-        label(found["cost_unit"]),
+        label(search.settings.cost_unit),
         "loss per frame on a part of dev",
-        yaxis_range=bounds,
+        yaxis_range=around([net.loss for net in front]),
         shapes=lines,
     )
 
 
-def draw_winners(found: dict) -> dict:
-    """WER on dev of the winner of every budget, a line per way of searching (of search.json)."""
+def around(losses: list[float]) -> list[float] | None:
+    """The range of an axis that shows the front and a little more: the worst candidates would
+    flatten the rest. None without a finite loss."""
+    known = [loss for loss in losses if finite(loss) is not None]
+    if not known:
+        return None
+    span = max(known) - min(known) or abs(max(known)) * 0.1 or 1
+    return [min(known) - 0.08 * span, max(known) + 0.5 * span]
+
+
+def draw_winners(search: SearchResults) -> dict:
+    """WER on dev of the winner of every budget, a line per way of searching."""
     traces = []
-    for i, (how, entries) in enumerate(found["chosen"].items()):
-        rows = sorted(entries, key=lambda entry: entry["cost"])
+    for i, (how, entries) in enumerate(search.chosen.items()):
+        winners = sorted(entries, key=lambda entry: entry.cost or 0.0)
         traces.append(
             scatter(
                 how,
                 pick(COLOURS, i),
-                [(e["cost"], e["dev_score"]) for e in rows],
+                [(entry.cost, entry.dev_score) for entry in winners],
                 mode="lines+markers",
-                customdata=[[label(e["name"]), label(e["budget"])] for e in rows],
+                customdata=[[label(entry.name), label(entry.budget or "")] for entry in winners],
                 marker={"symbol": pick(SYMBOLS, i), "size": 10},
                 line={"dash": pick(DASHES, i), "width": 2},
                 hovertemplate="<b>%{customdata[0]}</b> for budget %{customdata[1]}<br>WER "
                 "%{y:.2f} % on dev<br>cost %{x:,.4~r}",
             )
         )
-    return figure(traces, label(found["cost_unit"]), "WER (%) on dev")
+    return figure(traces, label(search.settings.cost_unit), "WER (%) on dev")
 
 
 def draw_deployed(rows: list) -> dict:
@@ -269,14 +266,14 @@ def draw_deployed(rows: list) -> dict:
     )
 
 
-def draw_scores(exp: Path, conf: Config, largest: str) -> dict | None:
+def draw_scores(exp: Path, conf: Config, largest: Subnet) -> dict | None:
     """Scores of learned selection over updates, a line per unit; None where none were written."""
     updates, scores = read_scores(exp)
     if not updates:
         return None
     units = [
         (i + 1, kind, part)
-        for i, block in enumerate(Subnet.parse(largest).blocks)
+        for i, block in enumerate(largest.blocks)
         for kind, parts in (("SSM", block.heads), ("FFN", block.ffn))
         for part in (parts if conf.learn.granularity == "component" else parts[:1])
     ]

@@ -1,17 +1,15 @@
 """The report page's errors: word pairs that are confused most, and the worst utterances, aligned
 word by word, with their audio."""
 
-import base64
-import io
-import logging
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from todm.config.keys import Config
-from todm.data.batches import load_cuts
-from utils.errors import UserError
+from todm.page.audio import Audio, encoded, find_cuts
+from todm.results.decode_results import DecodeRow
 from utils.scoring import GAP, align, read_recogs
 
 COMMON = 10  # rows of each table of frequent errors
@@ -20,19 +18,18 @@ MOST_SIZES = 8  # shown per utterance; of more, some evenly spaced
 MOST_WORDS = 120  # of an utterance that are shown
 LINE_CHARACTERS = 76  # of an aligned line, after which the next begins
 AUDIO_BYTES = 2_000_000  # of all utterances together, before base64 makes a third more of it
-AUDIO_SECONDS = 60.0  # of an utterance
-AUDIO_FORMATS = {
-    "MP3": "audio/mpeg",
-    "OGG": "audio/ogg",
-    "FLAC": "audio/flac",
-}  # the first that libsndfile can write
 Pairs = list[tuple[str, str]]  # aligned (reference word or GAP, hypothesis word or GAP)
+Alignments = dict[tuple[str, str], dict[str, Pairs]]  # by split and utterance, then by size
 
 
 @dataclass(frozen=True)
 class ErrorTable:
-    """Attributes: rows: (word of the reference, word recognised instead, count per size); one of
-    the words may be empty."""
+    """The most frequent errors of one kind.
+
+    Attributes:
+      rows: (word of the reference, word recognised instead, count per size); one of the words may
+        be empty.
+    """
 
     title: str
     rows: list[tuple[str, str, list[int]]]
@@ -40,8 +37,12 @@ class ErrorTable:
 
 @dataclass(frozen=True)
 class Cell:
-    """Attributes: kind: ``ref``, ``ok``, ``sub``, ``ins``, ``del`` or ``gap`` (nothing here). text:
-    the word; of ``del`` the one that is missing."""
+    """A word of an alignment.
+
+    Attributes:
+      kind: ``ref``, ``ok``, ``sub``, ``ins``, ``del`` or ``gap`` (nothing here).
+      text: the word; of ``del`` the one that is missing.
+    """
 
     kind: str
     text: str
@@ -56,19 +57,17 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Audio:
-    """Attributes: uri: the sound itself. cut: seconds after which it was cut, if it was."""
-
-    uri: str
-    cut: float | None = None
-
-
-@dataclass(frozen=True)
 class Utterance:
-    """Attributes:
-    errors: word errors by size. blocks: the alignment, broken into blocks of lines. left_out: words
-      that are not shown.
-    direction: ``ltr`` or ``rtl``. note: why there is no audio.
+    """An utterance that is shown with its alignment.
+
+    Attributes:
+      words: the number of words of the reference.
+      errors: word errors by size.
+      blocks: the alignment, broken into blocks of lines.
+      left_out: the number of words that are not shown.
+      direction: ``ltr`` or ``rtl``.
+      seconds: its length; None: it is not known.
+      note: why there is no audio.
     """
 
     name: str
@@ -85,8 +84,13 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Findings:
-    """Attributes: sizes: subnets whose texts were found. shown: those of the worst utterances.
-    missing: files that are not there."""
+    """The errors that the page shows.
+
+    Attributes:
+      sizes: subnets whose texts were found. shown: those of the worst utterances.
+      utterances: the number of all utterances.
+      missing: files that are not there.
+    """
 
     sizes: list[str]
     shown: list[str]
@@ -98,31 +102,15 @@ class Findings:
     missing: list[str]
 
 
-def find_errors(config: Config, rows: list[dict]) -> Findings:
+def find_errors(config: Config, rows: Sequence[DecodeRow]) -> Findings:
     """Errors on dev (on test, where there is no dev) out of stage 6's recogs-*.
 
     Args:
-      rows: of results.json, of the sizes to be shown and one search method, the largest first.
+      rows: of the sizes to be shown and one search method, the largest first.
     """
-    role = "dev" if any(row["role"] == "dev" for row in rows) else "test"
-    rows = [row for row in rows if row["role"] == role]
-    aligned: dict[tuple[str, str], dict[str, Pairs]] = {}  # by split and utterance, then by size
-    missing, sizes = [], []
-    for row in rows:
-        path = (
-            config.exp_dir / "decode" / f"recogs-{row['split']}-{row['name']}-{row['method']}.txt"
-        )
-        try:
-            references, hypotheses = read_recogs(path)
-        except (OSError, ValueError, SyntaxError):
-            missing.append(str(path))
-            continue
-        sizes.append(row["name"])
-        for name, text in references.items():
-            aligned.setdefault((row["split"], name), {})[row["name"]] = align(
-                text.split(), hypotheses.get(name, "").split()
-            )
-    sizes = list(dict.fromkeys(sizes))
+    role = "dev" if any(row.role == "dev" for row in rows) else "test"
+    rows = [row for row in rows if row.role == role]
+    aligned, sizes, missing = read_alignments(config.exp_dir / "decode", rows)
     shown = evenly(sizes, MOST_SIZES)
     worst = [
         describe(*key, {size: by_size[size] for size in shown if size in by_size})
@@ -131,8 +119,8 @@ def find_errors(config: Config, rows: list[dict]) -> Findings:
     return Findings(
         sizes,
         shown,
-        rows[0]["method"] if rows else "",
-        list(dict.fromkeys(row["split"] for row in rows)),
+        rows[0].method if rows else "",
+        list(dict.fromkeys(row.split for row in rows)),
         frequent(aligned, sizes),
         with_audio(config, worst),
         len(aligned),
@@ -140,8 +128,33 @@ def find_errors(config: Config, rows: list[dict]) -> Findings:
     )
 
 
+def read_alignments(
+    folder: Path, rows: Sequence[DecodeRow]
+) -> tuple[Alignments, list[str], list[str]]:
+    """The alignments of all utterances, from the recogs-* of some rows.
+
+    Returns:
+      The alignments, the names of the sizes that were found, and the files that were not.
+    """
+    aligned: Alignments = {}
+    sizes, missing = [], []
+    for row in rows:
+        path = folder / f"recogs-{row.split}-{row.name}-{row.method}.txt"
+        try:
+            references, hypotheses = read_recogs(path)
+        except (OSError, ValueError, SyntaxError):
+            missing.append(str(path))
+            continue
+        sizes.append(row.name)
+        for name, text in references.items():
+            pairs = align(text.split(), hypotheses.get(name, "").split())
+            aligned.setdefault((row.split, name), {})[row.name] = pairs
+    return aligned, list(dict.fromkeys(sizes)), missing
+
+
 def kind_of(pair: tuple[str, str]) -> str:
-    """``ok``, ``sub``, ``ins`` or ``del``, as utils.scoring counts them."""
+    """The kind of an aligned pair: ``ok``, ``sub``, ``ins`` or ``del``, as utils.scoring counts
+    them."""
     reference, hypothesis = pair
     if reference == hypothesis:
         return "ok"
@@ -155,9 +168,7 @@ def evenly(items: list, most: int) -> list:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def most_errors(
-    aligned: dict[tuple[str, str], dict[str, Pairs]],
-) -> list[tuple[tuple[str, str], dict[str, Pairs]]]:
+def most_errors(aligned: Alignments) -> list[tuple[tuple[str, str], dict[str, Pairs]]]:
     """The utterances with most word errors, all sizes together; of equals the shorter one, in which
     they weigh more."""
 
@@ -171,9 +182,7 @@ def most_errors(
     return [(key, aligned[key]) for _, _, key in chosen]
 
 
-def frequent(
-    aligned: dict[tuple[str, str], dict[str, Pairs]], sizes: list[str]
-) -> list[ErrorTable]:
+def frequent(aligned: Alignments, sizes: list[str]) -> list[ErrorTable]:
     """The most frequent substitutions, deletions and insertions, all sizes together, with the count
     of every size."""
     counts: dict[str, dict[str, Counter]] = {
@@ -236,9 +245,8 @@ def interlinear(by_size: dict[str, Pairs]) -> tuple[list[Line], int]:
       The lines, and how many words the reference has.
     """
     reference = [r for r, h in next(iter(by_size.values())) if kind_of((r, h)) != "ins"]
-    inserted: dict[
-        str, list[list[str]]
-    ] = {}  # by size: words before each word of the reference, and after the last
+    # by size: words before each word of the reference, and after the last
+    inserted: dict[str, list[list[str]]] = {}
     under: dict[str, list[Cell]] = {}
     for size, pairs in by_size.items():
         inserted[size], under[size] = [[]], []
@@ -249,7 +257,8 @@ def interlinear(by_size: dict[str, Pairs]) -> tuple[list[Line], int]:
             else:
                 under[size].append(Cell(kind, pair[0] if kind == "del" else pair[1]))
                 inserted[size].append([])
-    first, lines = [], {size: [] for size in by_size}
+    first: list[Cell] = []
+    lines: dict[str, list[Cell]] = {size: [] for size in by_size}
     for i in range(len(reference) + 1):
         room = max(len(words[i]) for words in inserted.values())
         first += [Cell("gap", "")] * room
@@ -260,9 +269,8 @@ def interlinear(by_size: dict[str, Pairs]) -> tuple[list[Line], int]:
             first.append(Cell("ref", reference[i]))
             for size, cells in lines.items():
                 cells.append(under[size][i])
-    return [Line("reference", first), *(Line(size, cells) for size, cells in lines.items())], len(
-        reference
-    )
+    others = [Line(size, cells) for size, cells in lines.items()]
+    return [Line("reference", first), *others], len(reference)
 
 
 def visible(text: str) -> str:
@@ -284,61 +292,17 @@ def direction(text: str) -> str:
 
 
 def with_audio(config: Config, utterances: list[Utterance]) -> list[Utterance]:
-    """The same with sound, as far as there is any, and as far as it fits."""
-    if not utterances:
-        return []
+    """The same utterances with sound, as far as there is any, and as far as it fits."""
     wanted = {(u.split, u.name) for u in utterances}
-    cuts, notes = {}, {}
-    for split in dict.fromkeys(u.split for u in utterances):
-        try:
-            cuts |= {
-                (split, cut.id): cut
-                for cut in load_cuts(config, [split])
-                if (split, cut.id) in wanted
-            }
-        except (UserError, OSError, EOFError, ValueError) as error:
-            notes[split] = str(error).partition(";")[0]
+    cuts, reasons = find_cuts(config, wanted)
     left, found = AUDIO_BYTES, []
     for u in utterances:
         cut = cuts.get((u.split, u.name))
         if cut is None:
-            found.append(
-                replace(
-                    u,
-                    note=f"No audio: {notes.get(u.split, 'it is not among the cuts of stage 3')}.",
-                )
-            )
+            reason = reasons.get(u.split, "it is not among the cuts of stage 3")
+            found.append(replace(u, note=f"No audio: {reason}."))
             continue
         audio, note = encoded(cut, left)
         left -= len(audio.uri) * 3 // 4 if audio else 0
         found.append(replace(u, seconds=cut.duration, audio=audio, note=note))
     return found
-
-
-def encoded(cut, most: int) -> tuple[Audio | None, str]:
-    """The sound of a cut, mono and compressed, in at most so many bytes; else the reason why there
-    is none."""
-    import soundfile
-
-    sources = (
-        [source.source for source in cut.recording.sources if source.type == "file"]
-        if cut.has_recording
-        else []
-    )
-    gone = [source for source in sources if not Path(source).is_file()]
-    if gone:
-        return None, f"No audio: {gone[0]} is gone."
-    long = cut.duration > AUDIO_SECONDS
-    try:
-        part = cut.truncate(duration=AUDIO_SECONDS) if long else cut
-        samples = part.resample(16000).load_audio().mean(axis=0)
-    except Exception as error:  # lhotse's readers raise whatever their libraries do
-        logging.warning("report page: the audio of %s can not be read: %s", cut.id, error)
-        return None, "No audio: it can not be read."
-    form = next(name for name in AUDIO_FORMATS if name in soundfile.available_formats())
-    content = io.BytesIO()
-    soundfile.write(content, samples.clip(-1, 1), 16000, format=form)
-    if len(content.getvalue()) > most:
-        return None, "Its audio is left out, so that this page stays small."
-    uri = f"data:{AUDIO_FORMATS[form]};base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Audio(uri, AUDIO_SECONDS if long else None), ""

@@ -1,5 +1,7 @@
-"""What stands at the end of ./run.sh: what was made, and the commands that people want next. Reads
-files alone, and imports no torch."""
+"""The end of ./run.sh: what was made, and the commands that people want next.
+
+It reads files alone, and imports no torch.
+"""
 
 import gzip
 import json
@@ -11,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from todm.config.keys import LEARNED, Config
+from todm.results.decode_results import DecodeRow, RunResults, read_results
+from todm.results.subnets import read_subnets
+from utils.errors import UserError
 
 PAGE = "report.html"
 DEFAULT_CONF = "conf/mini.yaml"  # of ./run.sh
@@ -18,31 +23,34 @@ DEFAULT_CONF = "conf/mini.yaml"  # of ./run.sh
 
 @dataclass(frozen=True)
 class Command:
-    """Attributes: what: it does, in a few words. line: to be copied into a shell, in the recipe's
-    folder."""
+    """A command to copy into a shell, in the recipe's folder.
+
+    Attributes:
+      what: what it does, in a few words. line: the command itself.
+    """
 
     what: str
     line: str
 
 
 def closing(config: Config, conf_argument: str, colour: bool | None = None) -> str:
-    """What was made, the page, WER of the best and the smallest subnet, and what to do next; empty
-    before stage 6 has finished.
+    """The text at the end: what was made, the page, WER of the best and of the smallest subnet,
+    and what to do next; empty before stage 6 has finished.
 
     Args:
       conf_argument: conf and overrides as one types them after ``--conf``, quoted for a shell.
       colour: None: where standard output is a terminal.
     """
-    run = read_results(config.exp_dir)
-    if run is None:
+    results = results_or_none(config.exp_dir)
+    if results is None:
         return ""
-    rows = deployed_rows(config.exp_dir, run)
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    rows = deployed_rows(config.exp_dir, results)
+    names = list(dict.fromkeys(row.name for row in rows))
     bold = "\033[1m%s\033[0m" if (wants_colour() if colour is None else colour) else "%s"
     made = f"{len(names)} recognisers out of one training" if len(names) > 1 else "one recogniser"
     lines = ["", bold % f"{config.name}: {made}, in {config.exp_dir}", ""]
     lines += [f"  {label}{text}" for label, text in ends(rows)]
-    page, commands = config.exp_dir / PAGE, next_commands(config, conf_argument, run)
+    page, commands = config.exp_dir / PAGE, next_commands(config, conf_argument, results)
     if page.is_file():
         lines += ["", f"  Look at it: {bold % page}  (open it in a browser)"]
     exported = sorted(p.parent.name for p in (config.exp_dir / "export").glob("*/tokens.txt"))
@@ -61,61 +69,54 @@ def wants_colour() -> bool:
     )
 
 
-def read_results(exp: Path) -> dict | None:
-    """results.json of stage 6; None where there is none yet, or only half of one."""
+def results_or_none(exp: Path) -> RunResults | None:
+    """The results of stage 6; None where there are none yet, or only half of them."""
     try:
-        run = json.loads((exp / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_results(exp / "results.json")
+    except (UserError, OSError):
         return None
-    return run if run.get("results") else None
 
 
-def deployed_names(exp: Path, run: dict) -> list[str]:
-    """Subnets of results.json, the largest first, without those that are decoded for comparison
-    alone (baselines of subnets.json)."""
-    sizes = {row["name"]: row["encoder_params"] for row in run["results"]}
+def deployed_names(exp: Path, results: RunResults) -> list[str]:
+    """Names of the decoded subnets, the largest first, without those that are decoded for
+    comparison alone (baselines of subnets.json)."""
+    sizes = {row.name: row.entry.encoder_params for row in results.rows}
     names = sorted(sizes, key=lambda name: -sizes[name])
     try:
-        chosen = {
-            entry["name"]
-            for entry in json.loads((exp / "subnets.json").read_text(encoding="utf-8"))["subnets"]
-        }
-    except (OSError, ValueError, KeyError):
+        chosen = {entry.name for entry in read_subnets(exp / "subnets.json")}
+    except (UserError, OSError, ValueError, KeyError):
         return names
     return [name for name in names if name in chosen] or names  # none: decode.subnets names others
 
 
-def deployed_rows(exp: Path, run: dict) -> list[dict]:
+def deployed_rows(exp: Path, results: RunResults) -> list[DecodeRow]:
     """Their results with the search method that was asked for first, the largest first."""
-    names, method = deployed_names(exp, run), run["results"][0]["method"]
-    rows = [row for row in run["results"] if row["name"] in names and row["method"] == method]
-    return sorted(rows, key=lambda row: names.index(row["name"]))
+    names, method = deployed_names(exp, results), results.rows[0].method
+    rows = [row for row in results.rows if row.name in names and row.method == method]
+    return sorted(rows, key=lambda row: names.index(row.name))
 
 
-def ends(rows: list[dict]) -> list[tuple[str, str]]:
+def ends(rows: list[DecodeRow]) -> list[tuple[str, str]]:
     """The subnet that is best on dev and the smallest one, in a line each."""
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    names = list(dict.fromkeys(row.name for row in rows))
     best = min(names, key=lambda name: dev_errors(rows, name))
-    chosen = [("", best)] if len(names) == 1 else [("best", best), ("smallest", names[-1])]
+    if len(names) == 1:
+        chosen = [("", best)]
+    elif best == names[-1]:
+        chosen = [("best and smallest ", best)]
+    else:
+        chosen = [("best", best), ("smallest", names[-1])]
     lines = []
-    for label, name in (
-        chosen if best != names[-1] or len(names) == 1 else [("best and smallest ", best)]
-    ):
-        rates = ", ".join(
-            f"{percent(row['wer'])} on {row['split']}" for row in rows if row["name"] == name
-        )
+    for label, name in chosen:
+        rates = ", ".join(f"{percent(row.wer)} on {row.split}" for row in rows if row.name == name)
         lines.append((f"{label:<10}" if label else "", f"{name}: WER {rates}"))
     return lines
 
 
-def dev_errors(rows: list[dict], name: str) -> float:
+def dev_errors(rows: list[DecodeRow], name: str) -> int:
     """Word errors of a subnet over all of dev; over test where there is no dev."""
-    roles = {row["role"] for row in rows}
-    return sum(
-        row["substitutions"] + row["insertions"] + row["deletions"]
-        for row in rows
-        if row["name"] == name and row["role"] == ("dev" if "dev" in roles else "test")
-    )
+    role = "dev" if "dev" in {row.role for row in rows} else "test"
+    return sum(row.errors for row in rows if row.name == name and row.role == role)
 
 
 def percent(wer: float) -> str:
@@ -123,10 +124,9 @@ def percent(wer: float) -> str:
     return f"{wer:.2f} %" if math.isfinite(wer) else "infinite (no words in the reference)"
 
 
-def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command]:
-    """What people want next: recognise a file, with less computing, find a subnet for a budget,
-    export."""
-    rows = deployed_rows(config.exp_dir, run)
+def next_commands(config: Config, conf_argument: str, results: RunResults) -> list[Command]:
+    """The commands that people want next: recognise a file, do it with less computing, find a
+    subnet for a budget, export."""
     exp, audio = shlex.quote(str(config.exp_dir)), shlex.quote(example_audio(config))
     conf = "" if conf_argument.strip() == DEFAULT_CONF else f" --conf {conf_argument}"
     commands = []
@@ -136,39 +136,35 @@ def next_commands(config: Config, conf_argument: str, run: dict) -> list[Command
     commands.append(
         Command("Recognise speech in a file", f"./transcribe.sh {exp}{streaming} {audio}")
     )
-    sizes = {row["name"]: row["encoder_params"] for row in rows}
-    several = len(set(sizes.values())) > 1
-    if several:
-        name = sorted(sizes, key=sizes.get)[(len(sizes) - 1) // 2]
+    rows = deployed_rows(config.exp_dir, results)
+    sizes = {row.name: row.entry.encoder_params for row in rows}
+    if len(set(sizes.values())) > 1:
+        name = sorted(sizes, key=lambda name: sizes[name])[(len(sizes) - 1) // 2]
         budget = rounded_up(sizes[name])
         by_size = config.search.cost == "encoder_params"
         choice = f"--budget {budget}" if by_size else f"--subnet {shlex.quote(name)}"
-        commands.append(
-            Command(
-                "The same with a smaller net", f"./transcribe.sh {exp} {choice}{streaming} {audio}"
-            )
-        )
-        if (
-            config.select.method not in LEARNED
-            and not config.tables.budgets
-            and not config.model.architecture
-        ):
-            cost = "" if by_size else " search.cost=encoder_params"
-            line = (
-                f"./run.sh --stage 5 --stop-stage 9 --conf {conf_argument} "
-                f"select.method=evolution{cost} 'search.budgets=[{budget}]'"
-            )
-            commands.append(
-                Command("Search the best subnet for a budget, without training again", line)
-            )
+        line = f"./transcribe.sh {exp} {choice}{streaming} {audio}"
+        commands += [
+            Command("The same with a smaller net", line),
+            *search_commands(config, conf_argument, budget),
+        ]
     if not (config.exp_dir / "export" / "results.json").is_file():
-        commands.append(
-            Command(
-                "Export for phones, boards and browsers",
-                f"./run.sh --stage 10 --stop-stage 10{conf}",
-            )
-        )
+        line = f"./run.sh --stage 10 --stop-stage 10{conf}"
+        commands.append(Command("Export for phones, boards and browsers", line))
     return commands
+
+
+def search_commands(config: Config, conf_argument: str, budget: str) -> list[Command]:
+    """The command that searches a subnet for a budget; none where it would train again, or be
+    refused."""
+    if config.select.method in LEARNED or config.tables.budgets or config.model.architecture:
+        return []
+    cost = "" if config.search.cost == "encoder_params" else " search.cost=encoder_params"
+    line = (
+        f"./run.sh --stage 5 --stop-stage 9 --conf {conf_argument} "
+        f"select.method=evolution{cost} 'search.budgets=[{budget}]'"
+    )
+    return [Command("Search the best subnet for a budget, without training again", line)]
 
 
 def rounded_up(parameters: int) -> str:

@@ -7,146 +7,29 @@ another.
 
 import bisect
 import random
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from todm.search.budgeted_space import BudgetedSpace, Genome
 from todm.subnet import Subnet
-from todm.supernet.search_space import SearchSpace
 
 ATTEMPTS = 50  # draws for one child before something that surely fits is taken instead
-
-
-@dataclass(frozen=True)
-class Genome:
-    """The genes of a subnet: depth, and for every block, also one that is left out, its head groups
-    and FFN chunks."""
-
-    depth: int
-    heads: tuple[int, ...]
-    widths: tuple[int, ...]
+Score = Callable[[list[Subnet]], list[float]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored subnet. Attributes: cost: in the unit of the search. loss: of the proxy; smaller is
-    better."""
+    """A scored subnet.
+
+    Attributes:
+      cost: in the unit of the search. loss: of the proxy; smaller is better.
+    """
 
     subnet: Subnet
     genome: Genome
     cost: float
     loss: float
-
-
-class BudgetedSpace:
-    """The search space as genomes, with a cost that grows with every gene.
-
-    Args:
-      cost: of a subnet; more depth, heads or width never costs less.
-    """
-
-    def __init__(self, space: SearchSpace, cost: Callable[[Subnet], float]):
-        self.space, self.cost = space, cost
-        self.blocks = space.config.model.blocks
-        self.low, self.high = cost(space.smallest), cost(space.largest)
-
-    def subnet(self, genome: Genome) -> Subnet:
-        sizes = iter(zip(*(self.kept(genome, genes) for genes in (genome.heads, genome.widths))))
-        return self.space.build(genome.depth, lambda: next(sizes))
-
-    def kept(self, genome: Genome, genes: tuple[int, ...]) -> list[int]:
-        """The genes of the blocks that stay."""
-        dropped = set(self.space.order[: self.blocks - genome.depth])
-        return [gene for i, gene in enumerate(genes) if i not in dropped]
-
-    @property
-    def smallest(self) -> Genome:
-        s = self.space
-        return Genome(s.depths[0], (s.heads[0],) * self.blocks, (s.widths[0],) * self.blocks)
-
-    @property
-    def largest(self) -> Genome:
-        s = self.space
-        return Genome(s.depths[-1], (s.heads[-1],) * self.blocks, (s.widths[-1],) * self.blocks)
-
-    def draw(self, budget: float, rng: random.Random) -> Genome:
-        """A random genome within the budget, its width varying around one that all blocks have in
-        common."""
-        s = self.space
-        common = rng.choice(s.widths)
-        widths = range(max(common - 2, s.widths[0]), min(common + 2, s.widths[-1]) + 1)
-        genome = Genome(
-            rng.choice(s.depths),
-            tuple(rng.choice(s.heads) for _ in range(self.blocks)),
-            tuple(rng.choice(widths) for _ in range(self.blocks)),
-        )
-        return self.shrink(genome, budget, rng)
-
-    def mutate(self, genome: Genome, probability: float, rng: random.Random) -> Genome:
-        """Every gene is drawn anew with ``probability``."""
-
-        def draw(gene: int, choices: range) -> int:
-            return rng.choice(choices) if rng.random() < probability else gene
-
-        s = self.space
-        return Genome(
-            draw(genome.depth, s.depths),
-            tuple(draw(g, s.heads) for g in genome.heads),
-            tuple(draw(g, s.widths) for g in genome.widths),
-        )
-
-    def cross(self, a: Genome, b: Genome, rng: random.Random) -> Genome:
-        """Every gene from either parent."""
-        return Genome(
-            rng.choice((a.depth, b.depth)),
-            *(
-                tuple(rng.choice(pair) for pair in zip(x, y))
-                for x, y in ((a.heads, b.heads), (a.widths, b.widths))
-            ),
-        )
-
-    def shrink(self, genome: Genome, budget: float, rng: random.Random) -> Genome:
-        """Lower random genes by one until the cost is within the budget; ends at the smallest net
-        at the latest."""
-        while self.cost(self.subnet(genome)) > budget:
-            lower = list(self._lowered(genome))
-            if not lower:
-                raise ValueError(f"no subnet costs {budget} or less")
-            genome = rng.choice(lower)
-        return genome
-
-    def grow(self, genome: Genome, budget: float, rng: random.Random) -> Genome:
-        """Raise random genes by one while the cost stays within the budget, as far as that goes."""
-        while higher := [g for g in self._raised(genome) if self.cost(self.subnet(g)) <= budget]:
-            genome = rng.choice(higher)
-        return genome
-
-    def _lowered(self, genome: Genome) -> Iterator[Genome]:
-        return self._neighbours(genome, -1)
-
-    def _raised(self, genome: Genome) -> Iterator[Genome]:
-        return self._neighbours(genome, 1)
-
-    def _neighbours(self, genome: Genome, step: int) -> Iterator[Genome]:
-        s = self.space
-        if genome.depth + step in s.depths:
-            yield Genome(genome.depth + step, genome.heads, genome.widths)
-        dropped = set(s.order[: self.blocks - genome.depth])
-        for i in set(range(self.blocks)) - dropped:
-            if genome.heads[i] + step in s.heads:
-                yield Genome(
-                    genome.depth, _with(genome.heads, i, genome.heads[i] + step), genome.widths
-                )
-            if genome.widths[i] + step in s.widths:
-                yield Genome(
-                    genome.depth, genome.heads, _with(genome.widths, i, genome.widths[i] + step)
-                )
-
-
-def _with(genes: tuple[int, ...], i: int, gene: int) -> tuple[int, ...]:
-    return genes[:i] + (gene,) + genes[i + 1 :]
-
-
-Score = Callable[[list[Subnet]], list[float]]
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -158,25 +41,24 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
     return front
 
 
-class Search:
-    """Random search, and what evolution has in common with it: budgets, a seed, a first generation,
-    every candidate once.
+class CandidateSearch(ABC):
+    """A search in generations that scores every candidate once.
 
     Args:
       budgets: upper bounds of the cost. score: subnets -> loss of each.
+
+    Attributes:
+      scored: all candidates so far, in the order in which they were scored.
     """
 
     def __init__(self, space: BudgetedSpace, budgets: list[float], score: Score, seed: int):
-        self.space, self.budgets, self.score = (
-            space,
-            sorted({min(b, space.high) for b in budgets}),
-            score,
-        )
+        self.space, self.score = space, score
+        self.budgets = sorted({min(b, space.high) for b in budgets})
         self.rng = random.Random(seed)
         self.scored: dict[Subnet, Candidate] = {}
 
     def add(self, genomes: Iterable[Genome]) -> int:
-        """Score those whose subnet is new. Returns their number."""
+        """Scores the genomes whose subnet is new. Returns their number."""
         new: dict[Subnet, Genome] = {}
         for genome in genomes:
             subnet = self.space.subnet(genome)
@@ -216,9 +98,9 @@ class Search:
         ]
         return ends[:size] + self.random_generation(max(0, size - len(ends)))
 
+    @abstractmethod
     def generation(self, size: int) -> list[Genome]:
-        """The next genomes: random ones."""
-        return self.random_generation(size)
+        """The next genomes, at most ``size``; none of them was scored."""
 
     def random_generation(self, size: int) -> list[Genome]:
         """Up to ``size`` new random genomes, spread evenly over the budgets."""
@@ -236,10 +118,23 @@ class Search:
         )[:count]
 
 
-class Evolution(Search):
-    """Mutants and crossovers of the best candidate of every cost bin, within the budgets.
+class RandomSearch(CandidateSearch):
+    """Random genomes near the budgets, to hold the evolution against."""
+
+    def generation(self, size: int) -> list[Genome]:
+        """The next ``size`` genomes, spread evenly over the budgets."""
+        return self.random_generation(size)
+
+
+class Evolution(CandidateSearch):
+    """Mutants and crossovers of the best candidate of every cost bin, within the budgets (AlphaNet,
+    arXiv 2102.07954, section 4).
 
     Children outside their budget are drawn again, a bounded number of times.
+
+    Args:
+      mutation: probability of a gene to be drawn anew. crossover: probability of a child to have
+        two parents. bins: number of cost bins.
     """
 
     def __init__(

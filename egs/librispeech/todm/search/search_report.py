@@ -1,7 +1,8 @@
-"""The picture of the search: candidates, front and winners, from search.json alone."""
+"""The picture of the search: candidates, front and winners of all budgets."""
 
 from pathlib import Path
 
+from todm.results.search_results import SearchResults
 from utils.pictures import picture
 
 MARKS = {
@@ -11,36 +12,36 @@ MARKS = {
 }
 
 
-def draw_front(found: dict, path: Path) -> None:
-    """Every scored candidate, the front and the winners: loss and WER on dev against the cost (of
-    search.json)."""
+def draw_front(search: SearchResults, path: Path) -> None:
+    """Draws every scored candidate, the front and the winners: loss and WER on dev against the
+    cost."""
+    unit = search.settings.cost_unit
     with picture(path, columns=2) as (left, right):
-        for how in reversed(list(found["candidates"])):
+        for how, candidates in reversed(search.candidates.items()):
             colour, mark = MARKS[how]
-            _, costs, losses = zip(*found["candidates"][how])
             left.plot(
-                costs,
-                losses,
+                [net.cost for net in candidates],
+                [net.loss for net in candidates],
                 mark,
                 color=colour,
                 alpha=0.5,
                 markersize=3 if how != "uniform" else 7,
-                label=f"{how}: {len(costs)} candidates",
+                label=f"{how}: {len(candidates)} candidates",
             )
-            points = sorted((e["cost"], e["dev_score"]) for e in found["chosen"][how])
+            points = sorted((entry.cost, entry.dev_score) for entry in search.chosen[how])
             right.plot(*zip(*points), color=colour, marker=mark, label=how)
-        _, costs, losses = zip(*found["front"])
-        left.plot(costs, losses, color="black", linewidth=1, label="front")
-        for limit in found["limits"].values():
+        losses = [net.loss for net in search.front]
+        left.plot(
+            [net.cost for net in search.front], losses, color="black", linewidth=1, label="front"
+        )
+        for limit in search.settings.limits.values():
             left.axvline(limit, color="grey", linewidth=0.7, linestyle=":")
-        worst = max(loss for _, _, loss in found["front"])
-        best = min(loss for _, _, loss in found["front"])
-        left.set_ylim(best - 0.05 * (worst - best), worst + 0.5 * (worst - best))
+        # the worst candidates would flatten the rest
+        best, span = min(losses), max(losses) - min(losses)
+        left.set_ylim(best - 0.05 * span, max(losses) + 0.5 * span)
         left.set(
-            xlabel=found["cost_unit"],
+            xlabel=unit,
             ylabel="transducer loss per frame on the slice of dev",
             title="candidates (dotted: budgets)",
         )
-        right.set(
-            xlabel=found["cost_unit"], ylabel="WER (%) on dev", title="the winner of every budget"
-        )
+        right.set(xlabel=unit, ylabel="WER (%) on dev", title="the winner of every budget")

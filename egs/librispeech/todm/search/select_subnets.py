@@ -80,8 +80,8 @@ def select_by_search(config: Config) -> None:
     )
     search = SubnetSearch(config, experiment, folder, device)
     search.run()
-    found = search.as_dict()
-    write_json_atomic(folder / "search.json", found)
+    found = search.results()
+    write_json_atomic(folder / "search.json", found.as_dict())
     draw_front(found, folder / "front.png")
     method = config.select.method
     baselines = [

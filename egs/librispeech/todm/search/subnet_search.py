@@ -10,9 +10,11 @@ import torch
 
 from todm.config.keys import Config
 from todm.recipe.lineage import split_digest, weights_digest
+from todm.results.search_results import ScoredNet, SearchResults, SearchSettings
 from todm.results.subnets import SubnetEntry
+from todm.search.budgeted_space import BudgetedSpace, Genome
 from todm.search.candidate_scores import CandidateScores, ScoreCache
-from todm.search.evolution import BudgetedSpace, Candidate, Evolution, Genome, Search, pareto_front
+from todm.search.evolution import Candidate, CandidateSearch, Evolution, RandomSearch, pareto_front
 from todm.search.measured_latency import latency_table
 from todm.supernet.budget import UNITS, cost_function, parse_budgets
 from todm.supernet.cost import describe_subnet
@@ -30,8 +32,11 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """The winner of one way of searching at one budget. Attributes: budget: as the conf has it.
-    wer: on dev, percent."""
+    """The winner of one way of searching at one budget.
+
+    Attributes:
+      budget: as the conf has it. limit: the bound of the cost. wer: on dev, in percent.
+    """
 
     how: str
     budget: str
@@ -89,6 +94,7 @@ class SubnetSearch:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
+        """Searches in every way, and chooses the winners by their WER on dev."""
         s = self.config.search
         method = self.config.select.method
         total = s.population * (s.generations + 1)
@@ -115,7 +121,9 @@ class SubnetSearch:
         begin = time.monotonic()
         self.chosen: list[Chosen] = []
         jobs = [
-            (how, budget) for how in searches for budget in sorted(self.limits, key=self.limits.get)
+            (how, budget)
+            for how in searches
+            for budget in sorted(self.limits, key=lambda budget: self.limits[budget])
         ]
         for how, budget in progress(jobs, desc="finalists", unit="budget"):
             self.chosen.append(self.choose(how, budget, searches[how]))
@@ -127,14 +135,15 @@ class SubnetSearch:
             self.seconds["finalists"],
         )
 
-    def make(self, how: str) -> Search:
+    def make(self, how: str) -> CandidateSearch:
+        """A new search of one way."""
         s, limits = self.config.search, list(self.limits.values())
         if how == "random":
-            return Search(self.space, limits, self.scores.losses, s.seed)
+            return RandomSearch(self.space, limits, self.scores.losses, s.seed)
         return Evolution(self.space, limits, self.scores.losses, s.seed, s.mutation, s.crossover)
 
-    def search(self, how: str, search: Search, total: int) -> None:
-        """Generations until ``total`` candidates are scored, or the space has nothing new."""
+    def search(self, how: str, search: CandidateSearch, total: int) -> None:
+        """Scores generations until there are ``total`` candidates, or the space has nothing new."""
         size = self.config.search.population
         with progress(total=total, desc=FAMILIES[how], unit="candidate") as bar:
             while len(search.scored) < total:
@@ -154,9 +163,9 @@ class SubnetSearch:
                     )
                 )
 
-    def ladder(self) -> Search:
-        """For every budget the uniform net of the highest cost within it, as in the ladder of the
-        main job."""
+    def ladder(self) -> CandidateSearch:
+        """The baseline without a search: for every budget the uniform net of the highest cost
+        within it."""
         inner, space = self.inner, self.space
         uniform = [
             Genome(d, (h,) * space.blocks, (w,) * space.blocks)
@@ -174,7 +183,7 @@ class SubnetSearch:
         )
         return ladder
 
-    def choose(self, how: str, budget: str, search: Search) -> Chosen:
+    def choose(self, how: str, budget: str, search: CandidateSearch) -> Chosen:
         """The finalist of the lowest WER on dev; of equals, of the lowest loss. Winners of smaller
         budgets are finalists, too."""
         limit = self.limits[budget]
@@ -188,7 +197,7 @@ class SubnetSearch:
         return Chosen(how, budget, limit, winner, self.scores.wer(winner.subnet))
 
     def entries(self, how: str) -> list[SubnetEntry]:
-        """What subnets.json says of the winners of one way."""
+        """The entries of subnets.json for the winners of one way."""
         suffix = "" if how == self.config.select.method else f"-{how}"
         return [self.entry(chosen, suffix) for chosen in self.chosen if chosen.how == how]
 
@@ -212,26 +221,29 @@ class SubnetSearch:
             cost_unit=UNITS[self.config.search.cost],
         )
 
-    def as_dict(self) -> dict:
+    def results(self) -> SearchResults:
         """Everything, for search.json: settings, every candidate, the front, the winners, counts
         and times."""
         s = self.config.search
 
-        def rows(candidates: list[Candidate]) -> list[list]:
-            return [[str(c.subnet), round(c.cost, 4), round(c.loss, 6)] for c in candidates]
+        def rounded(candidates: list[Candidate]) -> tuple[ScoredNet, ...]:
+            return tuple(
+                ScoredNet(c.subnet, round(c.cost, 4), round(c.loss, 6)) for c in candidates
+            )
 
-        return {
-            "cost": s.cost,
-            "cost_unit": UNITS[s.cost],
-            "limits": self.limits,
-            "seed": s.seed,
-            "population": s.population,
-            "generations": s.generations,
-            "proxy_seconds": s.proxy_seconds,
-            "seconds": {k: round(v, 1) for k, v in self.seconds.items()},
-            "computed_now": self.scores.computed,
-            "scored": {how: len(found) for how, found in self.candidates.items()},
-            "chosen": {how: [e.as_dict() for e in self.entries(how)] for how in self.candidates},
-            "front": rows(self.front),
-            "candidates": {how: rows(found) for how, found in self.candidates.items()},
-        }
+        return SearchResults(
+            SearchSettings(
+                s.cost,
+                UNITS[s.cost],
+                self.limits,
+                s.seed,
+                s.population,
+                s.generations,
+                s.proxy_seconds,
+            ),
+            seconds={how: round(taken, 1) for how, taken in self.seconds.items()},
+            computed_now=self.scores.computed,
+            chosen={how: tuple(self.entries(how)) for how in self.candidates},
+            front=rounded(self.front),
+            candidates={how: rounded(found) for how, found in self.candidates.items()},
+        )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from todm.results.decode_results import DecodeRow
+from todm.results.records import Record
 from todm.tables.runs import INDIVIDUAL, SAME, SUPERNET, best_setting
 from utils.statistics import Difference, Rate, paired_difference, wer_interval
 
@@ -23,12 +25,8 @@ class System:
     net: str
 
 
-def text_to_numbers(text: str) -> np.ndarray:
-    return np.array([int(n) for n in text.split()], dtype=np.int64)
-
-
 class Evidence:
-    """All records of a folder.
+    """The rows of all records of a folder, by net, split and seed.
 
     Args:
       records: of :class:`~todm.tables.runs.Records`, at least one; every one holds each split with
@@ -36,67 +34,80 @@ class Evidence:
       first_seed: the one with which all settings of a grid were tried.
     """
 
-    def __init__(self, records: Sequence[dict], first_seed: int):
+    def __init__(self, records: Sequence[Record], first_seed: int):
         self.records, self.first_seed = list(records), first_seed
         self.splits = list(
-            dict.fromkeys((row["split"], row["role"]) for r in self.records for row in r["results"])
+            dict.fromkeys((row.split, row.role) for r in self.records for row in r.rows)
         )
-        self.rows: dict[tuple[System, str, int], dict] = {}
+        self.rows: dict[tuple[System, str, int], DecodeRow] = {}
         for record in self.records:
-            for row in record["results"]:
-                if row["method"] == record["results"][0]["method"]:
-                    system = System(
-                        record["variant"], record["setting"], row.get("budget", row["architecture"])
-                    )
-                    self.rows[system, row["split"], record["seed"]] = row
+            for row in record.rows:
+                if row.method == record.rows[0].method:
+                    net = row.entry.budget or str(row.entry.subnet)
+                    system = System(record.variant, record.setting, net)
+                    self.rows[system, row.split, record.seed] = row
 
     def variants(self) -> list[str]:
-        return list(dict.fromkeys(r["variant"] for r in self.records))
+        """The variants that have run."""
+        return list(dict.fromkeys(r.variant for r in self.records))
 
-    def of(self, variant: str, setting: str | None = None) -> list[dict]:
-        """Records of a variant, by seed; of one setting, if given."""
-        found = [
-            r for r in self.records if r["variant"] == variant and setting in (None, r["setting"])
-        ]
-        return sorted(found, key=lambda r: r["seed"])
+    def of(self, variant: str, setting: str | None = None) -> list[Record]:
+        """The records of a variant, by seed; of one setting, if given."""
+        found = [r for r in self.records if r.variant == variant and setting in (None, r.setting)]
+        return sorted(found, key=lambda r: r.seed)
 
     def tuned_setting(self, variant: str) -> str:
-        """The best on dev among all settings of the variant's first seed."""
-        return best_setting([r for r in self.of(variant) if r["seed"] == self.first_seed]) or SAME
+        """The setting that is best on dev among all that the first seed tried of a variant."""
+        return best_setting([r for r in self.of(variant) if r.seed == self.first_seed]) or SAME
+
+    def tuned(self, variant: str) -> list[Record]:
+        """The records of a variant with its best setting, by seed."""
+        return self.of(variant, self.tuned_setting(variant))
 
     def budgets(self) -> list[str]:
-        """Of the models trained alone, smallest first."""
+        """The budgets of the models trained alone, the smallest first."""
         return sorted(
             (v.removeprefix(f"{INDIVIDUAL} ") for v in self.variants() if v.startswith(INDIVIDUAL)),
             key=lambda b: self.size(self.alone(b, SAME).net),
         )
 
     def alone(self, budget: str, setting: str) -> System:
+        """The model trained alone for a budget, with one setting."""
         variant = f"{INDIVIDUAL} {budget}"
-        return System(variant, setting, self.of(variant)[0]["results"][0]["architecture"])
+        return System(variant, setting, str(self.of(variant)[0].rows[0].entry.subnet))
 
     def supernet(self, net: str) -> System:
+        """A subnet of the supernet, by its architecture."""
         return System(SUPERNET, SAME, net)
 
     def size(self, net: str) -> int:
         """Encoder parameters of an architecture; the same in every variant."""
         return next(
-            row["encoder_params"] for (system, _, _), row in self.rows.items() if system.net == net
+            row.entry.encoder_params
+            for (system, _, _), row in self.rows.items()
+            if system.net == net
         )
 
+    def sizes(self, system: System) -> list[int]:
+        """Encoder parameters that a system has with any seed, each once, the smallest first."""
+        found = (
+            r.entry.encoder_params for (other, _, _), r in self.rows.items() if other == system
+        )
+        return sorted(set(found))
+
     def seeds(self, system: System, split: str) -> list[int]:
+        """The seeds with which a system was decoded on a split."""
         return sorted(seed for other, at, seed in self.rows if (other, at) == (system, split))
 
     def errors(self, system: System, split: str, seeds: Sequence[int]) -> np.ndarray:
-        """(seeds, utterances)."""
-        return np.stack(
-            [text_to_numbers(self.rows[system, split, seed]["utterance_errors"]) for seed in seeds]
-        )
+        """Word errors with every seed, (seeds, utterances)."""
+        rows = [self.rows[system, split, seed] for seed in seeds]
+        return np.array([row.utterance_errors for row in rows], dtype=np.int64)
 
     def utterances(self, split: str) -> tuple[np.ndarray, list[str]]:
-        """Words and speakers of a split's utterances."""
-        found = next(r["utterances"][split] for r in self.records if split in r["utterances"])
-        return text_to_numbers(found["words"]), found["speakers"].split()
+        """Words (utterances,) and speakers of a split's utterances."""
+        found = next(r.utterances[split] for r in self.records if split in r.utterances)
+        return np.array(found.words, dtype=np.int64), list(found.speakers)
 
     def rate(self, system: System, split: str) -> Rate | None:
         """WER over all seeds that have run; None: none has."""
@@ -108,7 +119,8 @@ class Evidence:
         )
 
     def by_seed(self, system: System, split: str) -> dict[int, float]:
-        return {seed: self.rows[system, split, seed]["wer"] for seed in self.seeds(system, split)}
+        """WER in percent with every seed."""
+        return {seed: self.rows[system, split, seed].wer for seed in self.seeds(system, split)}
 
     def difference(self, a: System, b: System, split: str) -> tuple[Difference, int] | None:
         """A against B over the seeds that both have, and the number of those; None: they share
@@ -120,12 +132,30 @@ class Evidence:
             self.errors(a, split, seeds), self.errors(b, split, seeds), *self.utterances(split)
         ), len(seeds)
 
-    def cost(self, records: Sequence[dict]) -> dict[str, float]:
-        """What some trainings took together."""
-        return {
-            "runs": len(records),
-            "updates": sum(r["updates"] for r in records),
-            "audio_hours": sum(r["audio_hours_trained"] for r in records),
-            "wall_hours": sum(r["training_seconds"] for r in records) / 3600,
-            "process_hours": sum(r["training_seconds"] * r["processes"] for r in records) / 3600,
-        }
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What some trainings took together.
+
+    Attributes:
+      wall_hours: one training after the other.
+      process_hours: of accelerators, or of processes on cores.
+    """
+
+    runs: int
+    updates: int
+    audio_hours: float
+    wall_hours: float
+    process_hours: float
+
+
+def training_cost(records: Sequence[Record]) -> TrainingCost:
+    """The cost of the trainings of some records together."""
+    runs = [record.results.run for record in records]
+    return TrainingCost(
+        len(records),
+        sum(run.updates for run in runs),
+        sum(run.audio_hours_trained for run in runs),
+        sum(run.training_seconds for run in runs) / 3600,
+        sum(r.results.run.training_seconds * r.plan.processes for r in records) / 3600,
+    )

@@ -20,14 +20,18 @@ from utils.errors import UserError
 from utils.processes import signal_when_parent_dies
 from utils.progress import progress
 
-LONG = (
-    24 * 60
-)  # minutes a job may take unless tables.slurm says timeout_min; one that is cut goes on when it is submitted again
+# Minutes a job may take unless tables.slurm says timeout_min; one that is cut goes on when it is
+# submitted again.
+LONG = 24 * 60
 
 
 @dataclass(frozen=True)
 class Job:
-    """Commands that run one after the other. Attributes: log: where their output goes, appended."""
+    """Commands that run one after the other.
+
+    Attributes:
+      log: the file that their output is appended to.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -39,7 +43,7 @@ def run_commands(
     environment: dict[str, str],
     started: Callable[[subprocess.Popen], None] = lambda process: None,
 ) -> int:
-    """Run a job's commands. Returns the exit status of the first that fails, else 0."""
+    """Runs a job's commands. Returns the exit status of the first that fails, else 0."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", encoding="utf-8") as log:
         for command in job.commands:
@@ -82,7 +86,7 @@ def slots(workers: int, processes: int) -> list[dict[str, str]]:
 
 
 def run_local(jobs: list[Job], workers: int, processes: int) -> list[str]:
-    """Run the jobs, ``workers`` at a time. Returns the names of those that failed; an interrupt
+    """Runs the jobs, ``workers`` at a time. Returns the names of those that failed; an interrupt
     stops all of them."""
     free: queue.SimpleQueue = queue.SimpleQueue()
     for slot in slots(workers, processes):
@@ -128,7 +132,7 @@ def run_local(jobs: list[Job], workers: int, processes: int) -> list[str]:
 def run_submitit(
     jobs: list[Job], processes: int, cluster: str, folder: Path, parameters: dict[str, str]
 ) -> list[str]:
-    """Submit every job through submitit and wait for all. Returns the names of those that failed.
+    """Submits every job through submitit and waits for all. Returns the names of those that failed.
 
     Args:
       cluster: ``slurm``, or ``local`` for submitit's own processes on this machine.

@@ -16,13 +16,13 @@ from todm.config.load import load
 from todm.decoding.decode import decode_subnets
 from todm.learned_selection.selection_report import draw_scores
 from todm.recipe.stages import STAGES, setup_logging
+from todm.results.records import Curve, Record, RunJob
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import load_experiment
 from utils.curves import scalars
 from utils.distributed import local_device
 from utils.errors import UserError
-from utils.files import read_json, write_json_atomic
 
 CURVES = (
     "dev loss per frame/largest",
@@ -33,8 +33,13 @@ CURVES = (
 CURVE_POINTS = 100
 
 
-def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
-    """Decode the experiment of ``config`` and write ``path``."""
+def record(config: Config, job: RunJob) -> None:
+    """Decodes the experiment of ``config`` and writes the record of the job.
+
+    Raises:
+      UserError: the training has not finished, or is another than the job's.
+    """
+    path = Path(job.record)
     device = local_device()
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     if experiment.update != config.train.updates:
@@ -47,8 +52,9 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
             f"{config.exp_dir} holds another training than this run's: {'; '.join(reasons[:3])}"
         )
     selector = experiment.model.selector
-    if nets or selector is None:
-        chosen = [(None, Subnet.parse(net)) for net in nets]
+    chosen: list[tuple[str | None, Subnet]]
+    if job.nets or selector is None:
+        chosen = [(None, Subnet.parse(net)) for net in job.nets]
     else:
         chosen = list(selector.subnets().items())
         draw_scores(
@@ -65,26 +71,23 @@ def record(config: Config, path: Path, facts: dict, nets: list[str]) -> None:
         for budget, net in chosen
     ]
     results = decode_subnets(config, experiment, entries, device)
-    write_json_atomic(path, facts | results | {"curves": curves(config.exp_dir / "tensorboard")})
+    Record(job.facts, results, curves(config.exp_dir / "tensorboard")).write(path)
     logging.info("record: %s", path)
 
 
-def curves(folder: Path) -> dict[str, dict[str, str]]:
-    """Losses over updates from the training's tensorboard files, thinned, as text: a line of JSON
-    each."""
+def curves(folder: Path) -> dict[str, Curve]:
+    """Losses over updates from the training's tensorboard files, thinned."""
     found, written = {}, scalars(folder)
     for tag in CURVES:
         if tag in written:
             points = written[tag]
             steps = list(points)[:: max(1, len(points) // CURVE_POINTS)]
-            found[tag] = {
-                "updates": " ".join(map(str, steps)),
-                "values": " ".join(f"{points[s]:.4f}" for s in steps),
-            }
+            found[tag] = Curve(tuple(steps), tuple(points[step] for step in steps))
     return found
 
 
 def main() -> None:
+    """Entry point: the one argument is the path of run.json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,10 +99,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     setup_logging()
-    job = read_json(arguments.job)
-    os.environ["TODM_COMMAND"] = job["facts"]["command"]
     try:
-        record(load(job["conf"], job["overrides"]), Path(job["record"]), job["facts"], job["nets"])
+        job = RunJob.read(arguments.job)
+        os.environ["TODM_COMMAND"] = job.facts.command
+        record(load(job.conf, list(job.overrides)), job)
     except UserError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)

@@ -4,13 +4,14 @@ import logging
 import shlex
 import sys
 from argparse import Namespace
+from typing import Any
 
 from todm.config.keys import Config
 from todm.recipe.stages import default_processes
+from todm.results.records import Record, RunJob, RunPlan
 from todm.tables.launch import Job, run_local, run_submitit
 from todm.tables.runs import SAME, Records, Run, Variant, best_setting, differences, run_values
 from utils.errors import UserError
-from utils.files import read_json, write_json_atomic
 
 
 class Table:
@@ -19,7 +20,7 @@ class Table:
     def __init__(self, config: Config, arguments: Namespace):
         self.config, self.arguments = config, arguments
         self.records = Records(config.records_dir)
-        self.known: dict[Run, dict] = {}
+        self.known: dict[Run, dict[str, Any]] = {}
 
     def run(self, variants: list[Variant]) -> None:
         """Run what is missing; then, with the settings that were best on dev, the runs of the other
@@ -47,17 +48,19 @@ class Table:
 
     def planned(self, variants: list[Variant]) -> list[Run]:
         """Every run that can be named now: seeds beside the first wait for the tuned settings."""
-        runs = []
+        runs: list[Run] = []
         for variant in variants:
             first = [variant.run(setting, self.config.tables.seeds[0]) for setting in variant.grid]
-            records = [self.recorded(run) for run in first]
-            runs += variant.runs(self.config, best_setting(records) if all(records) else None)
+            records = [record for run in first if (record := self.recorded(run))]
+            whole = len(records) == len(first)
+            runs += variant.runs(self.config, best_setting(records) if whole else None)
         return runs
 
-    def recorded(self, run: Run) -> dict | None:
+    def recorded(self, run: Run) -> Record | None:
+        """The record of a run under this conf; None: it has yet to run."""
         return self.records.get(run, self.values(run))
 
-    def values(self, run: Run) -> dict:
+    def values(self, run: Run) -> dict[str, Any]:
         """The conf of a run, flat; resolved once."""
         if run not in self.known:
             self.known[run] = run_values(
@@ -71,15 +74,14 @@ class Table:
         found = []
         for run in runs:
             if self.recorded(run) is None:
-                if self.records.path(run).is_file():
-                    reasons = differences(
-                        read_json(self.records.path(run))["conf"], self.values(run)
-                    )
+                if other := self.records.read(run):
+                    reasons = differences(other.plan.conf, self.values(run))
                     logging.info("%s is run again: %s", run.name, "; ".join(reasons[:3]))
                 found.append(run)
         return sorted(found, key=lambda run: self.config.tables.seeds.index(run.seed))
 
     def launch(self, runs: list[Run]) -> list[str]:
+        """Runs them where ``tables.launcher`` says. Returns the names of those that failed."""
         t = self.config.tables
         processes = t.processes or default_processes(self.config)
         jobs = [self.job(run, processes) for run in runs]
@@ -109,25 +111,18 @@ class Table:
                 *module,
             ]
         )
-        facts = {
-            "run": run.name,
-            "variant": run.variant,
-            "setting": run.setting,
-            "tuned_by": "dev" if run.setting != SAME else "",
-            "processes": processes,
-            "conf": self.values(run),
-            "command": shlex.join(["python", *train[1:]]),
-        }
-        write_json_atomic(
-            folder / "run.json",
-            {
-                "conf": self.arguments.conf,
-                "overrides": overrides,
-                "nets": run.nets,
-                "record": str(self.records.path(run)),
-                "facts": facts,
-            },
+        facts = RunPlan(
+            run=run.name,
+            variant=run.variant,
+            setting=run.setting,
+            tuned_by="dev" if run.setting != SAME else "",
+            processes=processes,
+            conf=self.values(run),
+            command=shlex.join(["python", *train[1:]]),
         )
+        path = str(self.records.path(run))
+        job = RunJob(self.arguments.conf, tuple(overrides), run.nets, path, facts)
+        job.write(folder / "run.json")
         record = [*python, "-m", "todm.tables.record_run", str(folder / "run.json")]
         return Job(run.name, (tuple(train), tuple(record)), folder / "run.log")
 

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.recipe.lineage import data_values
 from todm.recipe.stages import STAGES
+from todm.results.records import Record
 from todm.results.subnets import SubnetEntry, read_subnets
 from todm.supernet.search_space import SearchSpace
 from utils import conf as configuration
@@ -140,6 +142,11 @@ def three_nets(config: Config) -> tuple[str, ...]:
     return tuple(str(net) for net in space.ladder(3))
 
 
+def tables_folder(config: Config) -> Path:
+    """The folder of ``tables.records``: tables, pictures, the pinned subnets and the records."""
+    return config.records_dir.parent
+
+
 def pinned_subnets(config: Config) -> list[SubnetEntry]:
     """The subnets that the tables are about, baselines included: those of stage 5, kept beside the
     records from then on.
@@ -151,7 +158,7 @@ def pinned_subnets(config: Config) -> list[SubnetEntry]:
       UserError: stage 5 has not run and there is no such file, or it lacks a budget of
       ``tables.budgets``.
     """
-    pinned, found = Path(config.tables.records) / "subnets.json", config.exp_dir / "subnets.json"
+    pinned, found = tables_folder(config) / "subnets.json", config.exp_dir / "subnets.json"
     if not pinned.is_file():
         read_subnets(found)  # names stage 5 when it is missing
         write_json_atomic(pinned, read_json(found))
@@ -195,17 +202,22 @@ class Records:
     def path(self, run: Run) -> Path:
         return self.folder / f"{run.name}.json"
 
-    def all(self) -> list[dict]:
-        return [read_json(path) for path in sorted(self.folder.glob("*.json"))]
+    def all(self) -> list[Record]:
+        """Every record of the folder, by name."""
+        return [Record.read(path) for path in sorted(self.folder.glob("*.json"))]
 
-    def get(self, run: Run, values: dict) -> dict | None:
-        """The record of a run, if it was made with these values of the conf."""
+    def read(self, run: Run) -> Record | None:
+        """The record of a run of that name, whatever its conf was; None: there is none."""
         path = self.path(run)
-        record = read_json(path) if path.is_file() else None
-        return record if record and not differences(record["conf"], values) else None
+        return Record.read(path) if path.is_file() else None
+
+    def get(self, run: Run, values: dict[str, Any]) -> Record | None:
+        """The record of a run, if it was made with these values of the conf."""
+        record = self.read(run)
+        return record if record and not differences(record.plan.conf, values) else None
 
 
-def differences(recorded: dict, values: dict) -> list[str]:
+def differences(recorded: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Which values differ, in words; a value that is new since then counts only if the record has
     it."""
     return [
@@ -215,7 +227,7 @@ def differences(recorded: dict, values: dict) -> list[str]:
     ]
 
 
-def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dict:
+def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dict[str, Any]:
     """The conf values that a run's result depends on, flat, and a digest of the data where they are
     here."""
     resolved = load(conf, [*overrides, *run.all_overrides(config)])
@@ -228,12 +240,12 @@ def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dic
     )
 
 
-def best_setting(records: list[dict]) -> str | None:
+def best_setting(records: list[Record]) -> str | None:
     """The setting of the lowest WER on dev, averaged over nets; of equals the first. None without
     records."""
 
-    def dev_wer(record: dict) -> float:
-        rows = [row for row in record["results"] if row["role"] == "dev"]
-        return sum(row["wer"] for row in rows) / len(rows)
+    def dev_wer(record: Record) -> float:
+        rates = [row.wer for row in record.rows if row.role == "dev"]
+        return sum(rates) / len(rates)
 
-    return min(records, key=dev_wer)["setting"] if records else None
+    return min(records, key=dev_wer).setting if records else None

@@ -4,88 +4,81 @@ from pathlib import Path
 
 import numpy as np
 
+from todm.results.decode_results import RunResults
+from todm.tables.evidence import Evidence
 from todm.tables.runs import INDIVIDUAL, SAME
 from utils.pictures import picture
+from utils.statistics import Rate
 
 
-def draw_subnets(run: dict, path: Path) -> None:
-    """WER against encoder parameters, a line per split, search method and way the subnets were
-    found."""
+def draw_subnets(results: RunResults, path: Path) -> None:
+    """Draws WER against encoder parameters, a line per split, search method and way the subnets
+    were found."""
+    lines: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for row in results.rows:
+        key = row.split, row.method, row.entry.how
+        lines.setdefault(key, []).append((row.entry.encoder_params / 1e6, row.wer))
     with picture(path) as (axes,):
-        for split, method, how in dict.fromkeys(
-            (r["split"], r["method"], r["how"]) for r in run["results"]
-        ):
-            points = sorted(
-                (r["encoder_params"] / 1e6, r["wer"])
-                for r in run["results"]
-                if (r["split"], r["method"], r["how"]) == (split, method, how)
-            )
-            axes.plot(*zip(*points), marker="o", label=f"{split}, {method}, {how}")
+        for key, points in lines.items():
+            axes.plot(*zip(*sorted(points)), marker="o", label=", ".join(key))
         axes.set(
             xlabel="encoder parameters (millions)",
             ylabel="WER (%)",
-            title=f"{run['name']}: {run['corpus']}",
+            title=f"{results.run.name}: {results.run.corpus}",
         )
         axes.set_ylim(bottom=0)
 
 
-def draw_families(evidence, path: Path, title: str) -> None:
-    """WER against size on every split: the supernet's subnets, models trained alone with the same
-    settings, and tuned."""
-    with picture(path, columns=len(evidence.splits)) as axes:
-        for one, (split, _) in zip(axes, evidence.splits):
-            families: dict[str, list] = {
-                "supernet": [],
-                "alone, same settings": [],
-                "alone, tuned": [],
-            }
-            for budget in evidence.budgets():
-                same = evidence.alone(budget, SAME)
-                tuned = evidence.alone(budget, evidence.tuned_setting(f"{INDIVIDUAL} {budget}"))
-                for name, system in zip(families, (evidence.supernet(same.net), same, tuned)):
-                    if rate := evidence.rate(system, split):
-                        families[name].append((evidence.size(same.net) / 1e6, rate))
-            for shift, (name, points) in enumerate(families.items()):
-                if points:
-                    x = [
-                        size * (1 + 0.008 * (shift - 1)) for size, _ in points
-                    ]  # so that intervals do not cover each other
-                    y = [rate.wer for _, rate in points]
-                    one.errorbar(
-                        x,
-                        y,
-                        [[r.wer - r.low for _, r in points], [r.high - r.wer for _, r in points]],
-                        marker="o",
-                        capsize=3,
-                        label=name,
-                    )
-            one.set(
+def draw_families(evidence: Evidence, path: Path, title: str) -> None:
+    """Draws WER against size on every split: the supernet's subnets, models trained alone with the
+    same settings, and tuned ones."""
+    with picture(path, columns=len(evidence.splits)) as all_axes:
+        for axes, (split, _) in zip(all_axes, evidence.splits):
+            for shift, (name, points) in enumerate(family_rates(evidence, split).items()):
+                if not points:
+                    continue
+                # moved a little apart, so that intervals do not cover each other
+                x = [size * (1 + 0.008 * (shift - 1)) for size, _ in points]
+                y = [rate.wer for _, rate in points]
+                below = [rate.wer - rate.low for _, rate in points]
+                above = [rate.high - rate.wer for _, rate in points]
+                axes.errorbar(x, y, [below, above], marker="o", capsize=3, label=name)
+            axes.set(
                 xlabel="encoder parameters (millions)", ylabel="WER (%)", title=f"{title}: {split}"
             )
-            one.set_ylim(bottom=0)
+            axes.set_ylim(bottom=0)
 
 
-def draw_curves(evidence, variants: list[str], path: Path) -> None:
-    """Loss on dev over the updates, of the largest and of the smallest net, a line per variant
-    (mean over seeds)."""
-    tags = {"largest": "dev loss per frame/largest", "smallest": "dev loss per frame/smallest"}
-    with picture(path, columns=2) as axes:
-        for one, (net, tag) in zip(axes, tags.items()):
+def family_rates(evidence: Evidence, split: str) -> dict[str, list[tuple[float, Rate]]]:
+    """Points of the lines of table (a): encoder parameters in millions, and the WER."""
+    families: dict[str, list[tuple[float, Rate]]] = {
+        "supernet": [],
+        "alone, same settings": [],
+        "alone, tuned": [],
+    }
+    for budget in evidence.budgets():
+        same = evidence.alone(budget, SAME)
+        tuned = evidence.alone(budget, evidence.tuned_setting(f"{INDIVIDUAL} {budget}"))
+        for name, system in zip(families, (evidence.supernet(same.net), same, tuned)):
+            if rate := evidence.rate(system, split):
+                families[name].append((evidence.size(same.net) / 1e6, rate))
+    return families
+
+
+def draw_curves(evidence: Evidence, variants: list[str], path: Path) -> None:
+    """Draws the loss on dev over the updates, of the largest and of the smallest net, a line per
+    variant (mean over seeds)."""
+    with picture(path, columns=2) as all_axes:
+        for axes, net in zip(all_axes, ("largest", "smallest")):
             for variant in variants:
-                found = [
-                    r["curves"][tag]
-                    for r in evidence.of(variant, evidence.tuned_setting(variant))
-                    if tag in r["curves"]
-                ]
+                curves = [record.curves for record in evidence.tuned(variant)]
+                tag = f"dev loss per frame/{net}"
+                found = [of_run[tag] for of_run in curves if tag in of_run]
                 if found:
-                    x = [int(u) for u in found[0]["updates"].split()]
-                    y = [
-                        [float(v) for v in curve["values"].split()]
-                        for curve in found
-                        if len(curve["updates"].split()) == len(x)
-                    ]
-                    one.plot(x, np.mean(y, axis=0), marker=".", label=variant)
-            one.set(
+                    x = found[0].updates
+                    y = [curve.values for curve in found if len(curve.updates) == len(x)]
+                    axes.plot(x, np.mean(y, axis=0), marker=".", label=variant)
+            axes.set(
                 xlabel="update",
                 ylabel="transducer loss per frame",
                 title=f"dev, the {net} net",
