@@ -22,6 +22,7 @@ from tests.helpers import tiny_config
 from tests.recognizers import RATE, SMALL, babble, talkative, tokenizer
 from todm.data.online_features import filterbank
 from todm.decoding.recognizer import Recognizer
+from todm.decoding.search import start_search
 from todm.decoding.transcript import WORD_START, Transcript
 from todm.deploy.benchmark_client import measure
 from todm.deploy.client import Client, Recognized, with_tail
@@ -172,7 +173,7 @@ def streamed_in_torch(
         features[None], torch.tensor([len(features)]), Subnet.parse(SMALL)
     )
     count = frames_of_whole_chunks(len(features)) if count is None else count
-    search = recognizer.search(1)
+    search = start_search(recognizer.model, 1, torch.device("cpu"), recognizer.options)
     search.accept(encoded[:, :count], torch.tensor([count]))
     return recognizer.transcript(search.hypotheses()[0], len(samples) / RATE)
 
