@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from todm.deploy.client import Client
+from todm.data.frames import SHIFT
+from todm.deploy.client import Client, decode_chunk_length
+from todm.results.export_files import ENCODERS, graph
 from todm.results.export_rows import Figures
 from utils.audio import SAMPLE_RATE, read_pieces
+from utils.errors import UserError
 
 LONG_SECONDS = 30.0  # of the utterance that memory is measured on
 
@@ -44,10 +47,14 @@ def measure(
     Args:
       utterances: float samples at 16 kHz in [-1, 1].
       chunk_samples: what a stream advances at a time.
+    Raises:
+      UserError: a file is missing, or the encoder has another chunk length.
     """
+    # The chunk length is given: to read it from the graph would count as memory of the model.
+    chunk_frames = chunk_samples // SHIFT
     before = memory_mib()
     begin = time.perf_counter()
-    client = Client(folder, precision, streaming=streaming)
+    client = Client(folder, precision, streaming=streaming, chunk_frames=chunk_frames)
     load = time.perf_counter() - begin
     loaded = memory_mib()
     client.decode(utterances[:1])  # warms up
@@ -56,7 +63,24 @@ def measure(
     else:
         factor, first_token, latency = decode_times(client, utterances)
     client.decode([np.resize(np.concatenate(utterances), round(LONG_SECONDS * SAMPLE_RATE))])
-    return Figures(factor, first_token, latency, load, loaded - before, memory_mib() - before)
+    peak = memory_mib()
+    if streaming:
+        require_chunk(folder, precision, chunk_frames)
+    return Figures(factor, first_token, latency, load, loaded - before, peak - before)
+
+
+def require_chunk(folder: Path, precision: str, chunk_frames: int) -> None:
+    """Refuses a chunk length that is not the streaming encoder's.
+
+    Raises:
+      UserError: it is another.
+    """
+    path = folder / graph(ENCODERS["streaming"], precision)
+    exported = decode_chunk_length(path)
+    if exported != chunk_frames:
+        raise UserError(
+            f"{path} advances {exported} frames at a time: give --chunk-samples {SHIFT * exported}"
+        )
 
 
 def decode_times(client: Client, utterances: list[np.ndarray]) -> tuple[float, None, float]:
@@ -132,10 +156,13 @@ def main() -> None:
     """Measures one variant and prints its figures."""
     arguments = parse_arguments()
     streaming = arguments.mode == "streaming"
-    utterances = read_audio(arguments.audio)
-    figures = measure(
-        arguments.folder, arguments.precision, streaming, utterances, arguments.chunk_samples
-    )
+    try:
+        utterances = read_audio(arguments.audio)
+        figures = measure(
+            arguments.folder, arguments.precision, streaming, utterances, arguments.chunk_samples
+        )
+    except UserError as error:
+        sys.exit(f"ERROR: {error}")
     values = as_printed(figures, streaming)
     if arguments.json:
         print(json.dumps(values))

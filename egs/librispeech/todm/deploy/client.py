@@ -36,6 +36,8 @@ class Client:
       method: ``greedy`` or ``beam``, the search.
       streaming: whether to use the online recogniser, chunk by chunk.
       beam: hypotheses that a search with a beam keeps.
+      chunk_frames: filterbank frames that a stream advances at a time; None: read from the encoder,
+        which takes some memory for a moment.
     Attributes:
       chunk_frames: filterbank frames that a stream advances at a time; 0 offline.
       first_seen: the time in seconds of the first token that :meth:`partial` has shown.
@@ -52,6 +54,7 @@ class Client:
         streaming: bool = False,
         beam: int = 4,
         threads: int = 1,
+        chunk_frames: int | None = None,
     ):
         ctc = holds_ctc(folder)
         names = [
@@ -65,7 +68,9 @@ class Client:
             )
         self.streaming = streaming
         self.first_seen: float | None = None
-        self.chunk_frames = decode_chunk_length(folder / names[0]) if streaming else 0
+        self.chunk_frames = 0
+        if streaming:
+            self.chunk_frames = chunk_frames or decode_chunk_length(folder / names[0])
         kind = sherpa_onnx.OnlineRecognizer if streaming else sherpa_onnx.OfflineRecognizer
         files = [str(folder / name) for name in names]
         if ctc:
