@@ -26,12 +26,12 @@ def write_graph(
       metadata: what sherpa-onnx reads of the graph.
     """
     names = list(axes)
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # which this exporter takes, although its annotation says otherwise
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             module.eval(),
             example,
-            buffer,  # type: ignore[arg-type]  # the older exporter takes it, its annotation does not say so
+            buffer,  # type: ignore[arg-type]
             input_names=names[: len(example)],
             output_names=names[len(example) :],
             dynamic_axes=axes,
