@@ -104,7 +104,8 @@ def _merge_special(log_probs: Tensor) -> Tensor:
 def _advance(prefixes: Prefixes, frame: list[float], tokens: list[int], beam: int) -> Prefixes:
     """One frame further: its log-probabilities (V,), and the tokens that may be appended. The best
     ``beam``, best first."""
-    candidates = []  # total, prefix, token to append, and the two scores as of Prefixes
+    # total, prefix, token to append, and the two scores as of Prefixes
+    candidates: list[tuple[float, tuple[int, ...], tuple[int, ...], tuple[float, float]]] = []
     present: dict[tuple[int, ...], set[int]] = {}
     for prefix, (blank, token) in prefixes.items():
         stay_blank, stay_token = _log_add(blank, token) + frame[BLANK], -math.inf

@@ -13,6 +13,7 @@ The microphone, for which the package sounddevice is needed:
 """
 
 import argparse
+import io
 import os
 import sys
 
@@ -84,7 +85,8 @@ def main() -> None:
     from todm.decoding.transcribe_sources import run
 
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="surrogateescape")  # names of files may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names of files may be any bytes
     try:
         sys.exit(run(arguments))
     except UserError as error:

@@ -26,7 +26,7 @@ from todm.deploy.onnx_export import (
 from todm.deploy.quantize import quantize
 from todm.deploy.split_audio import require_audio
 from todm.page.page import write_page
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.decode_results import read_results
 from todm.results.export_files import CTC, graph
 from todm.results.export_results import ExportResults, Findings

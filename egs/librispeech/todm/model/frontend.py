@@ -1,31 +1,27 @@
 """Convolutional subsampling by 4: filterbank frames to encoder frames."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from todm.data.frames import LOG_EPSILON, NUM_MEL_BINS, RECEPTIVE_FIELD, SILENCE
 
+Length = TypeVar("Length", int, Tensor)  # of one utterance, or of a batch (B,)
 
-def subsampled_length(frames, tail: int = 0):
+
+def subsampled_length(frames: Length, tail: int = 0) -> Length:
     """Encoder frames of ``frames`` filterbank frames (int or Tensor): two unpadded convolutions of
     size 3, stride 2.
 
     With ``tail`` more frames of silence behind them; but what is too short for one encoder frame of
     its own has none.
     """
-    once = (frames - 1) // 2
-    length = (once - 1) // 2
-    length = length.clamp(min=0) if isinstance(length, Tensor) else max(length, 0)
-    if not tail:
-        return length
-    with_tail = subsampled_length(frames + tail)
-    return (
-        torch.where(length > 0, with_tail, length)
-        if isinstance(length, Tensor)
-        else with_tail
-        if length
-        else 0
-    )
+    if isinstance(frames, Tensor):
+        length = (((frames - 1) // 2 - 1) // 2).clamp(min=0)
+        return torch.where(length > 0, subsampled_length(frames + tail), length) if tail else length
+    alone = max(((frames - 1) // 2 - 1) // 2, 0)
+    return subsampled_length(frames + tail) if alone and tail else alone
 
 
 class Frontend(nn.Module):
@@ -33,13 +29,15 @@ class Frontend(nn.Module):
 
     The convolutions are not padded in time, so an encoder frame sees seven real frames, in a batch
     as alone, in streaming as in whole utterances.  Features are normalised by the train set's mean
-    and deviation, kept as
-    buffers: nothing is normalised outside the model.
+    and deviation, which are buffers: nothing is normalised outside the model.
 
     Args:
       tail_frames: filterbank frames of digital silence, such as a streaming client sends at the
         end, that every whole utterance gets behind its own, here and nowhere else.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, channels: int, dim: int, tail_frames: int = 0):
         super().__init__()
@@ -53,29 +51,30 @@ class Frontend(nn.Module):
         self.norm = nn.LayerNorm(dim, bias=False)
 
     def set_statistics(self, mean: list[float], std: list[float]) -> None:
-        """Mean and standard deviation of every mel bin, from the train set."""
+        """Set the mean and the standard deviation of every mel bin, of the train set."""
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
 
-    def length(self, frames):
+    def length(self, frames: Length) -> Length:
         """Encoder frames of whole utterances of ``frames`` filterbank frames (int or Tensor), the
         tail among them."""
         return subsampled_length(frames, self.tail_frames)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Args:
-        lengths: (B,) frames of whole utterances, of whose outputs the first :meth:`length` are
-          real; None: the features are a piece of something longer and get no tail.
+        """Encoder frames of features: (B, T, 80) -> (B, T', dim).
+
+        Args:
+          lengths: (B,) frames of whole utterances, of whose outputs the first :meth:`length` are
+            real; None: the features are a piece of something longer and get no tail.
         """
         if lengths is not None and self.tail_frames:
             features = self.with_tail(features, lengths)
-        if (
-            features.shape[1] < RECEPTIVE_FIELD
-        ):  # too short for one encoder frame: make one out of padding
+        # Too short for one encoder frame: make one out of padding.
+        if features.shape[1] < RECEPTIVE_FIELD:
             features = nn.functional.pad(
                 features, (0, 0, 0, RECEPTIVE_FIELD - features.shape[1]), value=LOG_EPSILON
             )
-        x = (features - self.mean) / self.std
+        x = (features - self.mean) / self.std  # (B, T, 80)
         x = nn.functional.silu(self.conv1(x[:, None]))
         x = nn.functional.silu(self.conv2(x))  # (B, channels, T', bins)
         return self.norm(self.project(x.transpose(1, 2).flatten(2)))

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
 from todm.config.keys import Config
 from todm.learned_selection.score_file import read_scores
+from todm.page.exported import Deployed
 from todm.results.decode_results import DecodeRow
 from todm.results.search_results import SearchResults
 from todm.subnet import Subnet
@@ -30,7 +32,7 @@ NETS = {
 
 
 def label(text: str) -> str:
-    """Text in which plotly, which knows a few tags, finds none."""
+    """A text in which plotly, which knows a few tags, finds none."""
     return html.escape(str(text), quote=False)
 
 
@@ -46,17 +48,18 @@ def scatter(name: str, colour: str, points: list[tuple], **style) -> go.Scatter:
     )
 
 
-def pick(items: tuple, number: int):
+def pick(items: tuple, number: int) -> Any:
+    """The item of a number, from the first again after the last."""
     return items[number % len(items)]
 
 
 def finite(value: float | None) -> float | None:
-    """None, which plotly leaves out, for a rate that is infinite or unknown."""
+    """The rate; None, which plotly leaves out, where it is infinite or unknown."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def figure(traces: list[go.Scatter], x: str, y: str, **layout) -> dict:
-    """What the page's script draws: plain lists and dictionaries."""
+    """The picture as the page's script draws it, of plain lists and dictionaries."""
     made = go.Figure(
         traces,
         {
@@ -71,8 +74,8 @@ def figure(traces: list[go.Scatter], x: str, y: str, **layout) -> dict:
 
 
 def draw_subnets(rows: Sequence[DecodeRow], numbers: dict[str, int]) -> dict:
-    """WER against encoder parameters: a colour per split, a symbol per way the subnets were found,
-    dashed for other search methods.
+    """The picture of WER against encoder parameters: a colour per split, a symbol per way the
+    subnets were found, dashed for other search methods.
 
     Args:
       numbers: of the subnets on the page, by name, for the click.
@@ -112,8 +115,8 @@ def draw_subnets(rows: Sequence[DecodeRow], numbers: dict[str, int]) -> dict:
 
 
 def draw_curves(folder: Path) -> dict | None:
-    """Loss over updates: on dev of three nets, CTC (dotted) while it trains alone, and on train;
-    None without event files."""
+    """The picture of loss over updates: on dev of three nets, CTC (dotted) while it trains alone,
+    and on train; None without event files."""
     found, traces = scalars(folder), []
     for name, (colour, symbol) in NETS.items():
         for tag, dash, words in (
@@ -165,7 +168,8 @@ def curve(points: list[tuple[int, float]], name: str, colour: str, **style) -> g
 
 
 def draw_candidates(search: SearchResults) -> dict:
-    """Loss on dev against the cost: every scored candidate, the front, and the budgets."""
+    """The picture of loss on dev against the cost: every scored candidate, the front, and the
+    budgets."""
     traces = []
     for i, (how, candidates) in enumerate(search.candidates.items()):
         shown = thinned(list(candidates), CANDIDATES)
@@ -217,7 +221,7 @@ def around(losses: list[float]) -> list[float] | None:
 
 
 def draw_winners(search: SearchResults) -> dict:
-    """WER on dev of the winner of every budget, a line per way of searching."""
+    """The picture of WER on dev of the winner of every budget, a line per way of searching."""
     traces = []
     for i, (how, entries) in enumerate(search.chosen.items()):
         winners = sorted(entries, key=lambda entry: entry.cost or 0.0)
@@ -237,8 +241,9 @@ def draw_winners(search: SearchResults) -> dict:
     return figure(traces, label(search.settings.cost_unit), "WER (%) on dev")
 
 
-def draw_deployed(rows: list) -> dict:
-    """WER against real-time factor of exported subnets: a line per mode and precision."""
+def draw_deployed(rows: list[Deployed]) -> dict:
+    """The picture of WER against real-time factor of exported subnets, a line per mode and
+    precision."""
     traces = []
     for i, (mode, precision) in enumerate(dict.fromkeys((r.mode, r.precision) for r in rows)):
         mine = sorted(
@@ -267,7 +272,8 @@ def draw_deployed(rows: list) -> dict:
 
 
 def draw_scores(exp: Path, conf: Config, largest: Subnet) -> dict | None:
-    """Scores of learned selection over updates, a line per unit; None where none were written."""
+    """The picture of scores of learned selection over updates, a line per unit; None where none
+    were written."""
     updates, scores = read_scores(exp)
     if not updates:
         return None

@@ -162,7 +162,7 @@ def kind_of(pair: tuple[str, str]) -> str:
 
 
 def evenly(items: list, most: int) -> list:
-    """At most so many of some items, evenly spaced, with both ends."""
+    """Some of the items, at most so many, evenly spaced, with both ends."""
     if len(items) <= most:
         return items
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
@@ -283,7 +283,8 @@ def visible(text: str) -> str:
 
 
 def direction(text: str) -> str:
-    """``rtl`` for text whose first letter is of a script that runs from right to left."""
+    """The direction of a text: ``rtl`` where its first letter is of a script that runs from right
+    to left, else ``ltr``."""
     for letter in text:
         kind = unicodedata.bidirectional(letter)
         if kind in ("L", "R", "AL"):

@@ -90,7 +90,8 @@ def deployed_names(exp: Path, results: RunResults) -> list[str]:
 
 
 def deployed_rows(exp: Path, results: RunResults) -> list[DecodeRow]:
-    """Their results with the search method that was asked for first, the largest first."""
+    """The results of the deployed subnets with the search method that was asked for first, the
+    largest first."""
     names, method = deployed_names(exp, results), results.rows[0].method
     rows = [row for row in results.rows if row.name in names and row.method == method]
     return sorted(rows, key=lambda row: names.index(row.name))
@@ -114,7 +115,7 @@ def ends(rows: list[DecodeRow]) -> list[tuple[str, str]]:
 
 
 def dev_errors(rows: list[DecodeRow], name: str) -> int:
-    """Word errors of a subnet over all of dev; over test where there is no dev."""
+    """The word errors of a subnet over all of dev; over test where there is no dev."""
     role = "dev" if "dev" in {row.role for row in rows} else "test"
     return sum(row.errors for row in rows if row.name == name and row.role == role)
 

@@ -27,7 +27,10 @@ class BudgetedSpace:
     """The search space as genomes, with a cost that grows with every gene.
 
     Args:
-      cost: of a subnet; more depth, heads or width never costs less.
+      cost: the cost of a subnet; more depth, heads or width never costs less.
+
+    Attributes:
+      low, high: the costs of the smallest and of the largest net.
     """
 
     def __init__(self, space: SearchSpace, cost: Callable[[Subnet], float]):

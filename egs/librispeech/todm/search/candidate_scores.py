@@ -14,7 +14,9 @@ from todm.data.batches import Batch, eval_loader, load_cuts
 from todm.decoding.decode import decode_split
 from todm.subnet import Subnet
 from todm.training.experiment import Experiment
-from todm.training.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
+from todm.training.supernet_loss import SupernetLoss, Weights, make_transducer_loss
+from todm.training.validation import losses_per_frame, scorable
+from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.scoring import score
 
@@ -43,9 +45,11 @@ class ScoreCache:
         write_text_atomic(path, json.dumps(key) + "\n" + "".join(map(_line, self.values.items())))
 
     def get(self, kind: str, subnet: Subnet) -> float | None:
+        """A score (``kind``: ``loss`` or ``wer``); None: it has yet to be computed."""
         return self.values.get((kind, str(subnet)))
 
     def add(self, kind: str, scores: dict[Subnet, float]) -> None:
+        """Keeps new scores, also on the disk."""
         new = {(kind, str(subnet)): value for subnet, value in scores.items()}
         self.values.update(new)
         with open(self.path, "a", encoding="utf-8") as file:
@@ -80,49 +84,48 @@ class CandidateScores:
         transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
         self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
+        if not self.slice:
+            raise UserError(
+                f"no utterance of {' or '.join(config.data.dev)} can score candidates: each has no "
+                "token, or more tokens than encoder frames"
+            )
         self.computed = {"loss": 0, "wer": 0}
 
-    @torch.no_grad()
     def losses(self, subnets: list[Subnet]) -> list[float]:
-        """Pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
+        """The pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
         largest net."""
+        weights = Weights.scoring(self.experiment.config.loss)
         new = [
             subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None
         ]
         for first in range(0, len(new), GROUP):
             group = new[first : first + GROUP]
-            sums, frames = [0.0] * len(group), 0
-            for batch in self.slice:
-                targets = make_targets(
-                    batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames
-                )
-                _, (_, *losses) = self.loss(
-                    batch.features, targets, group, Weights.scoring(self.experiment.config.loss)
-                )
-                sums = [a + float(b) for a, b in zip(sums, losses)]
-                frames += int(targets.frames.sum())
-            self.cache.add("loss", {subnet: total / frames for subnet, total in zip(group, sums)})
+            _, *losses = losses_per_frame(
+                self.loss, self.slice, self.experiment.tokenizer, group, weights
+            )
+            self.cache.add("loss", dict(zip(group, losses)))
         self.computed["loss"] += len(new)
-        return [self.cache.get("loss", subnet) for subnet in subnets]
+        return [self.cache.values["loss", str(subnet)] for subnet in subnets]
 
     def wer(self, subnet: Subnet) -> float:
-        """Word error rate in percent over all dev sets together, by greedy search."""
+        """The word error rate in percent over all dev sets together, by greedy search."""
         if self.cache.get("wer", subnet) is None:
-            references, hypotheses = {}, {}
+            references: dict[str, str] = {}
+            hypotheses: dict[str, str] = {}
             for split in self.config.data.dev:
-                found = decode_split(
+                spoken, recognised, _, _ = decode_split(
                     self.experiment, self.config, subnet, split, "greedy", self.device
                 )
-                for whole, part in zip((references, hypotheses), found):
-                    whole.update({f"{name} in {split}": text for name, text in part.items()})
+                references |= {f"{name} in {split}": text for name, text in spoken.items()}
+                hypotheses |= {f"{name} in {split}": text for name, text in recognised.items()}
             self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
             self.computed["wer"] += 1
-        return self.cache.get("wer", subnet)
+        return self.cache.values["wer", str(subnet)]
 
 
 def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
-    """About ``search.proxy_seconds`` of dev, the same utterances at every call; those too short for
-    their tokens left out."""
+    """The slice of dev that losses are computed on: about ``search.proxy_seconds``, the same
+    utterances at every call, without those that are too short for their tokens."""
     cuts = sorted(load_cuts(config, config.data.dev), key=lambda cut: cut.id)
     random.Random(config.search.seed).shuffle(cuts)
     chosen, seconds = set(), 0.0
@@ -135,10 +138,7 @@ def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
     for batch in eval_loader(
         config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen
     ):
-        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
-        keep = (
-            ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
-        )
-        if keep:
-            batches.append(batch.subset(keep))
+        kept = scorable(batch, experiment.tokenizer, experiment.config.model.tail_frames)
+        if kept is not None:
+            batches.append(kept)
     return batches

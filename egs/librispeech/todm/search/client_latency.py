@@ -20,9 +20,16 @@ from todm.config.keys import Config
 from todm.deploy.client import Client
 from todm.deploy.onnx_export import export_decoder, export_joiner, export_offline_encoder
 from todm.model.transducer import Transducer
-from todm.recipe.stages import setup_logging
+from todm.recipe.command_line import setup_logging
 from todm.results.export_files import TOKENS, graph, parts
-from todm.search.timing import SECONDS, checked_nets, interleaved, log_check, never_less_for_more
+from todm.search.timing import (
+    SECONDS,
+    checked_nets,
+    compare,
+    interleaved,
+    log_check,
+    never_less_for_more,
+)
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
 from todm.supernet.latency_table import LatencyTable
@@ -40,11 +47,14 @@ ENGINE = "sherpa-onnx"
 def measure(
     model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
 ) -> tuple[LatencyTable, list[dict]]:
-    """Every block size once in a net of one block and once in all blocks; the difference is the
-    blocks', the rest is fixed.
+    """Measures every block size once in a net of one block and once in all blocks; the difference
+    is the blocks', the rest is fixed.
 
     Returns:
-      The table, and its check on three whole nets, as :func:`todm.search.torch_latency.measure`.
+      The table, and its check on three whole nets, as
+      :func:`todm.search.torch_latency.measure` has it.
+    Raises:
+      UserError: the supernet has one block alone.
     """
     blocks = len(model.full.blocks)
     nets = {
@@ -64,14 +74,7 @@ def measure(
     }
     fixed = float(np.median([times[size, 1] - of_block[size] for size in sizes]))
     table = LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
-    return table, [
-        {
-            "net": name,
-            "table_ms": round(table.milliseconds(net), 4),
-            "measured_ms": round(times[name], 4),
-        }
-        for name, net in checked.items()
-    ]
+    return table, compare(table, checked, times)
 
 
 def _noise(seconds: float) -> np.ndarray:
@@ -113,6 +116,7 @@ def _clients(model: Transducer, config: Config, nets: dict, root: Path) -> dict[
 
 
 def main() -> None:
+    """Measures a table by hand, of an experiment, on this device."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

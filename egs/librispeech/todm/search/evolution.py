@@ -80,8 +80,8 @@ class CandidateSearch(ABC):
         return None
 
     def random_genome(self, budget: float) -> Genome:
-        """Random within the budget and near it: a bound is drawn from the budget's window, and the
-        genome fitted to it."""
+        """A random genome within the budget and near it: a bound is drawn from the budget's window,
+        and the genome is fitted to it."""
         bound = self.rng.uniform(max(self.window(budget), self.space.low), budget)
         return self.space.grow(self.space.draw(bound, self.rng), bound, self.rng)
 
@@ -103,7 +103,7 @@ class CandidateSearch(ABC):
         """The next genomes, at most ``size``; none of them was scored."""
 
     def random_generation(self, size: int) -> list[Genome]:
-        """Up to ``size`` new random genomes, spread evenly over the budgets."""
+        """At most ``size`` new random genomes, spread evenly over the budgets."""
         taken: set[Subnet] = set()
         drawn = (
             self.unseen(lambda: self.random_genome(self.budgets[i % len(self.budgets)]), taken)

@@ -22,8 +22,12 @@ def latency_table(
     config: Config,
     space: SearchSpace,
 ) -> LatencyTable:
-    """The table at ``path`` if this machine made it with this engine, else a new one; ``given``
-    (search.latency_table) is used as it is.
+    """The latency table of this machine and this engine.
+
+    Args:
+      path: where a table is kept; it is measured anew where it is of another machine or engine.
+      given: ``search.latency_table``, which is used as it is.
+      engine: ``search.latency_engine``.
 
     Raises:
       UserError: the given table is missing, or lacks a size of this search space.

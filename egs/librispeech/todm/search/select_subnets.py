@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 
 from todm.config.keys import LEARNED, Config
+from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch
-from todm.supernet.budget import UNITS
+from todm.supernet.budget import UNIT_OF_COST
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import load_experiment
@@ -24,6 +25,7 @@ from utils.files import write_json_atomic
 
 
 def select(config: Config, arguments: Namespace) -> None:
+    """Chooses the subnets in the way of ``select.method`` and writes subnets.json (stage 5)."""
     if config.select.method == "uniform":
         select_ladder(config)
     elif config.select.method in LEARNED:
@@ -33,6 +35,7 @@ def select(config: Config, arguments: Namespace) -> None:
 
 
 def select_ladder(config: Config) -> None:
+    """Chooses uniform nets from the largest to the smallest, without a look at dev."""
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     ladder = SearchSpace(trained, vocab_size).ladder(config.select.num_subnets)
@@ -43,25 +46,29 @@ def select_ladder(config: Config) -> None:
 
 
 def select_learned(config: Config) -> None:
-    """The nets of the masks that training has frozen."""
+    """Chooses the nets of the masks that training has frozen.
+
+    Raises:
+      UserError: the experiment has none.
+    """
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
-    selector = experiment.model.selector
+    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
+    selector = restore_selector(trained, vocab_size, experiment.selector)
     if selector is None or not selector.frozen:
         raise UserError(
             f"{config.exp_dir} has no frozen masks: stage 4 with "
             f"select.method={config.select.method} makes them: "
             "./run.sh --stage 4 --stop-stage 4"
         )
-    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     how = f"{config.select.method} ({trained.learn.granularity}-wise)"
     entries = []
     for budget, subnet in selector.subnets().items():
         entry = replace(
             describe_subnet(trained, vocab_size, subnet, how),
             budget=budget,
-            cost=selector.units.price(subnet),
+            cost=selector.units.cost(subnet),
             limit=round(selector.budgets[budget], 4),
-            cost_unit=UNITS[trained.search.cost],
+            cost_unit=UNIT_OF_COST[trained.search.cost],
         )
         entries.append(entry)
         logging.info("%s (%s, budget %s): %s", entry.name, how, budget, subnet)
@@ -73,6 +80,7 @@ def select_learned(config: Config) -> None:
 
 
 def select_by_search(config: Config) -> None:
+    """Searches the best net for every budget on dev."""
     device, folder = local_device(), config.exp_dir / "search"
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     logging.info(

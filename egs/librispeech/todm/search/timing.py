@@ -1,13 +1,15 @@
-"""What both latency engines share: whole nets to check a table on, jobs timed in turns, the clock's
-noise removed."""
+"""The parts that both latency engines share: whole nets to check a table on, jobs timed in turns,
+the clock's noise removed."""
 
 import logging
 import statistics
 import time
+from typing import Any
 
 import torch
 
 from todm.subnet import Subnet
+from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
 from utils.progress import progress
 
@@ -16,8 +18,12 @@ REPEATS = 25
 TOLERANCE = 0.15  # by which the table may miss a whole model before a warning
 
 
-def log_check(check: list[dict]) -> None:
-    """Say how far the table is from whole nets; warn where it is off."""
+def log_check(check: list[dict[str, Any]]) -> None:
+    """Logs how far the table is from whole nets, and warns where it is off.
+
+    Args:
+      check: of every whole net its name, and ms per second of audio by the table and measured.
+    """
     for row in check:
         wrong = row["table_ms"] / row["measured_ms"] - 1
         log = logging.warning if abs(wrong) > TOLERANCE else logging.info
@@ -30,20 +36,43 @@ def log_check(check: list[dict]) -> None:
         )
 
 
+def compare(
+    table: LatencyTable, nets: dict[str, Subnet], times: dict[Any, float]
+) -> list[dict[str, Any]]:
+    """The check of a table on whole nets, as :func:`log_check` takes it.
+
+    Args:
+      times: measured ms per second of audio, by the name of the net.
+    """
+    return [
+        {
+            "net": name,
+            "table_ms": round(table.milliseconds(net), 4),
+            "measured_ms": round(times[name], 4),
+        }
+        for name, net in nets.items()
+    ]
+
+
 def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
     """The whole nets that a table is checked on."""
     return dict(zip(("the largest net", "a middle net", "the smallest net"), space.three()))
 
 
 def never_less_for_more(times: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
-    """What keeps more never costs less, also where the clock's noise says so: the search relies on
-    it."""
+    """The times, raised where a block that keeps more seems to take less.
+
+    Only the clock's noise can say so, and the search relies on costs that grow.
+
+    Args:
+      times: by (head groups, FFN chunks).
+    """
     return {(h, w): max(times[a, b] for a, b in times if a <= h and b <= w) for h, w in times}
 
 
 def interleaved(jobs: dict) -> dict:
-    """Median ms per second of audio of every job, repeated in turns so that a drift of the machine
-    meets all."""
+    """The median ms per second of audio of every job, repeated in turns so that a drift of the
+    machine meets all."""
     taken: dict = {key: [] for key in jobs}
     for _ in progress(range(REPEATS), desc="latency", unit="round"):
         for key, job in jobs.items():
@@ -52,6 +81,5 @@ def interleaved(jobs: dict) -> dict:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken[key].append((time.perf_counter() - begin) * 1000 / SECONDS)
-    return {
-        key: statistics.median(values[2:]) for key, values in taken.items()
-    }  # the first two warm up
+    # the first two warm up
+    return {key: statistics.median(values[2:]) for key, values in taken.items()}

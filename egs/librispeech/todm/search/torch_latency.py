@@ -10,7 +10,7 @@ from todm.config.keys import Config
 from todm.data.frames import NUM_MEL_BINS
 from todm.decoding.transducer_search import greedy_search
 from todm.model.transducer import Transducer
-from todm.search.timing import SECONDS, checked_nets, interleaved, never_less_for_more
+from todm.search.timing import SECONDS, checked_nets, compare, interleaved, never_less_for_more
 from todm.subnet import BlockChoice, Subnet
 from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
@@ -21,8 +21,8 @@ from utils.provenance import machine
 def measure(
     model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
 ) -> tuple[LatencyTable, list[dict]]:
-    """Time every block size, the fixed part, and three whole models to check the sum against; all
-    interleaved.
+    """Measures every block size, the fixed part, and three whole models to check the sum against,
+    all interleaved.
 
     Returns:
       The table, and per whole model ``net``, ``table_ms`` and ``measured_ms``.
@@ -44,9 +44,8 @@ def measure(
     def whole(subnet: Subnet) -> Callable[[], object]:
         return lambda: greedy_search(model, *encoder(features, frames, subnet, operators))
 
-    encoded = encoder.encode(
-        x, lengths, space.largest, operators
-    )  # how many symbols there are decides what their search takes
+    # how many symbols there are decides what their search takes
+    encoded = encoder.encode(x, lengths, space.largest, operators)
 
     def fixed() -> None:
         encoder.norm(encoder.frontend(features, frames))
@@ -66,14 +65,7 @@ def measure(
         times[("fixed",)],
         never_less_for_more({size: times[size] for size in sizes}),
     )
-    return table, [
-        {
-            "net": name,
-            "table_ms": round(table.milliseconds(net), 4),
-            "measured_ms": round(times[name], 4),
-        }
-        for name, net in nets.items()
-    ]
+    return table, compare(table, nets, times)
 
 
 @contextlib.contextmanager

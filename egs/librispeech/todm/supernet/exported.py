@@ -13,7 +13,7 @@ from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
 from todm.results.export_results import ExportFacts
 from todm.results.subnets import SubnetEntry
 from utils import conf as configuration
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import atomic_path, write_text_atomic
 from utils.text import first_line
 from utils.tokens import Tokenizer
@@ -97,5 +97,5 @@ def load_conf(folder: Path) -> Config:
     """
     try:
         return configuration.read_saved(Config, folder / CONF)
-    except configuration.ConfigError as error:
+    except ConfigError as error:
         raise UserError(f"{error}; export it again") from error

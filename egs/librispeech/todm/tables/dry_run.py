@@ -1,5 +1,5 @@
-"""What a conf would train and what that costs, without data: sizes, updates, hours, memory, the
-runs of its tables.
+"""The dry run of a conf: what it would train and what that costs, without data: sizes, updates,
+hours, memory, the runs of its tables.
 
     ./run.sh --conf conf/librispeech-960h.yaml --world-size 4 --dry-run
 
@@ -18,11 +18,11 @@ import torch
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.data.frames import FRAMES_PER_SECOND, SUBSAMPLING
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets, cost_function, parse_budgets
-from todm.supernet.cost import cost
-from todm.supernet.search_space import SearchSpace, SubnetSampler
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace
 from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants
 from todm.training.benchmark_step import StepBenchmark
 from todm.training.supernet_loss import Weights
@@ -54,25 +54,31 @@ class Estimate:
 
     @property
     def audio_per_update(self) -> float:
-        """Seconds, over all processes."""
+        """Seconds of audio of an update, over all processes."""
         return self.config.data.max_duration * self.processes * self.config.train.accumulate
 
     @property
     def audio_hours(self) -> float:
+        """Hours of audio of a whole training."""
         return self.config.train.updates * self.audio_per_update / 3600
 
     def seconds_per_audio_second(self, subnets: list[list[Subnet]]) -> float:
-        """Median over some steps of this machine's time, for a process."""
+        """Seconds that this machine takes for a second of audio in a training step: the median.
+
+        Args:
+          subnets: of every step that is measured.
+        """
         self.bench.step(subnets[0])
         return statistics.median(self.bench.step(nets) for nets in subnets) / AUDIO_SECONDS
 
     def sandwich(self) -> list[list[Subnet]]:
+        """The subnets of the steps that are measured, as the training would draw them."""
         sampler = SubnetSampler(self.space, seed=1)
         return [sampler(self.config.method.subnets_from + i) for i in range(self.steps)]
 
     def operations(self, nets: list[Subnet]) -> float:
-        """Floating point operations of a training step per second of audio: forward, and twice that
-        backward."""
+        """The floating point operations of a training step per second of audio: forward, and twice
+        that backward."""
         lattice = (
             FRAMES_PER_SECOND
             / SUBSAMPLING
@@ -80,17 +86,16 @@ class Estimate:
             * self.vocab_size
             * self.config.model.joiner_dim
         )
-        return sum(
-            6 * (cost(self.config, self.vocab_size, net).macs_per_second + lattice) for net in nets
-        )
+        return sum(6 * (self.space.costs.cost(net).macs_per_second + lattice) for net in nets)
 
     def shares(self) -> tuple[float, float]:
-        """Parts of the updates with the largest net alone, and with subnets."""
+        """The shares of the updates with the largest net alone, and with subnets."""
         alone = min(1.0, self.config.method.subnets_from / self.config.train.updates)
         return alone, 1 - alone
 
     def process_hours(self, subnets: list[list[Subnet]]) -> tuple[float, float]:
-        """Of one training: on this machine from measured steps, and on the assumed GPU."""
+        """The process hours of one training: on this machine from measured steps, and on the
+        assumed GPU."""
         alone, together = self.shares() if subnets[0] else (1.0, 0.0)
         here = self.audio_hours * (
             alone * self.seconds_per_audio_second([[]] * self.steps)
@@ -103,7 +108,7 @@ class Estimate:
         return here, self.audio_hours * operations / (self.tflops * 1e12)
 
     def memory(self) -> tuple[float, float]:
-        """GiB of one process: weights with gradients, optimiser state and average; what a batch
+        """The GiB of one process: weights with gradients, optimiser state and average; what a batch
         keeps for its backward pass."""
         parameters = sum(
             p.numel() for group in self.bench.optimizer.param_groups for p in group["params"]
@@ -132,30 +137,17 @@ class Estimate:
 def describe(config: Config, processes: int, tflops: float) -> str:
     """The whole text of a dry run."""
     estimate = Estimate(config, processes, tflops)
-    space = estimate.space
-    rows = []
-    for title, net in (("largest", space.largest), ("smallest", space.smallest)):
-        price = cost(config, estimate.vocab_size, net)
-        rows.append(
-            [
-                title,
-                f"{price.encoder_params / 1e6:.2f} M",
-                f"{price.total_params / 1e6:.2f} M",
-                f"{price.macs_per_second / 1e9:.3f} G",
-            ]
-        )
     here, gpu = estimate.process_hours(estimate.sandwich())
     weights, activations = estimate.memory()
-    on = machine()
     lines = [
         f"# {config.name}: dry run, nothing is read, written or trained\n",
-        markdown_table(["net", "encoder params", "all params", "MACs per s of audio"], rows),
+        describe_sizes(config, estimate),
         "",
         f"- an update: {processes} process(es) x {config.data.max_duration:g} s x "
         f"{config.train.accumulate} = {estimate.audio_per_update:,.0f} s of audio; "
         f"{config.train.updates:,} updates: {estimate.audio_hours:,.0f} h of audio",
-        f"- a training of the supernet: {here:,.1f} process hours on this machine ({on}), from "
-        f"{estimate.steps} measured steps of "
+        f"- a training of the supernet: {here:,.1f} process hours on this machine ({machine()}), "
+        f"from {estimate.steps} measured steps of "
         f"{AUDIO_SECONDS:g} s of audio each; {here / processes:,.1f} h of wall clock if "
         f"{processes} such machines or GPUs share it",
     ]
@@ -173,22 +165,47 @@ def describe(config: Config, processes: int, tflops: float) -> str:
         f"{AUDIO_SECONDS:g} s"
     )
     if config.select.method != "uniform":
-        check_budgets(config, space)
-        s = config.search
-        lines.append(
-            f"- search: {s.population} x {s.generations + 1} = "
-            f"{s.population * (s.generations + 1):,} candidates"
-            f"{', as many by random search' if s.baselines else ''}; budgets "
-            f"{', '.join(s.budgets)} of {s.cost}"
-        )
+        lines.append(describe_search(config, estimate.space))
     if config.tables.records:
         lines += ["", describe_tables(config, estimate, (here, gpu))]
     return "\n".join(lines)
 
 
+def describe_sizes(config: Config, estimate: Estimate) -> str:
+    """The table of the largest and the smallest net."""
+    rows = []
+    for title, net in (("largest", estimate.space.largest), ("smallest", estimate.space.smallest)):
+        sizes = estimate.space.costs.cost(net)
+        rows.append(
+            [
+                title,
+                f"{sizes.encoder_params / 1e6:.2f} M",
+                f"{sizes.total_params / 1e6:.2f} M",
+                f"{sizes.macs_per_second / 1e9:.3f} G",
+            ]
+        )
+    return markdown_table(["net", "encoder params", "all params", "MACs per s of audio"], rows)
+
+
+def describe_search(config: Config, space: SearchSpace) -> str:
+    """The line about the search of stage 5.
+
+    Raises:
+      UserError: a budget that no net fits.
+    """
+    check_budgets(config, space)
+    s = config.search
+    return (
+        f"- search: {s.population} x {s.generations + 1} = "
+        f"{s.population * (s.generations + 1):,} candidates"
+        f"{', as many by random search' if s.baselines else ''}; budgets "
+        f"{', '.join(s.budgets)} of {s.cost}"
+    )
+
+
 def describe_tables(config: Config, estimate: Estimate, supernet: tuple[float, float]) -> str:
-    """Every run of the tables, with its cost; settings that tuning will choose are counted as one
-    more run."""
+    """The table of every run of the tables, with its cost; settings that tuning will choose are
+    counted as one more run."""
     rows, total = [], [0.0, 0.0]
 
     def add(variant: Variant, hours: tuple[float, float]) -> None:
@@ -221,26 +238,26 @@ def describe_tables(config: Config, estimate: Estimate, supernet: tuple[float, f
 
 
 def individual_hours(config: Config, estimate: Estimate, budget: str) -> tuple[float, float]:
-    """Of a model of one size: as the largest net alone, scaled by operations. Its architecture is
-    not known before the search."""
-    price = cost_function(
-        config.search.cost if config.search.cost != "latency" else "macs",
-        config,
-        estimate.vocab_size,
-        None,
-    )
+    """The process hours of a model of one size, here and on the assumed GPU.
+
+    Its architecture is not known before the search: the hours are those of the largest net alone,
+    scaled by the operations of the best uniform net within the budget.
+    """
     space = estimate.space
-    limit = parse_budgets(config, price(space.smallest), price(space.largest))[budget]
+    name = config.search.cost if config.search.cost != "latency" else "macs"
+    cost = cost_function(name, space.costs)
+    limit = parse_budgets(config, cost(space.smallest), cost(space.largest))[budget]
     uniform = [
         space.uniform(d, w, h) for d in space.depths for w in space.widths for h in space.heads
     ]
-    net = max((n for n in uniform if price(n) <= limit), key=price)
+    net = max((n for n in uniform if cost(n) <= limit), key=cost)
     share = estimate.operations([net]) / estimate.operations([space.largest])
     here, gpu = estimate.process_hours([[]])
     return here * share, gpu * share
 
 
 def main() -> None:
+    """Prints the dry run of a conf."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

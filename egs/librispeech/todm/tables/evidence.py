@@ -81,7 +81,7 @@ class Evidence:
         return System(SUPERNET, SAME, net)
 
     def size(self, net: str) -> int:
-        """Encoder parameters of an architecture; the same in every variant."""
+        """The encoder parameters of an architecture; the same in every variant."""
         return next(
             row.entry.encoder_params
             for (system, _, _), row in self.rows.items()
@@ -89,7 +89,7 @@ class Evidence:
         )
 
     def sizes(self, system: System) -> list[int]:
-        """Encoder parameters that a system has with any seed, each once, the smallest first."""
+        """The encoder parameters that a system has with any seed, each once, the smallest first."""
         found = (
             r.entry.encoder_params for (other, _, _), r in self.rows.items() if other == system
         )
@@ -100,7 +100,7 @@ class Evidence:
         return sorted(seed for other, at, seed in self.rows if (other, at) == (system, split))
 
     def errors(self, system: System, split: str, seeds: Sequence[int]) -> np.ndarray:
-        """Word errors with every seed, (seeds, utterances)."""
+        """The word errors with every seed, (seeds, utterances)."""
         rows = [self.rows[system, split, seed] for seed in seeds]
         return np.array([row.utterance_errors for row in rows], dtype=np.int64)
 
@@ -110,7 +110,7 @@ class Evidence:
         return np.array(found.words, dtype=np.int64), list(found.speakers)
 
     def rate(self, system: System, split: str) -> Rate | None:
-        """WER over all seeds that have run; None: none has."""
+        """The WER over all seeds that have run; None: none has."""
         seeds = self.seeds(system, split)
         return (
             wer_interval(self.errors(system, split, seeds), *self.utterances(split))
@@ -119,7 +119,7 @@ class Evidence:
         )
 
     def by_seed(self, system: System, split: str) -> dict[int, float]:
-        """WER in percent with every seed."""
+        """The WER in percent, by seed."""
         return {seed: self.rows[system, split, seed].wer for seed in self.seeds(system, split)}
 
     def difference(self, a: System, b: System, split: str) -> tuple[Difference, int] | None:
@@ -135,7 +135,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What some trainings took together.
+    """The cost of some trainings together.
 
     Attributes:
       wall_hours: one training after the other.

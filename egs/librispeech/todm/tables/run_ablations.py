@@ -4,19 +4,19 @@ seed."""
 from argparse import Namespace
 
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
-from todm.tables.run_tables import Table, require_tables
+from todm.recipe.stage_main import stage_main
+from todm.tables.run_tables import Table
 from todm.tables.runs import ablation_variants, pinned_subnets, selection_variants, supernet_variant
 
 
 def run_ablations(config: Config, arguments: Namespace) -> None:
-    if require_tables(config):
-        variants = [
-            supernet_variant(config, pinned_subnets(config)),
-            *ablation_variants(config),
-            *selection_variants(config),
-        ]
-        Table(config, arguments).run(variants)
+    """Carries out the runs of tables (b) and (d) (stage 8)."""
+    variants = [
+        supernet_variant(config, pinned_subnets(config)),
+        *ablation_variants(config),
+        *selection_variants(config),
+    ]
+    Table(config, arguments).run(variants)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from todm.config.keys import Config
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.results.records import Record, RunJob, RunPlan
 from todm.tables.launch import Job, run_local, run_submitit
 from todm.tables.runs import SAME, Records, Run, Variant, best_setting, differences, run_values
@@ -23,8 +23,8 @@ class Table:
         self.known: dict[Run, dict[str, Any]] = {}
 
     def run(self, variants: list[Variant]) -> None:
-        """Run what is missing; then, with the settings that were best on dev, the runs of the other
-        seeds.
+        """Carries out the runs that are missing; then, with the settings that were best on dev,
+        those of the other seeds.
 
         Raises:
           UserError: runs failed; the others are finished and recorded.
@@ -69,8 +69,10 @@ class Table:
         return self.known[run]
 
     def missing(self, runs: list[Run]) -> list[Run]:
-        """Those without a record, the first seed's first, so that a table of one seed is soon
-        whole; says so when a record is of another conf."""
+        """The runs without a record, the first seed's first: a table of one seed is soon whole.
+
+        Logs which values differ where a record is of another conf.
+        """
         found = []
         for run in runs:
             if self.recorded(run) is None:
@@ -91,7 +93,7 @@ class Table:
         return run_submitit(jobs, processes, cluster, self.config.exp_dir / "submitit", t.slurm)
 
     def job(self, run: Run, processes: int) -> Job:
-        """Training, then decoding into a record."""
+        """The commands of a run: training, then decoding into a record. Writes its run.json."""
         overrides, folder = (
             [*self.arguments.overrides, *run.all_overrides(self.config)],
             run.exp(self.config),
@@ -125,13 +127,3 @@ class Table:
         job.write(folder / "run.json")
         record = [*python, "-m", "todm.tables.record_run", str(folder / "run.json")]
         return Job(run.name, (tuple(train), tuple(record)), folder / "run.log")
-
-
-def require_tables(config: Config) -> bool:
-    """Whether the conf has tables; says so where it has none."""
-    if not config.tables.records:
-        logging.info(
-            "this conf has no tables (tables.records is not set); conf/tables/mini.yaml, for one, "
-            "has: nothing to do"
-        )
-    return bool(config.tables.records)

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder and its record: ``individual-0.45-lr-0.07-seed1``."""
+        """The name of its folder and of its record: ``individual-0.45-lr-0.07-seed1``."""
         parts = [file_name(self.variant)]
         for item in self.setting.split():
             key, _, value = item.partition("=")
@@ -57,13 +57,13 @@ class Run:
         return "-".join([*parts, f"seed{self.seed}"])
 
     def exp(self, config: Config) -> Path:
-        """Its experiment; stage 4's own for the supernet that stage 4 trains."""
+        """The folder of its experiment; stage 4's own for the supernet that stage 4 trains."""
         if self.variant == SUPERNET and self.seed == config.train.seed:
             return config.exp_dir
         return config.exp_dir / "runs" / self.name
 
     def all_overrides(self, config: Config) -> list[str]:
-        """What turns the conf of the tables into that of this run."""
+        """The overrides that turn the conf of the tables into that of this run."""
         return [
             *self.overrides,
             *self.setting.split(),
@@ -74,11 +74,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a table before it is spread over seeds and settings."""
+    """A row of a table before it is spread over seeds and settings.
+
+    Attributes:
+      overrides: that make it of the conf of the tables.
+      grid: settings that are tried; the first is the same as the conf (empty), where that makes
+        sense.
+      nets: architectures that are decoded; none: those that a run itself has selected.
+    """
 
     name: str
     overrides: tuple[str, ...]
-    grid: tuple[str, ...]  # first the same settings (empty), where they make sense
+    grid: tuple[str, ...]
     nets: tuple[str, ...]
 
     def runs(self, config: Config, tuned: str | None) -> Iterator[Run]:
@@ -93,6 +100,7 @@ class Variant:
                 yield self.run(setting, seed)
 
     def run(self, setting: str, seed: int) -> Run:
+        """The run of one setting and one seed."""
         return Run(self.name, setting, seed, self.overrides, self.nets)
 
 
@@ -122,6 +130,7 @@ def individual_variants(config: Config, subnets: list[SubnetEntry]) -> list[Vari
 
 
 def ablation_variants(config: Config) -> list[Variant]:
+    """The ablations of ``tables.ablations`` (table b)."""
     return [
         Variant(a.name, tuple(a.overrides), tuple(a.grid) or (SAME,), three_nets(config))
         for a in config.tables.ablations
@@ -129,7 +138,7 @@ def ablation_variants(config: Config) -> list[Variant]:
 
 
 def selection_variants(config: Config) -> list[Variant]:
-    """Learned selections (table d); what is decoded is what they select."""
+    """The learned selections of ``tables.selections`` (table d); decoded is what they select."""
     return [
         Variant(s.name, tuple(s.overrides), tuple(s.grid) or (SAME,), ())
         for s in config.tables.selections
@@ -184,7 +193,7 @@ def pinned_subnets(config: Config) -> list[SubnetEntry]:
 
 
 def searched_subnets(entries: list[SubnetEntry]) -> dict[str, str]:
-    """Architecture by budget: the first entry of every budget is the search's own."""
+    """The architectures by budget: the first entry of every budget is the search's own."""
     found: dict[str, str] = {}
     for entry in entries:
         if entry.budget is not None:
@@ -200,6 +209,7 @@ class Records:
         self.folder = folder
 
     def path(self, run: Run) -> Path:
+        """The file of a run's record."""
         return self.folder / f"{run.name}.json"
 
     def all(self) -> list[Record]:
@@ -218,8 +228,11 @@ class Records:
 
 
 def differences(recorded: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Which values differ, in words; a value that is new since then counts only if the record has
-    it."""
+    """The values that differ, in words.
+
+    A key that the record lacks, because it is newer than the record, says nothing: records stay
+    good when the recipe gets new keys.
+    """
     return [
         f"{key} was {recorded[key]!r}, is {value!r}"
         for key, value in values.items()

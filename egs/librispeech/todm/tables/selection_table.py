@@ -17,7 +17,7 @@ def finished_selections(config: Config, evidence: Evidence) -> list[str]:
 def selection_table(
     config: Config, evidence: Evidence, search: SearchResults | None, selected: list[str]
 ) -> str:
-    """Both tables in Markdown: WER of every way of selecting at every budget, then the ways'
+    """The section in Markdown: WER of every way of selecting at every budget, then the ways'
     costs."""
     pictures = "\n".join(
         f"![{name}: what every size keeps](masks-{file_name(name)}.png)" for name in selected

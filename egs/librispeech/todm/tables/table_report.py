@@ -13,7 +13,7 @@ from pathlib import Path
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.learned_selection.selection_report import draw_masks
-from todm.recipe.stages import parse_arguments, setup_logging
+from todm.recipe.command_line import parse_arguments, setup_logging
 from todm.results.records import Record
 from todm.results.search_results import SearchResults
 from todm.search.search_report import draw_front
@@ -108,7 +108,7 @@ def draw_pictures(
 
 
 def mixed_values(records: list[Record], config: Config) -> dict[str, str]:
-    """Conf values that differ between records although no variant or grid of the conf sets them."""
+    """The conf values that differ between records although no variant or grid sets them."""
     t = config.tables
     texts = [
         *ALONE,

@@ -4,17 +4,17 @@ on dev (table a)."""
 from argparse import Namespace
 
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
-from todm.tables.run_tables import Table, require_tables
+from todm.recipe.stage_main import stage_main
+from todm.tables.run_tables import Table
 from todm.tables.runs import individual_variants, pinned_subnets, supernet_variant
 
 
 def train_individual(config: Config, arguments: Namespace) -> None:
-    if require_tables(config):
-        subnets = pinned_subnets(config)
-        Table(config, arguments).run(
-            [supernet_variant(config, subnets), *individual_variants(config, subnets)]
-        )
+    """Carries out the runs of table (a) (stage 7)."""
+    subnets = pinned_subnets(config)
+    Table(config, arguments).run(
+        [supernet_variant(config, subnets), *individual_variants(config, subnets)]
+    )
 
 
 if __name__ == "__main__":
