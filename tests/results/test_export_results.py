@@ -103,6 +103,13 @@ def test_damaged_files_are_named(tmp_path, left):
         ExportFacts.read(tmp_path)
 
 
+@pytest.mark.parametrize("values", [[], None, {}, {"rows": [1]}, facts() | {"rows": 3}])
+@pytest.mark.parametrize("kind", [ExportResults, ExportFacts, Findings])
+def test_damaged_values_are_a_users_error(kind, values):
+    with pytest.raises(UserError, match="lacks? |damaged"):
+        kind.from_dict(values)
+
+
 def test_a_row_that_lacks_a_key_is_damaged(tmp_path):
     values = facts()
     del values["rows"][3]["words"]

@@ -1,8 +1,9 @@
 """Files of stage 10 as values: checked.json and export.json of every exported folder, and
 results.json above them."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,11 +31,19 @@ def read_file(path: Path, parse: Callable[[Any], File]) -> File:
     """
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}; export it again") from error
+
+
+@contextlib.contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Says of what a key is missing, or a value is not of its kind, in a UserError."""
+    try:
+        yield
     except KeyError as error:
-        reason = f"it lacks {error}"
-    except (UserError, ValueError, TypeError, AttributeError) as error:
-        reason = first_line(error)
-    raise UserError(f"{path} is damaged: {reason}; export it again")
+        raise UserError(f"{what} lack {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{what} are damaged: {error}") from error
 
 
 def kept_from_dict(values: dict[str, list]) -> KeptLayers:
@@ -81,15 +90,16 @@ class Findings:
         """The inverse of :meth:`as_dict`.
 
         Raises:
-          KeyError, UserError: a key is missing, or a value is not of its kind.
+          UserError: a key is missing, or a value is not of its kind.
         """
-        return cls(
-            values["key"],
-            tuple(map(ClientRow.from_dict, values["rows"])),
-            tuple(map(Difference.from_dict, values["differences"])),
-            values["graph_errors"],
-            kept_from_dict(values["int8_kept_in_fp32"]),
-        )
+        with damage_told("the findings of stage 10"):
+            return cls(
+                values["key"],
+                tuple(map(ClientRow.from_dict, values["rows"])),
+                tuple(map(Difference.from_dict, values["differences"])),
+                values["graph_errors"],
+                kept_from_dict(values["int8_kept_in_fp32"]),
+            )
 
 
 @dataclass(frozen=True)
@@ -155,10 +165,11 @@ class ExportFacts:
         """The inverse of :meth:`as_dict`; other keys are left alone.
 
         Raises:
-          KeyError, UserError: a key is missing, or a value is not of its kind.
+          UserError: a key is missing, or a value is not of its kind.
         """
-        measured = Measured.from_dict(values) if "rows" in values else None
-        return cls(SubnetEntry.from_dict(values), values.get("longest_seconds"), measured)
+        with damage_told("the facts of an exported subnet"):
+            measured = Measured.from_dict(values) if "rows" in values else None
+            return cls(SubnetEntry.from_dict(values), values.get("longest_seconds"), measured)
 
     @classmethod
     def read(cls, folder: Path) -> "ExportFacts":
@@ -235,18 +246,20 @@ class ExportResults:
         """The inverse of :meth:`as_dict`; other keys are left alone.
 
         Raises:
-          KeyError, ValueError, UserError: a key is missing, or a value is not of its kind.
+          UserError: a key is missing, or a value is not of its kind.
         """
-        return cls(
-            RunFacts.from_dict(values),
-            values["torch_results"],
-            values.get("pieces"),
-            tuple(map(ClientRow.from_dict, values["rows"])),
-            tuple(map(Difference.from_dict, values["differences"])),
-            values["graph_errors"],
-            {name: kept_from_dict(modes) for name, modes in values["int8_kept_in_fp32"].items()},
-            tuple(map(BenchmarkRow.from_dict, values["benchmark"])),
-        )
+        with damage_told("the results of stage 10"):
+            kept = values["int8_kept_in_fp32"]
+            return cls(
+                RunFacts.from_dict(values),
+                values["torch_results"],
+                values.get("pieces"),
+                tuple(map(ClientRow.from_dict, values["rows"])),
+                tuple(map(Difference.from_dict, values["differences"])),
+                values["graph_errors"],
+                {name: kept_from_dict(modes) for name, modes in kept.items()},
+                tuple(map(BenchmarkRow.from_dict, values["benchmark"])),
+            )
 
     @classmethod
     def read(cls, root: Path) -> "ExportResults":
