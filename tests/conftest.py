@@ -1,6 +1,7 @@
 """Fixtures: a corpus of a few noisy files in LibriSpeech layout, and one small experiment run
 through run.sh."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,56 +13,18 @@ import pytest
 import soundfile
 import torch
 
+from tests.helpers import debug_overrides
+
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # in the background of a shell; tests send it to their children, who would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(
-    1
-)  # the tests' nets are tiny: threads would mostly wait for each other, the more so beside other programs
+# The tests' nets are tiny: threads would mostly wait for each other.
+torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONPATH = f"{ROOT}:{ROOT}/egs/librispeech"  # as path.sh sets it
 
-# The recipe, as small as it can be: about a minute of synthetic speech, a model of a few thousand
-# weights.
-TINY = [
-    "synthetic.hours=0.02",
-    "synthetic.train_voices=3",
-    "synthetic.dev_voices=1",
-    "synthetic.test_voices=1",
-    "synthetic.dev_utterances=4",
-    "synthetic.test_utterances=4",
-    "bpe.vocab_size=60",
-    "data.max_duration=12",
-    "data.num_buckets=2",
-    "data.num_jobs=2",
-    "model.dim=24",
-    "model.blocks=3",
-    "model.ffn_dim=48",
-    "model.ssm_dim=16",
-    "model.heads=4",
-    "model.modes=2",
-    "model.frontend_channels=4",
-    "model.predictor_dim=16",
-    "model.joiner_dim=16",
-    "supernet.ffn_chunks=4",
-    "supernet.min_ffn_chunks=1",
-    "supernet.min_blocks=2",
-    "train.updates=12",
-    "train.save_every=4",
-    "train.valid_every=12",
-    "train.log_every=4",
-    "train.average_every=1",
-    "select.num_subnets=3",
-    "decode.methods=[greedy,beam]",
-    "distill.start=2",
-    "distill.ramp=2",
-    "loss.ctc_weight=0.3",
-    "loss.ctc_first=2",
-    "loss.warmup=4",
-    "method.subnets_from=1",
-    "data.join_prob=0",
-]
+TINY = debug_overrides()  # what turns conf/mini.yaml, or another conf, into conf/debug.yaml
 
 
 def run_sh(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
@@ -86,9 +49,32 @@ def tiny_arguments(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> tuple[Path, str]:
-    """A folder with a whole tiny experiment, and what run.sh printed. Tests must not change it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    return folder, run_sh(*tiny_arguments(folder)).stdout
+    """A folder with a whole tiny experiment, and what run.sh printed. Tests must not change it.
+
+    Under pytest-xdist the first worker that asks makes it, and the others wait for it.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make_tiny_run(tmp_path_factory.mktemp("tiny"))
+    shared = tmp_path_factory.getbasetemp().parent  # of all workers of this call of pytest
+    with open(shared / "tiny.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_tiny_run(shared / "tiny")
+
+
+def make_tiny_run(folder: Path) -> tuple[Path, str]:
+    """Runs the tiny recipe in a folder, unless it has been: what is printed is kept beside it."""
+    printed = folder / "printed.txt"
+    if not printed.exists():
+        output = run_sh(*tiny_arguments(folder)).stdout
+        printed.write_text(output)
+    return folder, printed.read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow every test that needs the tiny experiment, which runs all stages."""
+    for item in items:
+        if "tiny_run" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
 
 
 def write_utterance(

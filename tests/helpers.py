@@ -1,8 +1,10 @@
 """What several tests share: a tiny recipe and plain twins of the transducer loss."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from todm.config.keys import Config
@@ -12,9 +14,13 @@ from utils.pruned_rnnt import Targets
 from utils.tokens import BLANK
 
 VOCAB = 11
-TINY = (
+DEBUG = Path(__file__).resolve().parent.parent / "egs/librispeech/todm/conf/debug.yaml"
+# Beside conf/debug.yaml's: the sizes that meet in one product differ, so that none can be taken
+# for another; three
+# head groups, so that there is one between the first and the last; no dropout, so that two passes
+# agree; and slow modes, whose outputs depend on all frames.
+UNIT_SIZES = (
     "model.dim=16",
-    "model.blocks=3",
     "model.ffn_dim=24",
     "model.ssm_dim=24",
     "model.heads=6",
@@ -25,15 +31,29 @@ TINY = (
     "model.predictor_dim=12",
     "model.joiner_dim=10",
     "model.dropout=0",
-    "supernet.ffn_chunks=4",
-    "supernet.min_ffn_chunks=1",
-    "supernet.min_blocks=2",
 )
 
 
+def debug_overrides(*sections: str) -> list[str]:
+    """What conf/debug.yaml sets itself, as overrides (``model.dim=24``); of some sections, or of
+    all."""
+    conf = yaml.safe_load(DEBUG.read_text(encoding="utf-8"))
+    return [
+        f"{section}.{key}={override_value(value)}"
+        for section, keys in conf.items()
+        if isinstance(keys, dict) and section in (sections or conf)
+        for key, value in keys.items()
+    ]
+
+
+def override_value(value: object) -> str:
+    """A conf's value as it is typed in an override: ``[greedy,beam]``."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
 def tiny_config(*overrides: str) -> Config:
-    """A configuration with 3 blocks of 3 head groups (6 heads) and 4 FFN chunks."""
-    return load_file(None, [*TINY, *overrides])
+    """The defaults with a model of 3 blocks of 3 head groups (6 heads) and 4 FFN chunks."""
+    return load_file(None, [*debug_overrides("model", "supernet"), *UNIT_SIZES, *overrides])
 
 
 def tiny_model(config: Config, vocab_size: int = VOCAB, seed: int = 0) -> Transducer:

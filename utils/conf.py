@@ -2,8 +2,6 @@
 overrides."""
 
 import dataclasses
-import difflib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from utils.conf_hints import check_keys, missing_conf
 from utils.config_values import ValueProblem, key_type, literals, read_file, read_value
 from utils.errors import ConfigError
 from utils.files import write_text_atomic
@@ -140,7 +139,7 @@ def from_dict(schema: type[T], values: dict) -> T:
     Raises:
       ConfigError: unknown key or wrong type.
     """
-    _check_keys(schema, values, "saved conf")
+    check_keys(schema, values, "saved conf")
     return _to_object(_merge(schema, [Layer(literals(values), "saved conf")]))
 
 
@@ -174,33 +173,6 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
-    """The error about a conf that was not found; it names the places that were looked at and the
-    conf that is nearest in name."""
-    places = ", ".join(str(path) for path in dict.fromkeys(looked))
-    others = {
-        p.name: p
-        for path in reversed(looked)
-        if os.path.isdir(path.parent)
-        for p in sorted(path.parent.glob("*.yaml"))
-    }
-    wanted = Path(conf).name.removesuffix(".yaml")
-    similar = difflib.get_close_matches(
-        wanted, [name.removesuffix(".yaml") for name in others], n=1
-    )
-    near = [f"{name}.yaml" for name in similar]
-    hint = (
-        f"did you mean {others[near[0]]}?"
-        if near
-        else f"there are: {', '.join(sorted(others)) or 'none'}"
-    )
-    return ConfigError(
-        f"no such conf: {conf}; {hint}"
-        if places == str(conf)
-        else f"no such conf: {conf}; looked for {places}; {hint}"
-    )
-
-
 def _file_layers(
     schema: type, path: str | Path | None, find_base: FindBase, above: tuple[Path, ...] = ()
 ) -> list[Layer]:
@@ -227,7 +199,7 @@ def _file_layers(
     if not isinstance(base, str | None):
         raise ConfigError(f"{path}: base is {base!r}; it must be the name of one conf")
     below = _file_layers(schema, find_base(base, path), find_base, (*above, path)) if base else []
-    _check_keys(schema, values, str(path))
+    check_keys(schema, values, str(path))
     return [*below, Layer(values, str(path), path)]
 
 
@@ -247,7 +219,7 @@ def _override_layer(schema: type, text: str) -> Layer:
         ) from error
     for part in reversed(key.split(".")):
         values = {part: values}
-    _check_keys(schema, values, f"override {text!r}")
+    check_keys(schema, values, f"override {text!r}")
     return Layer(values, f"override {text!r}")
 
 
@@ -264,49 +236,3 @@ def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
                 key = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
                 raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error
         raise
-
-
-def _check_keys(schema: type, values: dict, source: str) -> None:
-    """Refuse keys that the schema lacks; name the nearest one that it has."""
-    nodes, leaves = _known_keys(schema)
-
-    def check(mapping: dict, prefix: str) -> None:
-        for key, value in mapping.items():
-            name = f"{prefix}{key}"
-            if name in nodes:
-                if not isinstance(value, dict):
-                    raise ConfigError(f"{source}: {name} is a group of keys, not a value")
-                check(value, name + ".")
-            elif "." in str(key):
-                raise ConfigError(
-                    f"{source}: {name} is one key; in a file every group has lines of its own, "
-                    "indented below its name"
-                )
-            elif name not in leaves:
-                raise ConfigError(f"{source}: unknown key {name}{_suggest(name, nodes | leaves)}")
-
-    check(values, "")
-
-
-def _suggest(name: str, known: set[str]) -> str:
-    last = name.rpartition(".")[2]
-    siblings = {k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]}
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6) or [
-        k for k in sorted(known) if k.endswith("." + last)
-    ]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(siblings))}"
-
-
-def _known_keys(schema: type, prefix: str = "") -> tuple[set[str], set[str]]:
-    nodes: set[str] = set()
-    leaves: set[str] = set()
-    for field in dataclasses.fields(schema):
-        name = prefix + field.name
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            below = _known_keys(field.type, name + ".")
-            nodes |= below[0] | {name}
-            leaves |= below[1]
-        else:
-            leaves.add(name)
-    return nodes, leaves

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from todm.config.keys import CONFS, RECIPE
-from utils.conf import Layer, missing_conf
+from utils.conf import Layer
+from utils.conf_hints import missing_conf
 from utils.config_values import literal
 from utils.errors import ConfigError
 
