@@ -31,7 +31,9 @@ def read_file(path: Path, parse: Callable[[Any], File]) -> File:
     """
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (UserError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}; export it again") from error
+    except ValueError as error:
         raise UserError(f"{path} is damaged: {first_line(error)}; export it again") from error
 
 
