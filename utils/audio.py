@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 
 from utils.errors import UserError
 
@@ -220,6 +219,8 @@ def resampled(pieces: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     if rate == SAMPLE_RATE:
         yield from pieces
         return
+    import soxr  # heavy, and a device that records at 16 kHz does without
+
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     for piece in pieces:
         yield resampler.resample_chunk(np.ascontiguousarray(piece, np.float32))

@@ -859,7 +859,11 @@ def test_an_exported_model_computes_what_the_supernet_does(exported):
     assert (
         read_tokenizer.proto == tokenizer().proto and read_tokenizer.symbols == tokenizer().symbols
     )
-    assert (facts["name"], facts["architecture"], facts["dev_score"]) == ("small", SMALL, 12.5)
+    assert (facts.entry.name, str(facts.entry.subnet), facts.entry.dev_score) == (
+        "small",
+        SMALL,
+        12.5,
+    )
 
 
 def test_the_files_of_an_exported_folder(exported):

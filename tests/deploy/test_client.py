@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,14 @@ from tests.helpers import tiny_config
 from tests.recognizers import RATE, SMALL, babble, talkative, tokenizer
 from todm.data.online_features import filterbank
 from todm.decoding.recognizer import Recognizer
+from todm.decoding.search import start_search
 from todm.decoding.transcript import WORD_START, Transcript
 from todm.deploy.benchmark_client import measure
 from todm.deploy.client import Client, Recognized, with_tail
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import export_joiner
 from todm.deploy.quantize import quantize
+from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment
@@ -44,7 +46,7 @@ class Exported:
 
     folder: Path
     experiment: Experiment
-    entry: dict
+    entry: SubnetEntry
 
     def recognizer(self, method: str) -> Recognizer:
         e = self.experiment
@@ -171,7 +173,7 @@ def streamed_in_torch(
         features[None], torch.tensor([len(features)]), Subnet.parse(SMALL)
     )
     count = frames_of_whole_chunks(len(features)) if count is None else count
-    search = recognizer.search(1)
+    search = start_search(recognizer.model, 1, torch.device("cpu"), recognizer.options)
     search.accept(encoded[:, :count], torch.tensor([count]))
     return recognizer.transcript(search.hypotheses()[0], len(samples) / RATE)
 
@@ -423,6 +425,47 @@ def test_the_benchmark_by_hand(models, utterances, tmp_path):
     assert -0.01 < computing < 400 < begin
 
 
+def test_another_chunk_length_than_the_encoders_is_refused(models, utterances):
+    with pytest.raises(UserError, match=f"advances {CHUNK} frames.*--chunk-samples {160 * CHUNK}"):
+        measure(models["causal"].folder, "fp32", True, utterances[1:2], 160 * CHUNK // 2)
+
+
+WITHOUT_TRAINING = """
+import runpy, sys
+for name in ("torch", "lhotse", "onnx", "omegaconf", "scipy", "soxr"):
+    sys.modules[name] = None  # to import it fails
+sys.argv = ["benchmark_client", *sys.argv[1:]]
+runpy.run_module("todm.deploy.benchmark_client", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("mode", ["offline", "streaming"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_benchmark_needs_nothing_of_the_training(models, utterances, tmp_path, mode, precision):
+    """On a device there are numpy, onnxruntime, soundfile and sherpa-onnx."""
+    soundfile.write(tmp_path / "speech.wav", utterances[1], RATE, subtype="FLOAT")
+    command = [sys.executable, "-c", WITHOUT_TRAINING, models["causal"].folder]
+    options = ["--mode", mode, "--precision", precision, "--json"]
+    done = subprocess.run(
+        [*command, tmp_path / "speech.wav", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert set(figures) == {
+        *("real_time_factor", "latency_ms", "load_seconds", "model_mib", "peak_mib"),
+        *(["first_token_ms"] if mode == "streaming" else []),
+    }
+
+
+def test_a_benchmark_of_a_folder_that_lacks_files_says_which(tmp_path, utterances):
+    soundfile.write(tmp_path / "speech.wav", utterances[1], RATE, subtype="FLOAT")
+    command = [sys.executable, "-m", "todm.deploy.benchmark_client", tmp_path]
+    done = subprocess.run(
+        [*command, tmp_path / "speech.wav"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith(f"ERROR: {tmp_path} lacks encoder.onnx")
+
+
 def test_a_first_token_that_is_a_space_is_not_late(models, utterances, tmp_path):
     """It has a time stamp but nothing to show. What is shown is shown with its chunk, 90 to 370 ms
     after its time stamp, and computing."""
@@ -438,9 +481,7 @@ def test_a_first_token_that_is_a_space_is_not_late(models, utterances, tmp_path)
         "".join(f"{exchanged.get(symbol, symbol)} {i}\n" for symbol, i in lines)
     )
     assert (
-        90
-        < measure(model.folder, "fp32", True, [samples], 160 * CHUNK)["first_token_ms"]
-        < 370 + 400
+        90 < measure(model.folder, "fp32", True, [samples], 160 * CHUNK).first_token_ms < 370 + 400
     )
 
 
@@ -449,6 +490,6 @@ def test_of_a_model_that_says_nothing_the_benchmark_is_json_too(models, utteranc
     figures = measure(model.folder, "fp32", True, utterances[:1], 160 * CHUNK)
     assert (
         Client(model.folder, streaming=True).decode(utterances[:1]) == [Recognized("", [])]
-        and figures["real_time_factor"] > 0
+        and figures.real_time_factor > 0
     )
-    json.dumps(figures, allow_nan=False)  # NaN is no JSON
+    json.dumps(asdict(figures), allow_nan=False)  # NaN is no JSON

@@ -7,23 +7,31 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import run_sh, tiny_arguments
+from tests.deploy.export_facts import facts
 from tests.helpers import tiny_config, tiny_model
 from tests.recognizers import tokenizer
 from todm.config.load import load
 from todm.deploy import deploy_report
-from todm.deploy.benchmark_client import algorithmic_latency_ms
-from todm.deploy.client_check import Proof, audio_batches, load_cuts
+from todm.deploy.benchmark_rounds import algorithmic_latency_ms
+from todm.deploy.checks import Checks
+from todm.deploy.client_check import ClientCheck
 from todm.deploy.export import chosen_entries, export, write_subnet
+from todm.deploy.exports import Exports
+from todm.deploy.findings import KeptFindings
+from todm.deploy.graph_check import GraphCheck
 from todm.deploy.quantize import quantizable, session
+from todm.deploy.split_audio import audio_batches, load_cuts
 from todm.recipe.stage_main import stage_main
 from todm.recipe.stages import STAGES, runner
-from todm.results.subnets import write_subnets
+from todm.results.export_results import ExportFacts, ExportResults
+from todm.results.subnets import SubnetEntry, read_subnets, write_subnets
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.supernet.exported import load_model
@@ -81,10 +89,9 @@ def streaming(tiny_run, tmp_path_factory) -> tuple[list[str], Path, str]:
     return arguments, exp, run_sh("--stage", "10", "--stop-stage", "10", *arguments, *QUICK).stdout
 
 
-def subnets(exp: Path) -> dict[str, dict]:
-    return {
-        entry["name"]: entry for entry in json.loads((exp / "subnets.json").read_text())["subnets"]
-    }
+def subnets(exp: Path) -> dict[str, SubnetEntry]:
+    """The entries of subnets.json by name, but for the baselines."""
+    return {entry.name: entry for entry in read_subnets(exp / "subnets.json")}
 
 
 def test_every_subnet_has_a_folder_with_all_files(exported):
@@ -112,16 +119,14 @@ def test_the_files_are_of_the_subnet_whose_name_they_have(exported):
     )
     for name, entry in subnets(exp).items():
         with torch.no_grad():
-            encoded, _ = trained.model.encoder(
-                features, lengths, Subnet.parse(entry["architecture"])
-            )
+            encoded, _ = trained.model.encoder(features, lengths, entry.subnet)
             expected = trained.model.joiner.encoder_proj(encoded).numpy()
             _, alone, _, facts = load_model(exp / "export" / name, torch.device("cpu"))
             stored = alone.joiner.encoder_proj(alone.encoder(features, lengths)[0]).numpy()
         got, got_lengths = session(exp / f"export/{name}/encoder.onnx").run(
             None, {"x": features.numpy(), "x_lens": lengths.numpy()}
         )
-        assert got_lengths.tolist() == [21, 9] and facts["architecture"] == entry["architecture"]
+        assert got_lengths.tolist() == [21, 9] and facts.entry == entry
         for i, length in enumerate([21, 9]):
             np.testing.assert_allclose(got[i, :length], expected[i, :length], atol=1e-4)
             np.testing.assert_allclose(stored[i, :length], expected[i, :length], atol=1e-5)
@@ -232,7 +237,7 @@ def test_a_card_names_size_wer_and_licence(exported):
     for name, entry in subnets(exp).items():
         text = (exp / "export" / name / "README.md").read_text()
         for key in ("encoder_params", "total_params", "macs_per_second"):
-            assert f"| {entry[key]:,} |" in text
+            assert f"| {getattr(entry, key):,} |" in text
         table = {
             cells(line)[0]: cells(line)[1:] for line in text.splitlines() if line.startswith("|")
         }
@@ -253,11 +258,12 @@ def test_a_card_names_size_wer_and_licence(exported):
         assert (
             "Licence: Apache-2.0" in text
             and "bidirectional" in text
-            and entry["architecture"] in text
+            and str(entry.subnet) in text
             and "treaming" not in text
         )
         facts = strict_json(exp / "export" / name / "export.json")
-        assert facts["architecture"] == entry["architecture"] and {
+        assert ExportFacts.from_dict(facts).as_dict() == facts
+        assert facts["architecture"] == str(entry.subnet) and {
             r["name"] for r in facts["rows"] + facts["benchmark"]
         } == {name}
 
@@ -278,28 +284,27 @@ def test_running_it_again_is_skipped(exported, monkeypatch, caplog):
     ).stale_reasons(STAGES[10])
 
 
-def test_the_proof_notices_wrong_graphs(exported, tmp_path, caplog):
+def test_the_checks_notice_wrong_graphs(exported, tmp_path, caplog):
     """The graphs of two subnets are exchanged: outputs and hypotheses are no longer torch's."""
     arguments, exp, _ = exported
     config, entries = load("mini", arguments), list(subnets(exp).values())
     root = shutil.copytree(exp / "export", tmp_path / "export")
-    first, second = (root / entry["name"] / "encoder.onnx" for entry in entries[:2])
+    first, second = (root / entry.name / "encoder.onnx" for entry in entries[:2])
     content = first.read_bytes(), second.read_bytes()
-    proof = Proof(config, load_experiment(exp, "range", 4, torch.device("cpu")), entries, root)
-    assert proof.check_graph(entries[0], "offline") < 1e-4 and not caplog.text
+    experiment = load_experiment(exp, "range", 4, torch.device("cpu"))
+    exports = Exports(config, experiment, entries, root)
+    graphs, clients = GraphCheck(exports), ClientCheck(exports)
+    assert graphs.difference(entries[0], "offline") < 1e-4 and not caplog.text
     first.write_bytes(content[1])
     second.write_bytes(content[0])
     for entry in entries[:2]:
-        found = {"rows": [], "differences": []}
         assert (
-            proof.check_graph(entry, "offline") > 1e-2
-            and f"{entry['name']}, offline: the graph's outputs differ" in caplog.text
+            graphs.difference(entry, "offline") > 1e-2
+            and f"{entry.name}, offline: the graph's outputs differ" in caplog.text
         )
-        proof.decode(entry, "offline", "fp32", "greedy", "dev", "dev", found)
-        assert found["rows"][0]["equal"] == 4 - len(found["differences"]) < 4
-        assert all(
-            d["torch"] != d["client"] and d["id"] and d["reference"] for d in found["differences"]
-        )
+        decoded = clients.decode(entry, "offline", "fp32", "greedy", "dev", "dev")
+        assert decoded.row.equal == 4 - len(decoded.differences) < 4
+        assert all(d.torch != d.client and d.id and d.reference for d in decoded.differences)
 
 
 def test_what_is_finished_is_not_made_again_after_a_kill(exported):
@@ -311,10 +316,12 @@ def test_what_is_finished_is_not_made_again_after_a_kill(exported):
     )
 
     def finished(*overrides: str, experiment: Experiment = experiment) -> list[bool]:
-        proof = Proof(load("mini", [*arguments, *overrides]), experiment, entries, exp / "export")
-        return [proof.finished(entry) is not None for entry in entries]
+        config = load("mini", [*arguments, *overrides])
+        kept = KeptFindings(Exports(config, experiment, entries, exp / "export"))
+        return [kept.finished(entry) is not None for entry in entries]
 
     assert finished() == finished("export.benchmark_rounds=2") == [True] * 3
+    assert finished("export.budget=1k") == finished("export.subnets=[]") == [True] * 3
     for override in (
         "export.chunk_frames=16",
         "export.int8_tolerance=0.5",
@@ -334,43 +341,64 @@ def test_other_weights_of_as_many_updates_are_exported_anew(exported):
     other = copy.deepcopy(experiment.model)
     with torch.no_grad():
         other.encoder.norm.weight.mul_(1.5)
-    proof = Proof(
-        load("mini", arguments),
-        replace(experiment, model=other),
-        list(subnets(exp).values()),
-        exp / "export",
+    kept = KeptFindings(
+        Exports(
+            load("mini", arguments),
+            replace(experiment, model=other),
+            list(subnets(exp).values()),
+            exp / "export",
+        )
     )
-    assert [proof.finished(entry) for entry in subnets(exp).values()] == [None] * 3
+    assert [kept.finished(entry) for entry in subnets(exp).values()] == [None] * 3
+
+
+def test_damaged_findings_are_not_finished(exported, tmp_path):
+    arguments, exp, _ = exported
+    root, entries = (
+        shutil.copytree(exp / "export", tmp_path / "export"),
+        list(subnets(exp).values()),
+    )
+    experiment = load_experiment(exp, "range", 4, torch.device("cpu"))
+    kept = KeptFindings(Exports(load("mini", arguments), experiment, entries, root))
+    path = root / entries[0].name / "checked.json"
+    whole = path.read_text()
+    for left in ("", whole[:100], "[]", whole.replace('"wer"', '"other"')):
+        path.write_text(left)
+        assert kept.finished(entries[0]) is None
+    path.write_text(whole)
+    assert kept.finished(entries[0]) is not None
 
 
 def test_a_folder_that_lacks_a_graph_is_not_finished(exported, tmp_path):
     arguments, exp, _ = exported
     root = shutil.copytree(exp / "export", tmp_path / "export")
-    proof = Proof(
-        load("mini", arguments),
-        load_experiment(exp, "range", 4, torch.device("cpu")),
-        list(subnets(exp).values()),
-        root,
+    kept = KeptFindings(
+        Exports(
+            load("mini", arguments),
+            load_experiment(exp, "range", 4, torch.device("cpu")),
+            list(subnets(exp).values()),
+            root,
+        )
     )
     for entry, name in zip(
         subnets(exp).values(), ("encoder.onnx", "encoder.int8.onnx", "tokens.txt")
     ):
-        assert proof.finished(entry)
-        (root / entry["name"] / name).unlink()
-        assert proof.finished(entry) is None
+        assert kept.finished(entry)
+        (root / entry.name / name).unlink()
+        assert kept.finished(entry) is None
 
 
 def test_a_budget_exports_the_best_subnet_within_it(streaming):
     _, exp, _ = streaming
     entries = list(subnets(exp).values())
-    largest, middle, smallest = (entry["encoder_params"] for entry in entries)
+    largest, middle, smallest = (entry.encoder_params for entry in entries)
     assert smallest < middle < 0.75 * largest
     folder = exp / "export"
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [entries[1]["name"], "report.md", "results.json", "wer-against-rtf.png"]
+        [entries[1].name, "report.md", "results.json", "wer-against-rtf.png"]
     )
-    assert strict_json(folder / entries[1]["name"] / "export.json")["encoder_params"] == middle
-    assert {r["name"] for r in strict_json(folder / "results.json")["rows"]} == {entries[1]["name"]}
+    assert strict_json(folder / entries[1].name / "export.json")["encoder_params"] == middle
+    assert {r["name"] for r in strict_json(folder / "results.json")["rows"]} == {entries[1].name}
 
 
 def test_a_causal_model_is_exported_for_streaming_too(streaming):
@@ -424,15 +452,17 @@ def test_layers_that_cost_too_much_in_int8_stay_in_fp32(streaming, tmp_path, cap
     arguments, exp, _ = streaming
     root = shutil.copytree(exp / "export", tmp_path / "export")
     entry = list(subnets(exp).values())[1]
-    proof = Proof(
-        load("mini", arguments),
-        load_experiment(exp, "range", 4, torch.device("cpu")),
-        [entry],
-        root,
+    checks = Checks(
+        Exports(
+            load("mini", arguments),
+            load_experiment(exp, "range", 4, torch.device("cpu")),
+            [entry],
+            root,
+        )
     )
     with caplog.at_level(logging.INFO):
-        kept = proof.quantize(entry, "streaming", "dev", "greedy", -1.0)
-    folder = root / entry["name"]
+        kept = checks.quantize(entry, "streaming", -1.0)
+    folder = root / entry.name
     products, left = (
         sorted(quantizable(folder / name))
         for name in ("streaming-encoder.onnx", "streaming-encoder.int8.onnx")
@@ -452,7 +482,7 @@ def test_audio_that_is_gone_is_named(tiny_run, monkeypatch):
             cut.recording.sources[0].source = "/moved/away.flac"
         return cuts
 
-    monkeypatch.setattr("todm.deploy.client_check.load_cuts", moved)
+    monkeypatch.setattr("todm.deploy.split_audio.load_cuts", moved)
     with pytest.raises(UserError, match="/moved/away.flac"):
         list(audio_batches(load("mini", tiny_arguments(tiny_run[0])), "dev"))
 
@@ -517,7 +547,9 @@ def test_what_must_run_first_is_named(tiny_run, tmp_path, monkeypatch, capsys, m
     assert f"Run it first: ./run.sh --stage {first} --stop-stage {first} " in said
 
 
-def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None)) -> list[dict]:
+def by_hand(
+    tmp_path: Path, *overrides: str, scores: tuple = (None, None, None)
+) -> list[SubnetEntry]:
     """chosen_entries of three subnets with these scores on dev, 100 %, about 80 % and 40 % of the
     largest."""
     config = tiny_config(f"exp={tmp_path}", *overrides)
@@ -526,14 +558,15 @@ def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None))
     )
     texts = ["h0-2f0-3 h0-2f0-3 h0-2f0-3", "h0-2f0-1 h0-2f0-1 h0-2f0-1", "h0f0 - h0-1f0"]
     entries = [
-        describe_subnet(config, tokenizer().vocab_size, Subnet.parse(text), "by hand")
-        | {"dev_score": s}
-        for text, s in zip(texts, scores)
+        replace(
+            describe_subnet(config, tokenizer().vocab_size, Subnet.parse(text), "by hand"),
+            name=name,
+            dev_score=score,
+        )
+        for name, text, score in zip("abc", texts, scores)
     ]
-    for name, entry in zip("abc", entries):
-        entry["name"] = name
     write_subnets(
-        tmp_path / "subnets.json", "uniform", entries, [entries[0] | {"name": "baseline"}]
+        tmp_path / "subnets.json", "uniform", entries, [replace(entries[0], name="baseline")]
     )
     return chosen_entries(config, experiment)
 
@@ -552,21 +585,21 @@ def by_hand(tmp_path: Path, *overrides: str, scores: tuple = (None, None, None))
     ],
 )
 def test_subnets_are_chosen_by_name_architecture_or_budget(tmp_path, overrides, scores, names):
-    assert "".join(entry["name"] for entry in by_hand(tmp_path, *overrides, scores=scores)) == names
+    assert "".join(entry.name for entry in by_hand(tmp_path, *overrides, scores=scores)) == names
 
 
 def test_an_architecture_that_is_not_listed_is_described(tmp_path):
     (entry,) = by_hand(tmp_path, 'export.subnets=["h0,2f1,3 f2 h1"]')
     assert (
-        entry["architecture"] == "h0,2f1,3 f2 h1"
-        and entry["encoder_params"] > 0
-        and entry["how"] == "export.subnets"
+        str(entry.subnet) == "h0,2f1,3 f2 h1"
+        and entry.encoder_params > 0
+        and entry.how == "export.subnets"
     )
 
 
 def test_two_architectures_of_equal_size_have_folders_of_their_own(tmp_path):
     names = [
-        entry["name"]
+        entry.name
         for entry in by_hand(tmp_path, "export.subnets=[h0f0 h0f0 -,h0f0 - h0f0,h1f0 - h0f0]")
     ]
     assert len(set(names)) == 3
@@ -599,91 +632,13 @@ def test_algorithmic_latency_by_hand(chunk, latency):
     assert algorithmic_latency_ms(chunk) == latency
 
 
-def facts() -> dict:
-    """Of two subnets, offline and streaming; figures that are all different."""
-    rows, benchmark = [], []
-    for i, (name, mode) in enumerate(
-        [("2M", "offline"), ("2M", "streaming"), ("1M", "offline"), ("1M", "streaming")]
-    ):
-        for j, precision in enumerate(("fp32", "int8")):
-            for k, (split, method) in enumerate(
-                [("dev", "greedy"), ("dev", "beam"), ("test", "greedy")]
-            ):
-                row = {
-                    "name": name,
-                    "mode": mode,
-                    "precision": precision,
-                    "method": method,
-                    "split": split,
-                    "role": split,
-                    "wer": 10 + i + j / 10 + k / 100,
-                    "utterances": 4 + 2 * (split == "test"),
-                }
-                if precision == "fp32":
-                    rows.append(
-                        row
-                        | {
-                            "equal": row["utterances"] - (i == 3 and split == "test"),
-                            "torch_wer": row["wer"],
-                        }
-                    )
-                elif method == "greedy":
-                    rows.append(row)
-            figures = {
-                "name": name,
-                "mode": mode,
-                "precision": precision,
-                "bytes": 1_000_000 * (i + 1) + 230_000 * j,
-                "rounds": 3,
-                "audio_seconds": 12.3,
-                "real_time_factor": 0.01 * (i + 1) + 0.001 * j,
-                "latency_ms": 20.0 + i + j / 2,
-                "peak_mib": 50.0 + 2 * i + j,
-            }
-            benchmark.append(
-                figures
-                | (
-                    {"first_token_ms": 400.0 + i + j, "algorithmic_ms": 362.5}
-                    if mode == "streaming"
-                    else {}
-                )
-            )
-    difference = {
-        "name": "1M",
-        "mode": "streaming",
-        "method": "greedy",
-        "split": "test",
-        "id": "61-70968-0001",
-        "reference": "A CAT",
-        "torch": "A CAT SAT",
-        "client": "A CAP",
-    }
-    kept = [["/project/MatMul", 0.0321], ["/ffn/MatMul", 0.01]]
-    return {
-        "name": "toy",
-        "rows": rows,
-        "benchmark": benchmark,
-        "differences": [difference],
-        "torch_results": {"2M/dev/greedy": 9.87, "2M/test/greedy": 8.76, "1M/test/greedy": 7.65},
-        "graph_errors": {
-            "2M": {"offline": 1e-6, "streaming": 5e-6},
-            "1M": {"offline": 3e-5, "streaming": 2e-6},
-        },
-        "int8_kept_in_fp32": {
-            "2M": {"offline": [], "streaming": kept},
-            "1M": {"offline": [], "streaming": []},
-        },
-        "corpus": "made up",
-        "weights": "all of them",
-        "updates": 77,
-        "machine": "an abacus",
-        "commit": "abc123",
-        "command": "./run.sh --stage 10",
-    }
+def report_of(values: dict[str, Any]) -> str:
+    """The report of the content of export/results.json."""
+    return deploy_report.report(ExportResults.from_dict(values))
 
 
 def test_the_report_against_a_table_by_hand():
-    text = deploy_report.report(facts(), [("dev", "dev"), ("test", "test")])
+    text = report_of(facts())
     assert [cells(line) for line in text.splitlines() if line.startswith("|")][2:] == [
         # subnet, mode, weights, torch on dev and test, client on dev and test, RTF, ms, first
         # token, MiB, MB
@@ -793,7 +748,7 @@ def test_the_report_against_a_table_by_hand():
 
 
 def test_agreement_by_hand():
-    lines = deploy_report.agreement(facts())
+    lines = deploy_report.agreement(ExportResults.from_dict(facts()))
     assert [line for line in lines if line.startswith("- ") and "different" not in line] == [
         "- offline, greedy, dev: 8 of 8 (100.00 %)",
         "- offline, beam, dev: 8 of 8 (100.00 %)",
@@ -810,14 +765,12 @@ def test_agreement_by_hand():
 
 def test_without_layers_in_fp32_none_are_listed():
     none = {name: {"offline": [], "streaming": []} for name in ("2M", "1M")}
-    assert "fp32 in the int8 files" not in deploy_report.report(
-        facts() | {"int8_kept_in_fp32": none}, [("dev", "dev"), ("test", "test")]
-    )
+    assert "fp32 in the int8 files" not in report_of(facts() | {"int8_kept_in_fp32": none})
 
 
 def test_the_report_names_the_search_that_its_wers_are_of():
     """export.methods=[beam]: greedy search did not run."""
     beam = facts()
     beam["rows"] = [row | {"method": "beam"} for row in beam["rows"] if row["method"] == "greedy"]
-    text = deploy_report.report(beam | {"differences": []}, [("dev", "dev"), ("test", "test")])
+    text = report_of(beam | {"differences": []})
     assert "beam" in text and "greedy" not in text

@@ -221,7 +221,8 @@ from onnxruntime import InferenceSession, SessionOptions
 
 
 def most():
-    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 options = SessionOptions()
@@ -229,7 +230,8 @@ options.intra_op_num_threads = options.inter_op_num_threads = 1
 run = InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 frames = int(sys.argv[2])
 x = np.random.default_rng(0).normal(-8, 3, (1, frames, 80)).astype(np.float32)
-ctypes.CDLL(None).malloc_trim(0)  # loading leaves 130 MiB to be used again, which would hide what running needs
+# loading leaves 130 MiB to be used again, which would hide what running needs
+ctypes.CDLL(None).malloc_trim(0)
 open("/proc/self/clear_refs", "w").write("5")  # the most resident starts anew
 before = most()
 encoded, lengths = run.run(None, {"x": x, "x_lens": np.array([frames])})

@@ -23,7 +23,7 @@ from todm.config.keys import Config, DataConfig, FeatureConfig
 from todm.config.load import load
 from todm.data.batches import eval_loader, load_cuts, train_loader
 from todm.data.features import make_extractor
-from todm.deploy.client_check import audio_batches
+from todm.deploy.split_audio import audio_batches
 from utils.audio import read_pieces
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError

@@ -9,12 +9,10 @@ from tests.helpers import tiny_config
 from tests.recognizers import SMALL, babble, plain_search, plain_text, talkative_ctc, tokenizer
 from todm.decoding.ctc_search import CtcGreedySearch, ctc_greedy_search
 from todm.decoding.recognizer import Recognizer
-from todm.deploy import deploy_report
 from todm.deploy.client import Client
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import CtcOutput
 from todm.deploy.quantize import quantizable, quantize, session
-from todm.results.subnets import SubnetEntry
 from todm.search import client_latency
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
@@ -203,39 +201,6 @@ def test_what_counts_as_blank_by_hand():
 def test_what_no_client_can_do_with_a_ctc_model_is_refused(folder, kind):
     with pytest.raises(UserError, match="CTC model"):
         Client(folder, **kind)
-
-
-def test_the_card_names_one_graph(folder):
-    row = {"name": "x", "mode": "offline", "wer": 12.5, "split": "dev", "method": "greedy"}
-    facts = {
-        "name": "n",
-        "corpus": "c",
-        "updates": 3,
-        "weights": "w",
-        "machine": "m",
-        "commit": "k",
-        "torch_results": {},
-        "rows": [row | {"precision": p} for p in ("fp32", "int8")],
-        "benchmark": [
-            row
-            | {
-                "precision": p,
-                "bytes": 1,
-                "real_time_factor": 0.1,
-                "latency_ms": 1.0,
-                "peak_mib": 1.0,
-            }
-            for p in ("fp32", "int8")
-        ],
-    }
-    entry = SubnetEntry("x", Subnet.parse(SMALL), 1, 2, 3, "by hand")
-    text = deploy_report.card(entry, facts, ctc_config(), [("dev", "dev")])
-    assert (
-        "CTC model" in text
-        and "--zipformer-ctc-model=model.int8.onnx" in text
-        and "decoder" not in text
-        and "goes one graph" in text
-    )
 
 
 def test_latency_of_a_ctc_model_is_measured_in_the_client(monkeypatch):

@@ -84,8 +84,8 @@ class Recognizer(LoadedModel):
             )
         if (path / FACTS).is_file() or not (path / "checkpoints").is_dir():
             config, model, tokenizer, facts = load_model(path, device)
-            longest = facts.get("longest_seconds") or learnt_seconds_of_data(config)
-            entry = replace(SubnetEntry.from_dict(facts), subnet=model.full)
+            longest = facts.longest_seconds or learnt_seconds_of_data(config)
+            entry = replace(facts.entry, subnet=model.full)
             return cls(config, model, tokenizer, [entry], beam, config.export.chunk_frames, longest)
         trained = load_experiment(path, None, None, device)
         subnets = path / "subnets.json"

@@ -1,12 +1,14 @@
-"""The real client: sherpa-onnx decodes audio files with an exported folder, its own features
-included."""
+"""The client that runs on devices: sherpa-onnx, with the files of an exported folder.
+
+It computes its own features from audio.  Imports no torch.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnxruntime
 import sherpa_onnx
 
 from todm.data.frames import LOOK_AHEAD, SHIFT
@@ -15,12 +17,12 @@ from utils.audio import SAMPLE_RATE
 from utils.errors import UserError
 
 METHODS = {"greedy": "greedy_search", "beam": "modified_beam_search"}
-TAIL_SECONDS = 1.0  # of silence after a streamed utterance, and a little more: see with_tail
+TAIL_SECONDS = 1.0  # silence after a streamed utterance, at least: see with_tail
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """Text, and seconds of every token."""
+    """The text of an utterance, and the times of its tokens in seconds."""
 
     text: str
     timestamps: list[float]
@@ -30,11 +32,18 @@ class Client:
     """An exported folder in sherpa-onnx.
 
     Args:
-      precision: ``fp32`` or ``int8``. method: ``greedy`` or ``beam``. streaming: the online
-        recogniser.
+      precision: ``fp32`` or ``int8``.
+      method: ``greedy`` or ``beam``, the search.
+      streaming: whether to use the online recogniser, chunk by chunk.
+      beam: hypotheses that a search with a beam keeps.
+      chunk_frames: filterbank frames that a stream advances at a time; None: read from the encoder,
+        which takes some memory for a moment.
+    Attributes:
+      chunk_frames: filterbank frames that a stream advances at a time; 0 offline.
+      first_seen: the time in seconds of the first token that :meth:`partial` has shown.
     Raises:
-      UserError: a file is missing (sherpa-onnx itself would end the process); a CTC model is to
-      stream or to be decoded with a beam.
+      UserError: a file is missing (sherpa-onnx itself would end the process), or a CTC model is to
+        stream or to be decoded with a beam.
     """
 
     def __init__(
@@ -45,6 +54,7 @@ class Client:
         streaming: bool = False,
         beam: int = 4,
         threads: int = 1,
+        chunk_frames: int | None = None,
     ):
         ctc = holds_ctc(folder)
         names = [
@@ -58,7 +68,9 @@ class Client:
             )
         self.streaming = streaming
         self.first_seen: float | None = None
-        self.chunk_frames = decode_chunk_length(folder / names[0]) if streaming else 0
+        self.chunk_frames = 0
+        if streaming:
+            self.chunk_frames = chunk_frames or decode_chunk_length(folder / names[0])
         kind = sherpa_onnx.OnlineRecognizer if streaming else sherpa_onnx.OfflineRecognizer
         files = [str(folder / name) for name in names]
         if ctc:
@@ -75,8 +87,8 @@ class Client:
             )
 
     def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:
-        """A batch of utterances, float samples at 16 kHz; streamed ones side by side, chunk by
-        chunk."""
+        """Recognises a batch of utterances, float samples at 16 kHz in [-1, 1]; streams run side by
+        side, chunk by chunk."""
         if not utterances:
             return []  # sherpa-onnx would crash
         streams = [self.recognizer.create_stream() for _ in utterances]
@@ -102,11 +114,14 @@ class Client:
         ]
 
     def partial(self, samples: np.ndarray, piece: int) -> Iterator[tuple[int, str]]:
-        """Streams one utterance in pieces of ``piece`` samples: after each, how many samples were
-        heard and the text so far.
+        """Streams one utterance, and yields after each piece of it how many samples were heard and
+        the text so far.
 
-        :attr:`first_seen` is then the time stamp of the first token that shows (a space alone does
-        not), or None.
+        :attr:`first_seen` is then the time of the first token that shows, or None. A space alone
+        does not show.
+
+        Args:
+          piece: samples that arrive at a time.
         """
         self.first_seen = None
         stream = self.recognizer.create_stream()
@@ -127,8 +142,8 @@ class Client:
 
 
 def with_tail(samples: np.ndarray, chunk_frames: int) -> np.ndarray:
-    """The utterance with silence after it, so long that the last chunk is full and a frame more:
-    the client drops a chunk beyond which there is none."""
+    """The utterance with silence after it: so much that its last chunk is full and one more frame
+    follows, because the client drops a chunk after which nothing comes."""
     frames = round((len(samples) + TAIL_SECONDS * SAMPLE_RATE) / SHIFT)
     chunks = -(-(frames - LOOK_AHEAD) // chunk_frames)
     silence = (chunks * chunk_frames + LOOK_AHEAD + 1) * SHIFT - len(samples)
@@ -137,4 +152,5 @@ def with_tail(samples: np.ndarray, chunk_frames: int) -> np.ndarray:
 
 def decode_chunk_length(path: Path) -> int:
     """The filterbank frames that a streaming encoder advances at a time, from its metadata."""
-    return int({p.key: p.value for p in onnx.load(path).metadata_props}["decode_chunk_len"])
+    model = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return int(model.get_modelmeta().custom_metadata_map["decode_chunk_len"])

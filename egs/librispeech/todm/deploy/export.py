@@ -13,8 +13,10 @@ import torch
 from todm.config.keys import Config
 from todm.data.batches import load_cuts
 from todm.decoding.decode import describe_run
-from todm.deploy import benchmark_client, deploy_report
-from todm.deploy.client_check import Proof, require_audio
+from todm.deploy import deploy_report
+from todm.deploy.benchmark_rounds import benchmark
+from todm.deploy.checks import Checks
+from todm.deploy.exports import Exports
 from todm.deploy.onnx_export import (
     export_decoder,
     export_joiner,
@@ -22,9 +24,13 @@ from todm.deploy.onnx_export import (
     export_streaming_encoder,
 )
 from todm.deploy.quantize import quantize
+from todm.deploy.split_audio import require_audio
 from todm.page.page import write_page
 from todm.recipe.stage_main import stage_main
+from todm.results.decode_results import read_results
 from todm.results.export_files import CTC, graph
+from todm.results.export_results import ExportResults, Findings
+from todm.results.export_rows import BenchmarkRow
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
@@ -33,52 +39,62 @@ from todm.supernet.exported import write_model
 from todm.supernet.extract import extract
 from todm.training.experiment import Experiment, load_experiment
 from utils.errors import UserError
-from utils.files import read_json, write_json_atomic
 from utils.progress import progress
 
 
 def export(config: Config, arguments: Namespace) -> None:
-    torch.set_num_threads(
-        1
-    )  # small nets and short chunks: threads would mostly wait for each other
+    """Exports the chosen subnets, checks and measures them, and writes cards, table and page.
+
+    What an earlier run has finished and nothing has changed since is not made again.
+    """
+    torch.set_num_threads(1)  # small nets and short chunks: threads would mostly wait
     experiment = load_experiment(
         config.exp_dir, config.decode.weights, config.decode.range, torch.device("cpu")
     )
-    entries = chosen_entries(config, experiment)
     root = config.exp_dir / "export"
+    exports = Exports(config, experiment, chosen_entries(config, experiment), root)
+    entries = exports.entries
     logging.info("weights: %s; %d subnets into %s", experiment.weights, len(entries), root)
-    proof = Proof(config, experiment, entries, root)
     for split in [*config.data.dev, *config.data.test]:
         require_audio(split, load_cuts(config, [split]))
+    checks = Checks(exports)
     for entry in progress(entries, desc="export", unit="subnet"):
-        if arguments.force or proof.finished(entry) is None:
+        if arguments.force or checks.kept.finished(entry) is None:
             write_subnet(root / entry.name, config, experiment, entry)
-    proof.run()
-    measured = benchmark_client.run(config, root, proof.variants())
-    facts = describe_run(config, experiment).as_dict() | {
-        "torch_results": torch_results(config),
-        "pieces": experiment.tokenizer.vocab_size,
-        **proof.as_dict(),
-        "benchmark": measured,
-    }
-    write_json_atomic(root / "results.json", facts)
-    deploy_report.write(root, facts, entries)
-    print(f"\n{(root / 'report.md').read_text(encoding='utf-8')}", flush=True)
+    findings = checks.run()
+    results = collect(exports, findings, benchmark(config, root, exports.variants))
+    results.write(root)
+    deploy_report.write(root, results, entries)
+    report = root / "report.md"
+    print(f"\n{report.read_text(encoding='utf-8')}", flush=True)
     write_page(config, shlex.join([arguments.conf, *arguments.overrides]))
-    logging.info(
-        "exported folders, a model card in each: %s; table: %s; picture: %s",
-        root,
-        root / "report.md",
-        root / "wer-against-rtf.png",
+    message = "exported folders, a model card in each: %s; table: %s; picture: %s"
+    logging.info(message, root, report, root / deploy_report.PICTURE)
+
+
+def collect(
+    exports: Exports, findings: dict[str, Findings], measured: tuple[BenchmarkRow, ...]
+) -> ExportResults:
+    """All that was found and measured, with the training that it comes from."""
+    in_torch = read_results(exports.config.exp_dir / "results.json").rows
+    return ExportResults(
+        describe_run(exports.config, exports.experiment),
+        torch_results={f"{r.name}/{r.split}/{r.method}": r.wer for r in in_torch},
+        pieces=exports.experiment.tokenizer.vocab_size,
+        rows=tuple(row for found in findings.values() for row in found.rows),
+        differences=tuple(d for found in findings.values() for d in found.differences),
+        graph_errors={name: found.graph_errors for name, found in findings.items()},
+        int8_kept_in_fp32={name: found.int8_kept_in_fp32 for name, found in findings.items()},
+        benchmark=measured,
     )
 
 
 def chosen_entries(config: Config, experiment: Experiment) -> list[SubnetEntry]:
-    """``export.subnets``, the one within ``export.budget``, or all of subnets.json; checked against
-    the model.
+    """The subnets to export: those of ``export.subnets``, the one within ``export.budget``, or all
+    of subnets.json.
 
     Raises:
-      UserError: an unknown or unfitting subnet, or a budget that none meets.
+      UserError: a subnet is unknown or does not fit the model, or none meets the budget.
     """
     known = read_subnets(config.exp_dir / "subnets.json")
     if config.export.budget:
@@ -95,7 +111,11 @@ def chosen_entries(config: Config, experiment: Experiment) -> list[SubnetEntry]:
 
 
 def named_entry(name: str, known: list[SubnetEntry], experiment: Experiment) -> SubnetEntry:
-    """A subnet of subnets.json by name, or any by its architecture."""
+    """A subnet of subnets.json by its name, or any subnet by its architecture.
+
+    Raises:
+      UserError: it is neither, or does not fit the model.
+    """
     for entry in known:
         if name in (entry.name, str(entry.subnet)):
             return entry
@@ -113,8 +133,8 @@ def named_entry(name: str, known: list[SubnetEntry], experiment: Experiment) -> 
 
 
 def distinct_names(chosen: list[SubnetEntry], known: list[SubnetEntry]) -> list[SubnetEntry]:
-    """Each architecture once, under a name that is no other's, here or in subnets.json: names are
-    folders."""
+    """Each architecture once, under a name that no other subnet has, here or in subnets.json:
+    names become folders."""
     taken = {entry.name: entry.subnet for entry in known}
     distinct = {}
     for entry in chosen:
@@ -127,7 +147,10 @@ def distinct_names(chosen: list[SubnetEntry], known: list[SubnetEntry]) -> list[
 
 
 def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: SubnetEntry) -> None:
-    """All files of one subnet but its card; what an earlier export left there is removed first."""
+    """Writes the files of one subnet but for its card and its int8 encoders, which the checks make.
+
+    What an earlier export left in the folder is removed first.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     model = extract(experiment.model, experiment.config, entry.subnet).eval()
     write_model(
@@ -152,12 +175,6 @@ def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: Su
     export_joiner(model, folder / graph("joiner", "fp32"))
     for part in ("decoder", "joiner"):
         quantize(folder / graph(part, "fp32"), folder / graph(part, "int8"))
-
-
-def torch_results(config: Config) -> dict[str, dict]:
-    """Stage 6's WER by subnet name, split and method: what the client's stands beside."""
-    results = read_json(config.exp_dir / "results.json")["results"]
-    return {f"{r['name']}/{r['split']}/{r['method']}": r["wer"] for r in results}
 
 
 if __name__ == "__main__":

@@ -1,38 +1,31 @@
 """ONNX graphs of a stand-alone model, as stock sherpa-onnx wants them: encoder (offline,
-streaming), decoder, joiner; or one CTC model.
+streaming), decoder and joiner of a transducer, or one graph of a CTC model.
 
-Inputs and outputs are positional there.  The joiner's two input projections are folded into encoder
-and decoder; the mean and deviation of the features are inside the encoder.  *Decoder* is
-sherpa-onnx's name for the predictor.
+sherpa-onnx takes inputs and outputs by position.  The joiner's two input projections are folded
+into encoder and decoder; the mean and deviation of the features are inside the encoder.  *Decoder*
+is sherpa-onnx's name for the predictor.
 """
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import torch
 from torch import Tensor, nn
 
 from todm.data.frames import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
 from todm.decoding.ctc_search import FIRST_TOKEN
+from todm.deploy.onnx_graph import write_graph
 from todm.model.encoder import States
 from todm.model.transducer import Transducer
-from utils.files import atomic_path
 
-OPSET = 17
-NEVER = (
-    -100.0
-)  # log-probability of what a client must not choose; the best token's is at least -log V
+# The log-probability of what a client must not choose; the best token's is at least -log V.
+NEVER = -100.0
 
 
 class CtcOutput(nn.Module):
-    """Encoder output (..., dim) -> log-probabilities (..., V) for a client that knows blank alone.
+    """Log-probabilities (..., V) of encoder output (..., dim), for a client that knows blank alone.
 
     <unk> and <sos/eos>, which count as blank in :mod:`~todm.decoding.ctc_search`, can not win:
-    blank has the best of the three.
+    blank has the best value of the three.
     """
 
     def __init__(self, model: Transducer):
@@ -40,6 +33,7 @@ class CtcOutput(nn.Module):
         self.model = model
 
     def forward(self, encoded: Tensor) -> Tensor:
+        """Encoder output (..., dim) -> log-probabilities (..., V)."""
         log_probs = self.model.ctc_log_probs(encoded)
         special, tokens = log_probs[..., :FIRST_TOKEN], log_probs[..., FIRST_TOKEN:]
         blank = special.amax(-1, keepdim=True)
@@ -48,14 +42,19 @@ class CtcOutput(nn.Module):
 
 
 def output_layer(model: Transducer) -> nn.Module:
-    """What follows the encoder in its graph: the joiner's projection, or the whole output of a CTC
-    model."""
+    """The module that follows the encoder in its graph: the joiner's projection, or the whole
+    output of a CTC model."""
     return CtcOutput(model) if model.is_ctc else model.joiner.encoder_proj
 
 
 class OfflineEncoder(nn.Module):
-    """x (N, T, 80), x_lens (N,) -> encoder_out (N, T', joiner_dim), or of a CTC model log_probs (N,
-    T', V); and lengths (N,). For any T, also 0."""
+    """The encoder over whole utterances of any length, also 0.
+
+    x (N, T, 80), x_lens (N,) -> encoder_out (N, T', joiner_dim), or log_probs (N, T', V) of a CTC
+    model, and lengths (N,).
+    """
+
+    padding: Tensor
 
     def __init__(self, model: Transducer):
         super().__init__()
@@ -63,6 +62,7 @@ class OfflineEncoder(nn.Module):
         self.register_buffer("padding", torch.full((1, RECEPTIVE_FIELD, NUM_MEL_BINS), LOG_EPSILON))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole utterances, as the class says."""
         # Padded, so that at least one frame comes out of any length; lengths say which of them
         # count.
         encoded, lengths = self.encoder(
@@ -72,13 +72,13 @@ class OfflineEncoder(nn.Module):
 
 
 class StreamingEncoder(nn.Module):
-    """x (N, T, 80), state0, state1 (1, N, S) -> encoder_out (N, Q, joiner_dim) and the states after
-    it.
+    """The encoder over one chunk of a stream.
 
-    T is chunk_frames + 3, Q is chunk_frames / 4.  sherpa-onnx has two slots for an LSTM's states
-    and does not look
-    inside: state0 holds the real, state1 the imaginary parts of all SSMs' states, one SSM after the
-      other.
+    x (N, T, 80), state0, state1 (1, N, S) -> encoder_out (N, Q, joiner_dim) and the states after
+    it, where T is chunk_frames + 3 and Q is chunk_frames / 4.
+
+    sherpa-onnx has two slots for an LSTM's states and does not look inside: state0 holds the real
+    and state1 the imaginary parts of all SSMs' states, one SSM after the other.
     """
 
     def __init__(self, model: Transducer, chunk_frames: int):
@@ -88,18 +88,20 @@ class StreamingEncoder(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """S; 1 where a net has no SSM at all, because a slot can not be empty."""
+        """The size S of a slot; 1 where a net has no SSM at all, because a slot can not be
+        empty."""
         return max(1, self.remembered)
 
     @property
     def remembered(self) -> int:
-        """Complex numbers in the states of all SSMs."""
+        """The number of complex numbers in the states of all SSMs."""
         return sum(
             s[:, 0].numel() // 2 for of_block in self.encoder.initial_states(1) for s in of_block
         )
 
     def unflatten(self, real: Tensor, imag: Tensor) -> States:
-        """Two of (1, N, S) -> the encoder's states, (C, N, 2 modes) each."""
+        """The encoder's states, (C, N, 2 modes) each, out of their real and imaginary parts,
+        (1, N, S) each."""
         shapes = [[s.shape for s in of_block] for of_block in self.encoder.initial_states(1)]
         sizes = [c * double // 2 for of_block in shapes for c, _, double in of_block]
         parts = iter(
@@ -120,6 +122,7 @@ class StreamingEncoder(nn.Module):
         return real[None], imag[None]
 
     def forward(self, x: Tensor, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One chunk, as the class says."""
         operators = self.encoder.operators(self.chunk_frames // SUBSAMPLING)
         encoded, states = self.encoder.step(
             x, self.unflatten(state0, state1), self.encoder.full, operators
@@ -130,32 +133,38 @@ class StreamingEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """y (N, context_size) ids -> decoder_out (N, joiner_dim). Negative ids embed as zero."""
+    """The predictor with the joiner's projection of it: ids y (N, context_size) -> decoder_out
+    (N, joiner_dim). Negative ids embed as zero."""
 
     def __init__(self, model: Transducer):
         super().__init__()
         self.predictor, self.project = model.predictor, model.joiner.predictor_proj
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.project(self.predictor(y))[
-            :, 0
-        ]  # a product of three dimensions becomes a MatMul, which int8 knows
+        """Ids (N, context_size) -> (N, joiner_dim)."""
+        # a product of three dimensions becomes a MatMul, which int8 knows
+        return self.project(self.predictor(y))[:, 0]
 
 
 class Joiner(nn.Module):
-    """encoder_out (N, J), decoder_out (N, J) -> logit (N, V)."""
+    """The joiner: encoder_out (N, J), decoder_out (N, J) -> logit (N, V)."""
 
     def __init__(self, model: Transducer):
         super().__init__()
         self.joiner = model.joiner
 
     def forward(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
+        """Two of (N, J) -> logits (N, V)."""
         return self.joiner(encoder_out[:, None], decoder_out[:, None])[:, 0]
 
 
 def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
-    """Any length, batches with padding; ``comment`` goes into the metadata. Of a CTC model this is
-    the whole model."""
+    """Writes the graph for whole utterances, of any length and in padded batches, which is all of a
+    CTC model.
+
+    Args:
+      comment: goes into the metadata.
+    """
     example = torch.zeros(2, 100, NUM_MEL_BINS), torch.tensor([100, 80])
     output = "log_probs" if model.is_ctc else "encoder_out"
     axes = {
@@ -167,7 +176,7 @@ def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
     # The client knows a handful of model types; of them these ask for nothing but features and
     # lengths.
     kind = "zipformer2_ctc" if model.is_ctc else "conformer"
-    _export(
+    write_graph(
         OfflineEncoder(model),
         example,
         axes,
@@ -179,8 +188,11 @@ def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
 def export_streaming_encoder(
     model: Transducer, path: Path, chunk_frames: int, comment: str
 ) -> None:
-    """Chunks of ``chunk_frames`` filterbank frames.
+    """Writes the graph for streams.
 
+    Args:
+      chunk_frames: filterbank frames that it advances at a time.
+      comment: goes into the metadata.
     Raises:
       ValueError: the model is bidirectional, or the chunk is not a multiple of the subsampling.
     """
@@ -201,7 +213,7 @@ def export_streaming_encoder(
         "new_state0": {1: "N"},
         "new_state1": {1: "N"},
     }
-    _export(
+    write_graph(
         encoder,
         example,
         axes,
@@ -220,9 +232,9 @@ def export_streaming_encoder(
 
 
 def export_decoder(model: Transducer, path: Path) -> None:
-    """The predictor, with the joiner's projection of it."""
+    """Writes the graph of the predictor, with the joiner's projection of it."""
     context = model.predictor.context_size
-    _export(
+    write_graph(
         Decoder(model),
         (torch.zeros(2, context, dtype=torch.int64),),
         {"y": {0: "N"}, "decoder_out": {0: "N"}},
@@ -232,82 +244,13 @@ def export_decoder(model: Transducer, path: Path) -> None:
 
 
 def export_joiner(model: Transducer, path: Path) -> None:
-    """tanh of the sum, and the output layer."""
+    """Writes the graph of the joiner: tanh of the sum of its inputs, and the output layer."""
     dim = model.joiner.output.in_features
     axes = {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}, "logit": {0: "N"}}
-    _export(
+    write_graph(
         Joiner(model),
         (torch.zeros(2, dim), torch.zeros(2, dim)),
         axes,
         path,
         {"joiner_dim": str(dim)},
     )
-
-
-def _export(
-    module: nn.Module, example: tuple[Tensor, ...], axes: dict, path: Path, metadata: dict[str, str]
-) -> None:
-    """Write a graph with metadata, whole or not at all. ``axes`` names inputs, then outputs, with
-    their dynamic axes."""
-    names = list(axes)
-    buffer = io.BytesIO()
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            module.eval(),
-            example,
-            buffer,
-            input_names=names[: len(example)],
-            output_names=names[len(example) :],
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    graph = onnx.load_from_string(buffer.getvalue())
-    _share_constants(graph.graph)
-    _shorten_names(graph.graph)
-    onnx.helper.set_model_props(graph, metadata)
-    onnx.checker.check_model(graph)
-    with atomic_path(path) as temporary:
-        onnx.save(graph, temporary)
-
-
-def _share_constants(graph: onnx.GraphProto) -> None:
-    """Keep one of equal constants: the tracer writes thousands of the same small integers."""
-    first: dict[bytes, str] = {}
-    other_names: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Constant":
-            name = first.setdefault(node.attribute[0].SerializeToString(), node.output[0])
-            if name != node.output[0]:
-                other_names[node.output[0]] = name
-                continue
-        kept.append(node)
-    for node in kept:
-        node.input[:] = [other_names.get(name, name) for name in node.input]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _shorten_names(graph: onnx.GraphProto) -> None:
-    """Call values inside the graph t0, t1, ...: the tracer's long names were a tenth of a small
-    model's file. Nodes keep theirs."""
-    short: dict[str, str] = {}
-    outputs = {value.name for value in graph.output}
-    for node in graph.node:
-        for name in node.output:
-            if name not in outputs:
-                short[name] = f"t{len(short)}"
-        node.input[:] = [short.get(name, name) for name in node.input]
-        node.output[:] = [short.get(name, name) for name in node.output]
-        node.doc_string = ""
-    del graph.value_info[:]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the tracer's warnings: what it warns about (lengths that become constants) is held to
-    torch by tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -1,5 +1,5 @@
-"""int8 graphs: dynamic quantisation of the MatMul weights, per output channel, and what it costs
-layer by layer."""
+"""int8 graphs: dynamic quantisation of the weights of products, per output channel, and the error
+that it causes layer by layer."""
 
 import logging
 import tempfile
@@ -24,7 +24,7 @@ def quantizable(path: Path) -> list[str]:
 
 
 def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
-    """Write the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in
+    """Writes the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in
     fp32."""
     root = logging.getLogger()
     level = root.level
@@ -44,8 +44,12 @@ def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
 
 
 def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, float]]:
-    """The nodes of a graph by the harm of quantising each alone: the relative error of the first
-    output, worst first."""
+    """The nodes of a graph with the relative error of its first output when each alone is
+    quantised, worst first.
+
+    Args:
+      inputs: of the graph, by name.
+    """
     expected = session(source).run(None, inputs)[0]
     nodes = quantizable(source)
     harm = []
@@ -61,9 +65,12 @@ def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, 
 def quantize_within(
     source: Path, target: Path, inputs: dict[str, np.ndarray], good: Callable[[], bool]
 ) -> list[tuple[str, float]]:
-    """Quantise, and keep the worst layers in fp32, 1, 2, 4, ... of them, until the result is
-    ``good()``.
+    """Quantises a graph, and keeps its worst layers in fp32, 1, 2, 4, ... of them, until the result
+    is ``good()``.
 
+    Args:
+      inputs: of the graph, by name, on which the layers are compared.
+      good: judges the file ``target`` as it then is.
     Returns:
       The layers that stayed in fp32, with the error that each would cause.
     """

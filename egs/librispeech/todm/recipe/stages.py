@@ -207,6 +207,7 @@ STAGES = StageTable(
             folder="exp",
             outputs=("export/report.md", "export/wer-against-rtf.png"),
             passive_keys=("export.benchmark_seconds", "export.benchmark_rounds"),
+            content_keys=("export.subnets", "export.budget"),
         ),
     )
 )

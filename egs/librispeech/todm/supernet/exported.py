@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from todm.config.keys import Config
 from todm.model.transducer import Transducer
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
+from todm.results.export_results import ExportFacts
 from todm.results.subnets import SubnetEntry
 from utils import conf as configuration
 from utils.errors import ConfigError, UserError
-from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
+from utils.files import atomic_path, write_text_atomic
 from utils.text import first_line
 from utils.tokens import Tokenizer
 
@@ -27,11 +28,12 @@ def write_model(
     entry: SubnetEntry,
     longest_seconds: float | None = None,
 ) -> None:
-    """Weights, conf, BPE model, tokens and facts of an extracted model.
+    """Writes the weights, conf, BPE model, tokens and facts of an extracted model.
 
     Args:
-      config: what the supernet was trained with. chunk_frames: of streaming.
-      entry: of subnets.json; kept as the facts, which stage 10 adds to.
+      config: the conf that the supernet was trained with.
+      chunk_frames: filterbank frames that a stream advances at a time.
+      entry: the subnet as subnets.json has it.
       longest_seconds: of speech that the net has learnt to recognise at once; None: not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,8 +42,9 @@ def write_model(
         config,
         model=replace(config.model, architecture=architecture),
         export=replace(config.export, chunk_frames=chunk_frames),
+        # one net has nothing to learn a selection from
         select=replace(config.select, method="uniform"),
-    )  # one net has nothing to learn a selection from
+    )
     with atomic_path(folder / MODEL) as temporary:
         save_file(
             model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture}
@@ -52,10 +55,12 @@ def write_model(
     write_text_atomic(
         folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols))
     )
-    write_json_atomic(folder / FACTS, entry.as_dict() | {"longest_seconds": longest_seconds})
+    ExportFacts(entry, longest_seconds).write(folder)
 
 
-def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, Tokenizer, dict]:
+def load_model(
+    folder: Path, device: torch.device
+) -> tuple[Config, Transducer, Tokenizer, ExportFacts]:
     """The model of an exported folder, with its conf, tokenizer and facts.
 
     Raises:
@@ -69,12 +74,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
         raise UserError(
             f"{folder / BPE} is damaged: {first_line(error)}; export it again"
         ) from error
-    try:
-        facts = read_json(folder / FACTS)
-    except ValueError as error:
-        raise UserError(
-            f"{folder / FACTS} is damaged: {first_line(error)}; export it again"
-        ) from error
+    facts = ExportFacts.read(folder)
     model = Transducer(config, tokenizer.vocab_size, training_heads=False)
     try:
         model.load_state_dict(load_file(folder / MODEL))
@@ -90,7 +90,11 @@ def load_model(folder: Path, device: torch.device) -> tuple[Config, Transducer, 
 
 
 def load_conf(folder: Path) -> Config:
-    """The conf of an exported model."""
+    """The conf of an exported model.
+
+    Raises:
+      UserError: it is damaged, or not a conf of this recipe.
+    """
     try:
         return configuration.read_saved(Config, folder / CONF)
     except ConfigError as error:
