@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Train Once Deploy Many: trains a transducer supernet and decodes its subnets, stage by stage.
 #
-#   ./run.sh                                          everything, on the embedded corpus (conf/mini.yaml)
+#   ./run.sh                          all of it on the embedded corpus (conf/mini.yaml)
 #   ./run.sh --stage 4 --stop-stage 6 --conf conf/librispeech-100h.yaml data.root=/corpora/LibriSpeech
-#   ./run.sh --help                                   stages, confs, what each stage reads and writes
+#   ./run.sh --help                   stages and confs, and what each stage reads and writes
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # sh run.sh
 set -euo pipefail
-TODM_CALLER=${TODM_CALLER:-$PWD}; export TODM_CALLER  # relative paths of a conf and of data.root are the user's
+# relative paths in a conf and in data.root are meant from the folder that the user stands in
+TODM_CALLER=${TODM_CALLER:-$PWD}; export TODM_CALLER
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=0
@@ -16,19 +17,20 @@ options=()
 overrides=()
 TODM_COMMAND=./run.sh; [ $# -eq 0 ] || TODM_COMMAND+=$(printf ' %q' "$@"); export TODM_COMMAND
 
-# Which script runs each stage; one that has finished is skipped, see egs/librispeech/todm/recipe/stages.py for what it depends on.
+# The script of each stage. A stage that has finished is skipped until something that it depends on
+# changes; egs/librispeech/todm/recipe/stages.py says what that is.
 scripts=(
-  0=local.make_corpus                                # audio in LibriSpeech layout
-  1=local.prepare_manifests                          # lhotse manifests; what is dropped and why
-  2=local.compute_features                           # 80-dim filterbank
-  3=local.train_bpe                                  # SentencePiece, tokens.txt, final cuts
-  4=todm.training.train                       # the supernet; a process per GPU (--world-size)
-  5=todm.search.select_subnets              # subnets.json
-  6=todm.decoding.decode                      # WER of every subnet on dev and test
-  7=todm.tables.train_individual            # table (a): models trained for one size alone
-  8=todm.tables.run_ablations               # tables (b) and (d)
-  9=todm.tables.report                      # tables, pictures and the page
-  10=todm.deploy.export                     # files for sherpa-onnx, checked there
+  0=local.make_corpus              # audio in LibriSpeech layout
+  1=local.prepare_manifests        # lhotse manifests, and a list of what is dropped and why
+  2=local.compute_features         # 80-dim log-mel filterbank
+  3=local.train_bpe                # SentencePiece model, tokens.txt, final cuts
+  4=todm.training.train            # the supernet, in a process per GPU (--world-size)
+  5=todm.search.select_subnets     # the subnets: subnets.json
+  6=todm.decoding.decode           # WER of every subnet on dev and test
+  7=todm.tables.train_individual   # table (a): models trained for one size alone
+  8=todm.tables.run_ablations      # tables (b) and (d): ablations and learned selections
+  9=todm.tables.report             # tables, pictures and the page
+  10=todm.deploy.export            # files for sherpa-onnx, checked in sherpa-onnx
 )
 
 usage() {
@@ -68,7 +70,7 @@ done
 . ./path.sh
 if [ -n "${want_help:-}" ]; then
   usage
-  python -m todm.recipe.stages help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
+  python -m todm.recipe.help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
   exit 0
 fi
 [ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"

@@ -1,5 +1,5 @@
-"""Stage 2: 80-dim log-mel filterbank features, stored or (features.on_the_fly) only their mean and
-deviation."""
+"""Stage 2, features: computes the 80-dim log-mel filterbank and stores it, or (features.on_the_fly)
+only its mean and deviation."""
 
 import logging
 import shutil
@@ -8,8 +8,10 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
+import torch
 from lhotse import CutSet, FeatureExtractor, LilcomChunkyWriter, MonoCut
 from lhotse.audio.utils import AudioLoadingError
+from lhotse.recipes import prepare_musan
 from lhotse.utils import fastcopy
 
 from local.dropped import Dropped, report, write_dropped
@@ -17,7 +19,7 @@ from local.make_corpus import jobs
 from todm.config.keys import Config, FeatureConfig
 from todm.data.features import make_extractor
 from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.channels import as_mono
 from utils.errors import UserError
 from utils.files import atomic_path, naming, require_openable, write_json_atomic
@@ -25,17 +27,19 @@ from utils.processes import end_with_parent
 from utils.progress import progress
 from utils.text import first_line
 
-STATISTICS_CUTS = 1000  # utterances of train that mean and deviation are taken from
+STATISTICS_CUTS = 1000  # the number of utterances of train for mean and deviation
 
 
 class Writer(LilcomChunkyWriter):
     """lhotse's writer, whose errors name the file: a full disk is no unreadable audio."""
 
     def write(self, key: str, value: np.ndarray) -> str:
+        """Appends the features of one utterance; returns the key that finds them."""
         with naming(self.storage_path_):
             return super().write(key, value)
 
     def close(self) -> None:
+        """Writes what is left and closes the file."""
         with naming(self.storage_path_):
             super().close()
 
@@ -43,14 +47,13 @@ class Writer(LilcomChunkyWriter):
 def compute_shard(
     config: FeatureConfig, cuts: list[MonoCut], storage: Path
 ) -> tuple[list[MonoCut], list[Dropped]]:
-    """Features of some utterances into one file; utterances that have none are returned with the
-    reason.
+    """Writes the features of some utterances into one file.
 
+    Returns:
+      The utterances with their features, and those that have none with the reason.
     Raises:
       WriteError: the features can not be written.
     """
-    import torch
-
     torch.set_num_threads(1)
     extractor = make_extractor(config)
     done, failed = [], []
@@ -69,14 +72,14 @@ def compute_shard(
 
 
 def read_shard(cuts: list[MonoCut]) -> tuple[list[MonoCut], list[Dropped]]:
-    """Decode some utterances: those that can be read, and those that can not."""
+    """Decodes some utterances; returns those that can be read, and those that can not."""
     failed = [found for cut in cuts if isinstance(found := readable_audio(cut), Dropped)]
     bad = {d.id for d in failed}
     return [cut for cut in cuts if cut.id not in bad], failed
 
 
 def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
-    """The samples of an utterance, or what is wrong with its file.
+    """Reads the samples of an utterance, (channels, N), or says what is wrong with its file.
 
     Raises:
       OSError: what is wrong is not the file: too many are open, no memory is left.
@@ -96,31 +99,30 @@ def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
 
 
 def too_short(cut: MonoCut) -> bool:
-    """Whether it has not one frame."""
+    """Whether an utterance has not one frame."""
     return cut.num_samples < cut.sampling_rate / FRAMES_PER_SECOND / 2
 
 
 def compute_split(
     config: Config, cuts: CutSet, folder: Path, name: str
 ) -> tuple[CutSet, list[Dropped]]:
-    """The utterances of a split that have features, in the order of the input, computed in
-    parallel; and those that have none.
+    """Computes the features of a split in parallel.
 
-    Computed on the fly, features are not stored: every file that stage 1 has not decoded is decoded
-    here, so that training finds none that it can not read.
+    Features that are computed on the fly are not stored: every file that stage 1 has not decoded is
+    decoded here, so that training finds none that it can not read.
+
+    Returns:
+      The utterances that have features, in the order of the input, and those that have none.
     """
     everything, stored = list(cuts), not config.features.on_the_fly
     if not stored and config.data.verify_audio and name in config.splits:
-        everything, dropped = (
-            [c for c in everything if not too_short(c)],
-            [readable_audio(c) for c in everything if too_short(c)],
-        )
-        return CutSet.from_cuts(everything), without_copies(dropped)
+        kept, short = drop_short(everything)
+        return CutSet.from_cuts(kept), without_copies(short)
     processes = jobs(config)
     size = max(1, min(200, -(-len(everything) // (4 * processes))))
     shards = [everything[i : i + size] for i in range(0, len(everything), size)]
     results: dict[int, list[MonoCut]] = {}
-    dropped = []
+    dropped: list[Dropped] = []
     with (
         ProcessPoolExecutor(processes, initializer=end_with_parent) as pool,
         progress(total=len(everything), desc=f"features of {name}", unit="utt") as bar,
@@ -149,15 +151,33 @@ def compute_split(
     )
 
 
+def drop_short(cuts: list[MonoCut]) -> tuple[list[MonoCut], list[Dropped]]:
+    """Splits utterances into those that have a frame and those that have none."""
+    kept, short = [], []
+    for cut in cuts:
+        found = readable_audio(cut) if too_short(cut) else None
+        if isinstance(found, Dropped):
+            short.append(found)
+        else:
+            kept.append(cut)
+    return kept, short
+
+
 def without_copies(dropped: list[Dropped]) -> list[Dropped]:
-    """Each utterance once, in the order of ids: at all speeds it is the same file."""
+    """Each utterance once, in the order of ids: its copies at other speeds are the same file."""
     by_id = {d.id: d for d in sorted(dropped, key=lambda d: d.id)}
     return [d for name, d in by_id.items() if name.rpartition("_sp")[0] not in by_id]
 
 
 def statistics(cuts: list[MonoCut], extractor: FeatureExtractor) -> dict[str, list[float]]:
-    """Mean and standard deviation of every mel bin over a part of train, for the model's fixed
-    normalisation."""
+    """The mean and standard deviation of every mel bin over a part of train, for the model's fixed
+    normalisation.
+
+    Returns:
+      ``mean`` and ``std``, 80 numbers each.
+    Raises:
+      UserError: a file can not be read any more.
+    """
     step = max(1, len(cuts) // STATISTICS_CUTS)
     count, total, squares = 0, np.zeros(NUM_MEL_BINS), np.zeros(NUM_MEL_BINS)
     for cut in cuts[::step]:
@@ -184,10 +204,12 @@ def with_speed_perturbation(cuts: CutSet) -> CutSet:
 
 
 def musan_cuts(config: Config) -> CutSet:
-    """MUSAN in pieces of 10 s, through lhotse's recipe."""
-    from lhotse.recipes import prepare_musan
+    """MUSAN in pieces of 10 s, through lhotse's recipe.
 
-    root = Path(config.data.musan)
+    Raises:
+      UserError: the folder is not there.
+    """
+    root = Path(config.data.musan or "")
     if not root.is_dir():
         raise UserError(f"data.musan={root} is not a folder")
     parts = prepare_musan(root, parts=("music", "speech", "noise"))
@@ -200,6 +222,11 @@ def musan_cuts(config: Config) -> CutSet:
 
 
 def compute(config: Config, arguments: Namespace) -> None:
+    """Computes the features of all splits and the statistics of train.
+
+    Raises:
+      UserError: nothing is left of a split.
+    """
     folder, listing = config.data_dir / "features", config.data_dir / "dropped-features.tsv"
     if folder.exists():
         shutil.rmtree(folder)

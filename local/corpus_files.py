@@ -1,5 +1,5 @@
-"""What lies below a split's folder: audio files and lines of transcripts, paired by their ids, none
-of them lost."""
+"""Finds what lies below a split's folder: audio files and lines of transcripts, paired by their
+ids, none of them lost."""
 
 import codecs
 import errno
@@ -15,37 +15,11 @@ from pathlib import Path
 from local.dropped import Dropped
 from utils.text import normalise_transcript, visible
 
-# Formats that are seen and not read.
-OTHER_FORMATS = {
-    ".wav",
-    ".wave",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".m4a",
-    ".aac",
-    ".mp4",
-    ".webm",
-    ".wma",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".sph",
-    ".nist",
-    ".w64",
-    ".rf64",
-    ".caf",
-    ".amr",
-    ".gsm",
-    ".ape",
-    ".wv",
-    ".raw",
-    ".pcm",
-    ".shn",
-}
+# audio formats that are seen and not read
+OTHER_FORMATS = set(
+    ".wav .wave .mp3 .ogg .oga .opus .m4a .aac .mp4 .webm .wma .aif .aiff .aifc .au "
+    ".snd .sph .nist .w64 .rf64 .caf .amr .gsm .ape .wv .raw .pcm .shn".split()
+)
 TRANSCRIPTS = ".trans.txt"
 _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -58,8 +32,13 @@ _LINE = re.compile(r"\s*(\S+)(?:\s+(.*))?", re.DOTALL)
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a transcript. Attributes: text: as it is written. file: where it stands. legible:
-    the file is in UTF-8."""
+    """A line of a transcript.
+
+    Attributes:
+      text: the transcript as it is written.
+      file: the file that it stands in.
+      legible: whether the file is in UTF-8.
+    """
 
     id: str
     text: str
@@ -69,8 +48,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Utterance:
-    """An audio file with its transcript. Attributes: written: the transcript before it was
-    normalised."""
+    """An audio file with its transcript.
+
+    Attributes:
+      text: the transcript, normalised.
+      written: the transcript as it is written.
+    """
 
     id: str
     text: str
@@ -83,9 +66,10 @@ class Found:
     """All that lies below a folder.
 
     Attributes:
-      audio: files of any audio format. lines: of all transcripts. texts: per folder a text that is
-        no transcript by its name.
-      unreadable: folders and transcripts that can not be read; what is in them nobody knows.
+      audio: the files of any audio format.
+      lines: the lines of all transcripts.
+      texts: for a folder, the name of a text file in it that is no transcript by its name.
+      unreadable: the folders and transcripts that can not be read; nobody knows what is in them.
     """
 
     audio: list[Path] = field(default_factory=list)
@@ -95,7 +79,7 @@ class Found:
 
 
 def find(folder: Path) -> Found:
-    """Look through a folder and all below it, links included."""
+    """Looks through a folder and all below it, links included."""
     found = Found()
     transcripts = []
     for path in sorted(walk(folder, found.unreadable)):
@@ -125,9 +109,10 @@ def find(folder: Path) -> Found:
 
 
 def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, after all real folders, and no
-    folder is entered twice."""
-    real, links, seen = [folder], [], set()
+    """Yields every file below a folder. Links to folders are followed, after all real folders, and
+    no folder is entered twice."""
+    real, links = [folder], list[Path]()
+    seen: set[str] = set()
     home = os.path.realpath(folder)
     while real or links:
         here = real.pop() if real else links.pop(0)
@@ -137,8 +122,8 @@ def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
             continue
         seen.add(target)
         try:
-            with os.scandir(here) as entries:
-                entries = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             unreadable.append(
                 Dropped(
@@ -158,6 +143,7 @@ def walk(folder: Path, unreadable: list[Dropped]) -> Iterator[Path]:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # links in a circle
@@ -165,25 +151,30 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def is_flac(path: Path) -> bool:
+    """Whether the name is that of a FLAC file."""
     return path.suffix.lower() == ".flac"
 
 
 def canonical(name: str) -> str:
-    """An id that compares: some systems spell the accents of file names in two characters."""
+    """The form of an id that compares: some systems spell the accents of file names in two
+    characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def decoded(data: bytes) -> tuple[str, bool]:
-    """A file's text, and whether it is legible: UTF-8, or UTF-16 and UTF-32 that say so. If not,
-    what is ASCII of it is right."""
+    """Decodes a file's text.
+
+    Returns:
+      The text, and whether it is legible: in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+      Of a text that is not, the ASCII characters are right.
+    """
     encoding = next(
         (name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8"
     )
     try:
         text = data.decode(encoding)
-        if (
-            text.count("\0") <= len(text) / 4
-        ):  # UTF-16 without its mark is valid UTF-8, every other character of it 0
+        # UTF-16 without its mark is valid UTF-8, with every other character 0
+        if text.count("\0") <= len(text) / 4:
             return text, True
     except UnicodeDecodeError:
         pass
@@ -191,7 +182,8 @@ def decoded(data: bytes) -> tuple[str, bool]:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a transcript, ``ID TEXT`` with any white space between; blank ones left out.
+    """Reads the lines of a transcript, ``ID TEXT`` with any white space between; blank ones left
+    out.
 
     Lines end at newlines alone, before which a carriage return may stand (or at those, where a file
     has nothing else).
@@ -200,81 +192,84 @@ def read_lines(path: Path) -> list[Line]:
     lines = []
     for line in content.split("\n" if "\n" in content else "\r"):
         name, text = parse(visible(line))
-        written = parse(line)
+        written_name, written_text = parse(line)
         if name:
-            lines.append(
-                Line(
-                    canonical(name),
-                    written[1] if visible(written[0]) == name else text,
-                    path,
-                    legible,
-                )
-            )
+            text = written_text if visible(written_name) == name else text
+            lines.append(Line(canonical(name), text, path, legible))
     return lines
 
 
 def parse(line: str) -> tuple[str, str]:
-    """``(id, text)`` of a line; empty where it is blank."""
+    """Splits a line into ``(id, text)``, both empty where it is blank."""
     match = _LINE.match(line)
     return (match[1], (match[2] or "").strip()) if match else ("", "")
 
 
 def pair(found: Found, folder: Path) -> tuple[list[Utterance], list[Dropped]]:
-    """Bring audio and lines of the same id together, in the order of the lines.
+    """Brings audio and lines of the same id together, in the order of the lines.
 
     Every audio file and every line is in exactly one of the two lists. Of several files or lines
     with one id the first counts; a file beside the line comes before others, and FLAC before other
     formats.
     """
-    audio, lines = defaultdict(list), defaultdict(list)
+    audio: dict[str, list[Path]] = defaultdict(list)
+    lines: dict[str, list[Line]] = defaultdict(list)
     for path in found.audio:
         audio[canonical(path.stem)].append(path)
-    for line in found.lines:
-        lines[line.id].append(line)
-    utterances, dropped = [], list(found.unreadable)
+    for each in found.lines:
+        lines[each.id].append(each)
+    utterances: list[Utterance] = []
+    dropped = list(found.unreadable)
     for name in dict.fromkeys([*lines, *audio]):
-        line, *other_lines = lines.get(name) or [None]
-        path, *other_audio = sorted(
-            audio.get(name, []),
-            key=lambda p: (not is_flac(p), line is None or p.parent != line.file.parent),
-        ) or [None]
-        result = matched(name, path, line, found.texts, folder)
-        (utterances if isinstance(result, Utterance) else dropped).append(result)
-        for extra, again in zip_longest(other_audio, other_lines):
-            where = " and ".join(
-                [f"a second file {extra}"] * bool(extra)
-                + [f"a second transcript in {again.file}" if again else ""] * bool(again)
-            )
-            reason = "duplicate id" if again or is_flac(extra) else "not FLAC"
-            dropped.append(
-                Dropped(name, reason, where, audio=extra is not None, line=again is not None)
-            )
+        with_id = lines.get(name, [])
+        line = with_id[0] if with_id else None
+        beside = line.file.parent if line else None
+        files = sorted(audio.get(name, []), key=lambda p: (not is_flac(p), p.parent != beside))
+        if line is not None and not files:
+            where = f"{line.file} names it, and there is no {name}.flac below {folder}"
+            dropped.append(Dropped(name, "missing audio", where, audio=False))
+        elif files:
+            result = matched(name, files[0], line, found.texts)
+            if isinstance(result, Utterance):
+                utterances.append(result)
+            else:
+                dropped.append(result)
+        dropped += repeated(name, files[1:], with_id[1:])
     return utterances, dropped
 
 
+def repeated(name: str, files: list[Path], lines: list[Line]) -> list[Dropped]:
+    """The further files and lines of an id that has a file or a line already."""
+    dropped = []
+    for file, line in zip_longest(files, lines):
+        parts = [f"a second file {file}"] if file else []
+        parts += [f"a second transcript in {line.file}"] if line else []
+        reason = "duplicate id" if line or is_flac(file) else "not FLAC"
+        has = {"audio": file is not None, "line": line is not None}
+        dropped.append(Dropped(name, reason, " and ".join(parts), **has))
+    return dropped
+
+
 def matched(
-    name: str, path: Path | None, line: Line | None, texts: dict[Path, str], folder: Path
+    name: str, path: Path, line: Line | None, texts: dict[Path, str]
 ) -> Utterance | Dropped:
-    """What an audio file and a line, one of which may be missing, come to."""
-    if path is None:
-        return Dropped(
-            name,
-            "missing audio",
-            f"{line.file} names it, and there is no {name}.flac below {folder}",
-            audio=False,
-        )
-    has = {"line": line is not None}
+    """Makes an utterance of an audio file and its line, or says why there is none.
+
+    Args:
+      line: None: no transcript names the file.
+      texts: as :class:`Found` has them.
+    """
     if not is_flac(path):
-        return Dropped(name, "not FLAC", f"{path}: only FLAC is read; convert it", **has)
+        reason = f"{path}: only FLAC is read; convert it"
+        return Dropped(name, "not FLAC", reason, line=line is not None)
     if line is None:
         hint = (
             f"; if {texts[path.parent]} is its transcript, call that SPEAKER-CHAPTER{TRANSCRIPTS}"
             if path.parent in texts
             else ""
         )
-        return Dropped(
-            name, "missing transcript", f"{path}: no {TRANSCRIPTS} names it{hint}", **has
-        )
+        reason = f"{path}: no {TRANSCRIPTS} names it{hint}"
+        return Dropped(name, "missing transcript", reason, line=False)
     if not line.legible:
         return Dropped(
             name,

@@ -1,4 +1,4 @@
-"""What the data stages leave out, each with its reason: a TSV file of every stage that does."""
+"""The utterances that the data stages leave out, each with its reason, in a TSV file per stage."""
 
 import logging
 from collections import Counter
@@ -10,9 +10,11 @@ from utils.files import write_text_atomic
 
 @dataclass(frozen=True)
 class Dropped:
-    """An utterance that is left out: its id, the reason (one of a few) and what exactly was wrong.
+    """An utterance that is left out.
 
     Attributes:
+      reason: one of a few texts, which are counted.
+      detail: what exactly is wrong.
       audio, line: whether there is an audio file and a line of a transcript, so that what lies on
         the disk can be accounted for.
     """
@@ -25,13 +27,17 @@ class Dropped:
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a TSV file in UTF-8: on one line; bytes of a file name that are not UTF-8
-    are written as escapes."""
+    """The text as a cell of a TSV file in UTF-8: on one line, with bytes of a file name that are
+    not UTF-8 as escapes."""
     return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_dropped(path: Path, dropped: dict[str, list[Dropped]]) -> None:
-    """A TSV file: split, utterance, reason, detail."""
+    """Writes a TSV file with split, utterance, reason and detail.
+
+    Args:
+      dropped: the utterances by split.
+    """
     rows = ["split\tutterance\treason\tdetail\n"]
     rows += [
         f"{split}\t{cell(d.id)}\t{d.reason}\t{cell(d.detail)}\n"
@@ -42,7 +48,13 @@ def write_dropped(path: Path, dropped: dict[str, list[Dropped]]) -> None:
 
 
 def report(split: str, kept: list, dropped: list[Dropped], listing: Path, notes: str = "") -> None:
-    """Log what a split keeps and drops."""
+    """Logs what a split keeps and drops.
+
+    Args:
+      kept: the cuts that stay.
+      listing: the file that :func:`write_dropped` writes.
+      notes: a remark on the cuts that stay.
+    """
     hours = sum(c.duration for c in kept) / 3600
     logging.info(
         "%s: kept %d utterances, %.2f h%s; dropped %d", split, len(kept), hours, notes, len(dropped)

@@ -4,6 +4,7 @@ carries."""
 import ctypes
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ _pieces: list[np.ndarray] = []
 
 
 @_Callback
-def _collect(samples, count, _events) -> int:
+def _collect(samples: Any, count: int, _events: Any) -> int:
     if samples and count > 0:
         _pieces.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
     return 0
@@ -43,7 +44,7 @@ def used() -> bool:
 
 
 def variants() -> list[str]:
-    """Names of the voice variants in the wheel, sorted."""
+    """The names of the voice variants in the wheel, sorted."""
     import espeakng_loader
 
     return sorted(
@@ -54,15 +55,18 @@ def variants() -> list[str]:
 def speak(
     text: str, voice: str, pitch: int = 50, rate: int = 175, pitch_range: int = 50
 ) -> tuple[np.ndarray, int]:
-    """Synthesise ``text``.
+    """Synthesises speech.
 
     Args:
       voice: ``ACCENT+VARIANT``, such as ``en-us+f3``.
-      pitch: 0 to 100; rate: words per minute; pitch_range: 0 (monotone) to 100.
+      pitch: 0 to 100.
+      rate: words per minute.
+      pitch_range: 0 (monotone) to 100.
     Returns:
       Samples in [-1, 1], float32 (N,), and their rate in Hz.
     Raises:
       ValueError: espeak-ng does not know the voice.
+      RuntimeError: espeak-ng fails.
     """
     library, sample_rate = _library()
     if library.espeak_SetVoiceByName(voice.encode()) != 0:

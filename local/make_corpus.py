@@ -1,23 +1,26 @@
-"""Stage 0: a corpus in LibriSpeech layout. Makes the embedded one, downloads one, or checks the
-folder given."""
+"""Stage 0, a corpus in LibriSpeech layout: makes the embedded one, downloads one, or checks the
+folder that is given."""
 
 import logging
 import os
 from argparse import Namespace
-from pathlib import Path
 
+from lhotse.recipes import download_librispeech
+
+from local import synthetic
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.errors import UserError
 from utils.files import WRITE_ERRORS
 
 
 def jobs(config: Config) -> int:
-    """Processes for the data stages."""
+    """The number of processes of the data stages."""
     return config.data.num_jobs or os.cpu_count() or 1
 
 
 def make_corpus(config: Config, arguments: Namespace) -> None:
+    """Makes the corpus that the conf asks for."""
     check_names(config.splits)
     if config.data.root:
         check_folder(config)
@@ -33,8 +36,12 @@ def make_corpus(config: Config, arguments: Namespace) -> None:
 
 
 def check_names(splits: list[str]) -> None:
-    """A split is a folder below the corpus, ``dev`` or ``english/dev``; its name is also that of
-    files in the data folder."""
+    """Checks the names of splits: each is a folder below the corpus, ``dev`` or ``english/dev``,
+    and also names files in the data folder.
+
+    Raises:
+      UserError: one can not be such a name, or lies in another.
+    """
     for name in splits:
         if (
             not name
@@ -56,8 +63,11 @@ def check_names(splits: list[str]) -> None:
 
 
 def make_synthetic(config: Config) -> None:
-    from local import synthetic
+    """Makes the embedded corpus.
 
+    Raises:
+      UserError: the conf asks for more voices than there are, or for more splits than three.
+    """
     for group in ("train", "dev", "test"):
         if len(getattr(config.data, group)) != 1:
             raise UserError(f"the synthetic corpus has one split each: give data.{group} one name")
@@ -73,7 +83,12 @@ def make_synthetic(config: Config) -> None:
 
 
 def check_folder(config: Config) -> None:
-    root = Path(config.data.root)
+    """Checks that the corpus folder holds every split.
+
+    Raises:
+      UserError: it does not.
+    """
+    root = config.corpus_root
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder")
     missing = [name for name in config.splits if not (root / name).is_dir()]
@@ -88,10 +103,12 @@ def check_folder(config: Config) -> None:
 
 
 def download(config: Config) -> None:
-    """LibriSpeech or mini LibriSpeech through lhotse; parts that are complete are not fetched
-    again."""
-    from lhotse.recipes import download_librispeech
+    """Downloads LibriSpeech or mini LibriSpeech through lhotse; parts that are complete are not
+    fetched again.
 
+    Raises:
+      UserError: the download fails.
+    """
     target = config.corpus_root.parent
     target.mkdir(parents=True, exist_ok=True)
     # lhotse knows mini LibriSpeech's dev split as dev-clean-2, and takes the server from the names

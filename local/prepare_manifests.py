@@ -1,5 +1,5 @@
-"""Stage 1: scans the corpus, checks every utterance, writes lhotse manifests and the list of what
-was dropped and why."""
+"""Stage 1, manifests: scans the corpus, checks every utterance, and writes lhotse manifests and the
+list of what was dropped and why."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio.utils import AudioLoadingError
 
-from local.corpus_files import Utterance, find, pair
+from local.corpus_files import Found, Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from utils.audio import SAMPLE_RATE
 from utils.channels import as_mono, is_mean
 from utils.errors import UserError
@@ -27,7 +27,11 @@ from utils.progress import progress
 
 
 def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
-    """An utterance as a cut at 16 kHz with one channel; or what is wrong with its audio."""
+    """Makes of an utterance a cut at 16 kHz with one channel, or says what is wrong with its audio.
+
+    Args:
+      verify: whether to decode the whole file, which finds truncated ones.
+    """
     name, path = utterance.id, utterance.audio
     if problem := audio_problem(name, path, verify):
         return problem
@@ -50,8 +54,8 @@ def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
 
 
 def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
-    """What is wrong with an audio file, if anything. ``verify`` decodes it whole, which finds
-    truncated ones."""
+    """Looks for what is wrong with an audio file; None: nothing. The arguments are as for
+    :func:`examine`."""
     try:
         str(path).encode("utf-8")
         status = path.stat()
@@ -82,8 +86,13 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
 def scan_split(
     root: Path, split: str, verify: bool, processes: int
 ) -> tuple[list[MonoCut], list[Dropped]]:
-    """All utterances of a split: those that can be used, in the order of the transcripts, and those
-    that can not."""
+    """Examines all utterances of a split.
+
+    Returns:
+      Those that can be used, in the order of the transcripts, and those that can not.
+    Raises:
+      UserError: there are none.
+    """
     folder = root / split
     found = find(folder)
     if not found.audio and not found.lines:
@@ -93,11 +102,24 @@ def scan_split(
             f"{split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}"
         )
     utterances, dropped = pair(found, folder)
-    cuts = []
+    cuts: list[MonoCut] = []
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         results = pool.map(partial(examine, verify), utterances, chunksize=16)
         for result in progress(results, total=len(utterances), desc=split, unit="utt"):
             (cuts if isinstance(result, MonoCut) else dropped).append(result)
+    account_for(folder, split, found, cuts, dropped)
+    report_changed(split, utterances)
+    return cuts, dropped
+
+
+def account_for(
+    folder: Path, split: str, found: Found, cuts: list[MonoCut], dropped: list[Dropped]
+) -> None:
+    """Logs what becomes of all files and lines below a split's folder.
+
+    Raises:
+      UserError: they do not add up.
+    """
     for what, there, lost in (
         ("audio files", found.audio, [d for d in dropped if d.audio]),
         ("lines of transcripts", found.lines, [d for d in dropped if d.line]),
@@ -116,12 +138,10 @@ def scan_split(
                 f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, "
                 "please report it"
             )
-    report_changed(split, utterances)
-    return cuts, dropped
 
 
 def report_changed(split: str, utterances: list[Utterance]) -> None:
-    """Log how many transcripts were normalised to something else than what is written."""
+    """Logs how many transcripts were normalised to something else than what is written."""
     changed = [u for u in utterances if u.text != u.written]
     if changed:
         u = changed[0]
@@ -138,7 +158,7 @@ def report_changed(split: str, utterances: list[Utterance]) -> None:
 
 
 def length_problem(cut: MonoCut, config: Config) -> Dropped | None:
-    """Too long or too short to train on."""
+    """Says whether an utterance is too long or too short to train on; None: neither."""
     if cut.duration > config.data.max_seconds:
         return Dropped(
             cut.id,
@@ -155,7 +175,7 @@ def length_problem(cut: MonoCut, config: Config) -> Dropped | None:
 
 
 def describe_audio(cuts: list[MonoCut]) -> str:
-    """How many recordings are not 16 kHz mono files, and what is made of them."""
+    """The note on recordings that are not 16 kHz mono files, for the log; empty: all are."""
     resampled = sum(
         any(type(t).__name__ == "Resample" for t in cut.recording.transforms or []) for cut in cuts
     )
@@ -167,6 +187,11 @@ def describe_audio(cuts: list[MonoCut]) -> str:
 
 
 def prepare(config: Config, arguments: Namespace) -> None:
+    """Writes the manifests and ``dropped.tsv``.
+
+    Raises:
+      UserError: nothing is left of a split.
+    """
     folder, listing = config.data_dir / "manifests", config.data_dir / "dropped.tsv"
     all_dropped: dict[str, list[Dropped]] = {}
     for split in config.splits:

@@ -2,6 +2,7 @@
 spoken digits."""
 
 import random
+from collections.abc import Set
 
 SLOTS: dict[str, list[str]] = {
     "digit": "ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE".split(),
@@ -48,7 +49,7 @@ TEMPLATES = [
 
 
 def sentence(rng: random.Random) -> str:
-    """One random sentence, upper case, numbers in words."""
+    """Draws a random sentence, in upper case, with numbers in words."""
     parts = []
     for word in rng.choice(TEMPLATES).split(" "):
         parts.append(rng.choice(SLOTS[word[1:-1]]) if word.startswith("{") else word)
@@ -56,18 +57,12 @@ def sentence(rng: random.Random) -> str:
 
 
 def distinct_sentences(
-    rng: random.Random, count: int, exclude: set[str] = frozenset()
+    rng: random.Random, count: int, exclude: Set[str] = frozenset()
 ) -> list[str]:
-    """``count`` different sentences, none of them in ``exclude``."""
+    """Draws ``count`` different sentences, none of them in ``exclude``."""
     chosen: dict[str, None] = {}
     while len(chosen) < count:
         text = sentence(rng)
         if text not in exclude:
             chosen[text] = None
     return list(chosen)
-
-
-def vocabulary() -> set[str]:
-    """Every word the grammar can produce."""
-    fixed = {w for t in TEMPLATES for w in t.split() if not w.startswith("{")}
-    return fixed | {w for values in SLOTS.values() for v in values for w in v.split()}

@@ -6,11 +6,11 @@ espeak-ng reads memory there that nothing has written.
 """
 
 import io
-import multiprocessing
 import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,12 @@ from utils.progress import progress
 
 ACCENTS = ["en-us", "en-gb-x-rp"]
 # espeak-ng's variants that sound like a person: no whispers, robots or effects.
-VARIANTS = """Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Reed Storm
-adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward f1 f2 f3 f4 f5 grandma grandpa gustave
-ian iven john linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro
-shelby steph travis victor zac""".split()
+VARIANTS = """
+    Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike
+    Reed Storm adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward f1 f2
+    f3 f4 f5 grandma grandpa gustave ian iven john linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel
+    miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac
+""".split()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Voice:
 
 
 def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
-    """Voices of every split. No variant, and so no voice, is in two splits.
+    """Draws the voices of every split. No variant, and so no voice, is in two splits.
 
     Raises:
       ValueError: more voices asked for than there are variants for dev and test.
@@ -83,7 +85,7 @@ def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
 
 
 def make_sentences(config: SyntheticConfig) -> dict[str, list[str]]:
-    """Sentences of every split, none of them in two splits."""
+    """Draws the sentences of every split, none of them in two splits."""
     rng = random.Random(config.seed + 1)
     test = distinct_sentences(rng, config.test_utterances)
     dev = distinct_sentences(rng, config.dev_utterances, exclude=set(test))
@@ -97,16 +99,18 @@ def make_sentences(config: SyntheticConfig) -> dict[str, list[str]]:
 
 
 def make_corpus(
-    config: SyntheticConfig, root: Path, splits: dict[str, list[str]], jobs: int
+    config: SyntheticConfig, root: Path, splits: dict[str, str], jobs: int
 ) -> dict[str, float]:
-    """Write the corpus below ``root``.
+    """Writes the corpus below ``root``.
 
     Args:
       root: the LibriSpeech folder to make.
       splits: the name a split has on disk, e.g. ``{"train": "train-clean-100", ...}``.
       jobs: processes.
     Returns:
-      Hours per split.
+      Hours of speech per split.
+    Raises:
+      ValueError: more voices are asked for than there are.
     """
     voices, sentences = make_voices(config), make_sentences(config)
     tasks = []
@@ -117,9 +121,8 @@ def make_corpus(
     hours = dict.fromkeys(splits, 0.0)
     # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the
     # corpus does not depend on which process speaks which voice.
-    context = multiprocessing.get_context(
-        "fork" if sys.platform == "linux" and not used() else "spawn"
-    )
+    forks = sys.platform == "linux" and not used()
+    context = ForkContext() if forks else SpawnContext()
     with progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
         for (split, task), seconds in zip(
             tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)
@@ -131,7 +134,7 @@ def make_corpus(
 
 
 def _write_speaker(task: tuple[SyntheticConfig, Voice, list[str], Path]) -> float:
-    """All utterances of one voice: FLAC files and their ``.trans.txt``. Returns seconds of
+    """Writes all utterances of one voice, FLAC files and their ``.trans.txt``; returns seconds of
     audio."""
     config, voice, texts, folder = task
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,18 +162,20 @@ def _utterances(config: SyntheticConfig, voice: Voice, texts: list[str]) -> Iter
             text.lower(), f"{voice.accent}+{voice.variant}", voice.pitch, rate
         )
         clean = resample(torch.from_numpy(clean), source_rate, SAMPLE_RATE).numpy()
-        clean = np.pad(
-            clean, rng.integers(800, 3200, size=2)
-        )  # 50 to 200 ms of room before and after
+        # 50 to 200 ms of room before and after
+        clean = np.pad(clean, rng.integers(800, 3200, size=2))
         noise = _coloured_noise(rng, len(clean))
-        snr = rng.uniform(*config.snr_db)
+        low, high = config.snr_db
+        snr = rng.uniform(low, high)
         scale = np.sqrt(np.mean(clean**2) / (np.mean(noise**2) + 1e-12)) * 10 ** (-snr / 20)
         noisy = clean + scale * noise
-        yield noisy / np.abs(noisy).max() * 10 ** (rng.uniform(*config.level_db) / 20) * 0.99
+        low, high = config.level_db
+        yield noisy / np.abs(noisy).max() * 10 ** (rng.uniform(low, high) / 20) * 0.99
 
 
 def _coloured_noise(rng: np.random.Generator, length: int) -> np.ndarray:
-    """White to pink noise: power falls with frequency^slope, slope drawn from 0 to 1."""
+    """Draws white to pink noise, (length,): its power falls with frequency^slope, slope drawn from
+    0 to 1."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (rng.uniform(0, 1) / 2)
     return np.fft.irfft(spectrum, length).astype(np.float32)

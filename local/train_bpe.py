@@ -1,5 +1,5 @@
-"""Stage 3: trains SentencePiece on the train transcripts, writes tokens.txt, and drops what has too
-few frames for its tokens."""
+"""Stage 3, BPE: trains SentencePiece on the train transcripts, writes tokens.txt, and drops what
+has too few frames for its tokens."""
 
 import io
 import logging
@@ -14,8 +14,8 @@ from local.dropped import Dropped, report, write_dropped
 from todm.config.keys import BpeConfig, Config
 from todm.data.frames import FRAMES_PER_SECOND
 from todm.model.frontend import subsampled_length
-from todm.recipe.stages import stage_main
-from utils import channels  # noqa: F401, so that lhotse knows the mean of channels, which manifests may name
+from todm.recipe.stage_main import stage_main
+from utils import channels  # noqa: F401, so that lhotse knows the mean of channels in manifests
 from utils.errors import UserError
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
 from utils.tokens import SPECIAL, UNK, Tokenizer
@@ -24,7 +24,7 @@ RESERVED = "\u2585"  # SentencePiece's own sign for what it does not know
 
 
 def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
-    """Train SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2, and write bpe.model,
+    """Trains SentencePiece with icefall's ids: <blk> 0, <sos/eos> 1, <unk> 2, and writes bpe.model,
     tokens.txt and transcript.txt.
 
     Texts are taken as they are: stage 1 has normalised them.  Where they do not allow as many
@@ -65,8 +65,8 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
 
 
 def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: bool) -> bytes:
-    """A model file's content, trained in memory: SentencePiece itself does not say when a disk is
-    full."""
+    """Trains a model in memory, since SentencePiece does not say when a disk is full; returns the
+    content of its file."""
     model = io.BytesIO()
     texts = [trainable(text) for text in texts]
     sentencepiece.SentencePieceTrainer.train(
@@ -78,9 +78,8 @@ def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: b
         character_coverage=1.0,
         input_sentence_size=100_000_000,
         normalization_rule_name="identity",
-        max_sentence_length=max(
-            [4192, *(len(text.encode()) for text in texts)]
-        ),  # a longer text would be left out
+        # a longer text would be left out
+        max_sentence_length=max([4192, *(len(text.encode()) for text in texts)]),
         control_symbols=SPECIAL[:2],
         unk_id=2,
         bos_id=-1,
@@ -91,11 +90,11 @@ def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: b
 
 
 def trainable(text: str) -> str:
-    """A text as SentencePiece may see it when it trains.
+    """The text as SentencePiece may see it when it trains.
 
-    It would take ``<blk>`` in a text for the symbol and leave its characters out of the vocabulary,
-    and a text with U+2585 as a whole.
-    Encoding has no such exceptions: control symbols are never found in a text.
+    It would take ``<blk>`` in a text for the symbol and leave its characters out of the vocabulary;
+    a text with U+2585 it would leave out as a whole. Encoding has no such exceptions: control
+    symbols are never found in a text.
     """
     for symbol in SPECIAL:
         text = text.replace(symbol, f"{symbol[0]} {symbol[1:]}")
@@ -118,7 +117,7 @@ def unknown_characters(cuts: list[MonoCut], tokenizer: Tokenizer) -> tuple[list[
 
 
 def warn_of_unknown(split: str, cuts: list[MonoCut], tokenizer: Tokenizer) -> None:
-    """Warn of characters that can never be recognised, because no transcript of train has them."""
+    """Warns of characters that can never be recognised, because no transcript of train has them."""
     characters, utterances = unknown_characters(cuts, tokenizer)
     if characters:
         text = next(c.supervisions[0].text for c in cuts if c.id == utterances[0])
@@ -140,8 +139,10 @@ def warn_of_unknown(split: str, cuts: list[MonoCut], tokenizer: Tokenizer) -> No
 
 
 def token_problem(cut: MonoCut, tokenizer: Tokenizer) -> Dropped | None:
-    """Too few encoder frames for the tokens; a repeated token needs one more frame (the blank of
-    CTC)."""
+    """Says whether an utterance has too few encoder frames for its tokens; None: it has enough.
+
+    A repeated token needs one more frame, the blank of CTC.
+    """
     tokens = tokenizer.encode(cut.supervisions[0].text)
     needed = len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:]))
     frames = subsampled_length(
@@ -157,6 +158,11 @@ def token_problem(cut: MonoCut, tokenizer: Tokenizer) -> Dropped | None:
 
 
 def main(config: Config, arguments: Namespace) -> None:
+    """Trains the BPE model and writes the final cuts.
+
+    Raises:
+      UserError: nothing is left of a split of train.
+    """
     features = config.data_dir / "features"
     cuts = {name: CutSet.from_file(features / f"{name}.jsonl.gz") for name in config.splits}
     # Speed perturbation repeats every transcript; each counts once.
@@ -170,9 +176,8 @@ def main(config: Config, arguments: Namespace) -> None:
     for split, split_cuts in cuts.items():
         everything = list(split_cuts)
         dropped[split] = []
-        if (
-            split in config.data.train
-        ):  # dev and test are scored whole: greedy search needs no such minimum
+        # dev and test are scored whole: greedy search needs no such minimum
+        if split in config.data.train:
             problems = {c.id: p for c in everything if (p := token_problem(c, tokenizer))}
             dropped[split] = list(problems.values())
             everything = [c for c in everything if c.id not in problems]

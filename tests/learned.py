@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tests.helpers import VOCAB, make_targets, tiny_config
 from todm.config.keys import Config
-from todm.learned_selection.selector import Selector, make_selector
+from todm.learned_selection.methods import make_selector
+from todm.learned_selection.selector import Selector
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 
 METHODS = ["simple-topk", "iterative-zero-out", "orthosoftmax"]
 GRANULARITIES = ["module", "component"]
@@ -71,7 +72,7 @@ def shuffled(count: int, seed: int = 0) -> list[int]:
 
 
 def price(net: Subnet, config: Config) -> int:
-    return cost(config, VOCAB, net).encoder_params
+    return CostModel(config, VOCAB).cost(net).encoder_params
 
 
 def prefix_counts(selector: Selector, order: list[int], limits: list[float]) -> list[int]:

@@ -16,7 +16,7 @@ LARGEST_EXPONENT = 80.0  # exp() of more overflows fp32
 def alpha_divergence(
     teacher: Tensor, student: Tensor, alpha: float, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """One divergence and its surrogate.
+    """One alpha-divergence, D_a(p||q), and its surrogate.
 
     Args:
       teacher, student: log-probabilities (..., V), normalised.
@@ -44,7 +44,7 @@ def alpha_divergence(
 def adaptive_alpha_divergence(
     teacher: Tensor, student: Tensor, alpha_minus: float, alpha_plus: float, clip: float
 ) -> Tensor:
-    """Per softmax the larger of D_{alpha_minus} and D_{alpha_plus}: (..., V) twice -> (...,).
+    """The larger of D_{alpha_minus} and D_{alpha_plus} for every softmax: (..., V) twice -> (...,).
 
     The result has the value of the larger one and the gradient of its surrogate.
     """

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -19,8 +19,8 @@ import soxr
 from utils.errors import UserError
 
 SAMPLE_RATE = 16000
-PIECE_SECONDS = 0.5  # of what is read at a time
-# that a file of floats may hold: somewhat above 1 is a loud recording, thousands are another scale
+PIECE_SECONDS = 0.5  # the length of what is read at a time
+# the peak of a file of floats: somewhat above 1 is a loud recording, thousands are another scale
 LARGEST_SAMPLE = 64
 OPEN_LENGTH = 0x7FFFF000  # bytes: what a WAV that is written to a pipe promises, or more
 CONTAINERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
@@ -32,8 +32,8 @@ class AudioError(UserError, ValueError):
 
 
 def read_pieces(path: Path) -> Iterator[np.ndarray]:
-    """The samples of a file, or of what comes through a named pipe, in pieces of half a second: 16
-    kHz, mono, in [-1, 1].
+    """Yields the samples of a file, or of what comes through a named pipe, in pieces of half a
+    second: float32 (N,), 16 kHz, mono, in [-1, 1].
 
     Raises:
       AudioError: missing, not readable, empty, not audio, damaged, or with samples that are no
@@ -44,14 +44,13 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
             with open(path, "rb"):  # libsndfile does not say why it can not
                 if path.stat().st_size == 0:
                     raise AudioError(f"{path} is empty")
-            yield from _decoded(
-                os.fsencode(path), str(path)
-            )  # bytes: soundfile would encode a name, and can not encode any
+            # bytes: soundfile would encode a name, and can not encode any
+            yield from _decoded(os.fsencode(path), str(path))
         elif path.is_dir():
             raise AudioError(f"{path}: no such file, but a folder")
         else:
-            with open(path, "rb") as stream:
-                head, stream = peeked(stream)
+            with open(path, "rb") as opened:
+                head, stream = peeked(opened)
                 if not head:
                     raise AudioError(f"{path} is empty")
                 yield from container_pieces(stream, str(path), head)
@@ -62,14 +61,13 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
 
 
 def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
-    """What libsndfile makes of a file, of the reading end of a pipe (which is closed then) or of an
-    open file."""
+    """Yields what libsndfile decodes of a file, of the reading end of a pipe (which is closed then)
+    or of an open file."""
     try:
         with soundfile.SoundFile(file) as audio:
             rate, missing = audio.samplerate, audio.frames
-            audio.seekable = lambda: (
-                False
-            )  # soundfile seeks after every read, which fails where the header has no length
+            # soundfile seeks after every read, which fails where the header has no length
+            audio.seekable = lambda: False
             promised = re.search(
                 r"^data : (\d+)(?: \(should be (\d+)\))?$", audio.extra_info, re.MULTILINE
             )
@@ -103,7 +101,7 @@ def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
 
 
 def checked(samples: np.ndarray, name: str) -> np.ndarray:
-    """The samples, if floats: a file of floats may hold anything.
+    """Checks samples, since a file of floats may hold anything, and returns them.
 
     Raises:
       AudioError: some are NaN or infinite, or so large that they can not be meant to lie in [-1,
@@ -140,9 +138,8 @@ def container(head: bytes) -> str | None:
 
 def peeked(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """The first bytes of a stream, at most 12, and a stream that begins with them."""
-    stream = getattr(
-        stream, "raw", stream
-    )  # a thread that waits for a buffered standard input would hold its lock when Python ends
+    # a thread that waits for a buffered standard input would hold its lock when Python ends
+    stream = getattr(stream, "raw", stream)
     read, head = getattr(stream, "read1", stream.read), b""
     while len(head) < 12 and (got := read(12 - len(head))):
         head += got
@@ -158,15 +155,16 @@ class _Rejoined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        got = self.head[: len(buffer)] or self.read_on(len(buffer))
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        got = self.head[: len(view)] or self.read_on(len(view))
         self.head = self.head[len(got) :]
-        buffer[: len(got)] = got
+        view[: len(got)] = got
         return len(got)
 
 
 def container_pieces(stream: BinaryIO, name: str, head: bytes) -> Iterator[np.ndarray]:
-    """The samples of an audio file that arrives through a pipe, as it arrives.
+    """Yields the samples of an audio file that arrives through a pipe, as it arrives.
 
     FLAC is written to a temporary file first: libsndfile must seek in it.
 
@@ -189,19 +187,26 @@ def container_pieces(stream: BinaryIO, name: str, head: bytes) -> Iterator[np.nd
 def _pump(stream: BinaryIO, descriptor: int) -> None:
     """Copy a stream into a pipe until one of them ends."""
     with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as pipe:
-        while got := stream.read1(1 << 16):
+        while got := _available(stream, 1 << 16):
             rest = memoryview(got)
             while rest:
                 rest = rest[pipe.write(rest) :]
 
 
+def _available(stream: BinaryIO, size: int) -> bytes:
+    """At most ``size`` bytes, without waiting for more of them where the stream knows how."""
+    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
+    return read(size)
+
+
 def pcm_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
-    """Raw 16-bit little-endian mono PCM, as it arrives."""
+    """Yields the samples of raw 16-bit little-endian mono PCM at ``rate`` Hz, as it arrives, at 16
+    kHz."""
     size = 2 * round(rate * PIECE_SECONDS / 5)
 
     def arriving() -> Iterator[np.ndarray]:
         rest = b""
-        while got := (stream.read1(size) if hasattr(stream, "read1") else stream.read(size)):
+        while got := _available(stream, size):
             got = rest + got
             whole = len(got) // 2 * 2
             rest = got[whole:]
@@ -211,7 +216,7 @@ def pcm_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
 
 
 def resampled(pieces: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 pieces at any rate -> the same at 16 kHz, without seams."""
+    """Yields mono float32 pieces of ``rate`` Hz at 16 kHz, without seams."""
     if rate == SAMPLE_RATE:
         yield from pieces
         return

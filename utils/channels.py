@@ -1,5 +1,5 @@
-"""Audio of several channels as lhotse reads it: their mean, as one channel, as transcribe.sh hears
-it (utils/audio.py)."""
+"""Makes lhotse read audio of several channels as their mean, which is what utils/audio.py does for
+transcribe.sh."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,10 @@ from lhotse.utils import fastcopy
 
 @dataclass
 class MeanOfChannels(AudioTransform):
-    """Samples (channels, N) -> (1, N). lhotse finds it by its name in a manifest, wherever this
-    module has been imported."""
+    """The mean of all channels: samples (channels, N) -> (1, N).
+
+    lhotse finds it by its name in a manifest, wherever this module has been imported.
+    """
 
     def __call__(self, samples: np.ndarray, sampling_rate: int) -> np.ndarray:
         return samples.mean(axis=0, keepdims=True)
@@ -20,11 +22,12 @@ class MeanOfChannels(AudioTransform):
     def reverse_timestamps(
         self, offset: float, duration: float | None, sampling_rate: int
     ) -> tuple[float, float | None]:
+        """The times of supervisions before the transform, which are those after it."""
         return offset, duration
 
 
 def as_mono(recording: Recording) -> Recording:
-    """A recording of any number of channels -> one of a single channel, which is their mean."""
+    """The recording with a single channel, which is the mean of all that it has."""
     if recording.num_channels == 1:
         return recording
     # A source that says it has one channel is read whole; the transform comes before all others
@@ -41,7 +44,7 @@ def as_mono(recording: Recording) -> Recording:
 
 
 def is_mean(recording: Recording) -> bool:
-    """Whether :func:`as_mono` made it of several channels."""
+    """Whether :func:`as_mono` has made the recording's one channel of several."""
     return any(
         isinstance(t, MeanOfChannels)
         or isinstance(t, dict)

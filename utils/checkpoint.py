@@ -20,11 +20,12 @@ class CheckpointError(UserError):
 
 
 def checkpoint_path(folder: Path, update: int) -> Path:
+    """The file of the checkpoint of an update."""
     return folder / f"update-{update}.pt"
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """``(update, path)`` of every checkpoint in a folder, oldest first."""
+    """Every checkpoint in a folder as ``(update, path)``, oldest first."""
     found = [
         (int(m.group(1)), p) for p in folder.glob("update-*.pt") if (m := _NAME.search(p.name))
     ]
@@ -91,7 +92,8 @@ def load_newest(folder: Path) -> tuple[int, dict] | None:
 
 
 class RunningAverage:
-    """Mean of a model's parameters over all updates so far, in fp64, sampled every few updates."""
+    """The mean of a model's parameters over all updates so far, in fp64, sampled every few
+    updates."""
 
     def __init__(self, model: nn.Module):
         self.weight = 0.0  # updates averaged over
@@ -111,17 +113,24 @@ class RunningAverage:
             mean += (state[name].double() - mean) * share
 
     def state_dict(self) -> dict:
+        """The mean and the number of updates it is over, for a checkpoint."""
         return {"weight": self.weight, "values": self.values}
 
     def load_state_dict(self, state: dict) -> None:
+        """The inverse of :meth:`state_dict`."""
         self.weight = state["weight"]
         for name, mean in self.values.items():
             mean.copy_(state["values"][name])
 
 
 def average_between(start: dict | None, end: dict) -> dict[str, Tensor]:
-    """Mean parameters over the updates after ``start`` (a running average's state; None: from the
-    beginning) up to ``end``."""
+    """The mean parameters over the updates after ``start`` up to ``end``.
+
+    Args:
+      start, end: states of a running average; ``start`` None: from the beginning.
+    Raises:
+      CheckpointError: there is no update between them.
+    """
     if start is None or start["weight"] == 0:
         return {k: v.float() for k, v in end["values"].items()}
     span = end["weight"] - start["weight"]

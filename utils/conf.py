@@ -7,29 +7,26 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from utils.config_values import ValueProblem, key_type, literals, read_file, read_value
-from utils.errors import UserError
+from utils.errors import ConfigError
 from utils.files import write_text_atomic
 from utils.text import first_line
 
 T = TypeVar("T")
 
 
-class ConfigError(UserError, ValueError):
-    """A mistake in a conf or an override; the message says where and what would be right."""
-
-
 @dataclass
 class Layer:
-    """Values that one source sets, as nested dicts; interpolations are not resolved.
+    """The values that one source sets, as nested dicts; interpolations are not resolved.
 
     Attributes:
-      source: for messages: a file, or an override. file: of a conf; None: an override.
+      source: the file or the override, for messages.
+      file: the file of a conf; None: the layer is an override.
     """
 
     values: dict
@@ -38,18 +35,17 @@ class Layer:
 
     @property
     def keys(self) -> set[str]:
-        """Dotted names of the values."""
+        """The dotted names of the values."""
         return set(flatten(self.values))
 
 
 Check = Callable[[Any], None]
-FindBase = Callable[
-    [str, Path], Path
-]  # what ``base:`` says, and the conf that says so -> the base's path
+# from what ``base:`` says, and the conf that says so, to the base's path
+FindBase = Callable[[str, Path], Path]
 
 
 def beside(base: str, conf: Path) -> Path:
-    """A base lies beside the conf that names it."""
+    """Finds a base that lies beside the conf that names it."""
     return conf.parent / base
 
 
@@ -59,12 +55,12 @@ def load(
     overrides: Iterable[str] = (),
     check: Check | None = None,
 ) -> T:
-    """Read ``path`` (its ``base:``, a conf beside it, first), apply ``overrides``, check against
-    ``schema``.
+    """Reads ``path`` (its ``base:``, a conf beside it, first), applies ``overrides`` and checks the
+    values against ``schema``.
 
     Raises:
       ConfigError: missing file, broken YAML, unknown key (the nearest known one is named) or wrong
-      type.
+        type.
     """
     return build(schema, read_layers(schema, path, overrides), check)
 
@@ -75,7 +71,8 @@ def read_layers(
     overrides: Iterable[str] = (),
     find_base: FindBase = beside,
 ) -> list[Layer]:
-    """What the bases of ``path``, itself and every override set, in this order; a later one wins.
+    """Reads what the bases of ``path``, itself and every override set, in this order; a later one
+    wins.
 
     Raises:
       ConfigError: as :func:`load`.
@@ -87,8 +84,11 @@ def read_layers(
 
 
 def build(schema: type[T], layers: Iterable[Layer], check: Check | None = None) -> T:
-    """The configuration that layers make. ``check`` raises ConfigError where the values can not
-    work."""
+    """Builds the configuration that layers make.
+
+    Args:
+      check: raises ConfigError where the values can not work.
+    """
     config = _to_object(_merge(schema, layers))
     if check is not None:
         check(config)
@@ -96,8 +96,8 @@ def build(schema: type[T], layers: Iterable[Layer], check: Check | None = None) 
 
 
 def read_saved(schema: type[T], path: Path) -> T:
-    """What :func:`save` wrote, perhaps an earlier version of the program: types are checked, values
-    are not.
+    """Reads what :func:`save` wrote, perhaps in an earlier version of the program: types are
+    checked, values are not.
 
     Raises:
       ConfigError: missing file, broken YAML, unknown key or wrong type.
@@ -106,12 +106,15 @@ def read_saved(schema: type[T], path: Path) -> T:
 
 
 def check_types(schema: type, layers: Iterable[Layer]) -> None:
-    """Raise ConfigError when a layer has a value of the wrong type; what the layers would make
-    together is not looked at."""
+    """Checks the types of the values; what the layers would make together is not looked at.
+
+    Raises:
+      ConfigError: a layer has a value of the wrong type.
+    """
     _merge(schema, layers)
 
 
-def _to_object(tree: DictConfig):
+def _to_object(tree: DictConfig) -> Any:
     try:
         return OmegaConf.to_object(tree)
     except ConfigError:
@@ -131,25 +134,29 @@ def _to_object(tree: DictConfig):
 
 
 def from_dict(schema: type[T], values: dict) -> T:
-    """The dataclass that :func:`to_dict` came from (from a checkpoint, say): types are checked,
-    values are not."""
+    """Builds a configuration from what :func:`to_dict` made of it (from a checkpoint, say): types
+    are checked, values are not.
+
+    Raises:
+      ConfigError: unknown key or wrong type.
+    """
     _check_keys(schema, values, "saved conf")
     return _to_object(_merge(schema, [Layer(literals(values), "saved conf")]))
 
 
 def to_dict(config: Any) -> dict:
-    """Plain containers, as saved in checkpoints and stamps."""
+    """The configuration as plain containers, as it is saved in checkpoints and stamps."""
     return dataclasses.asdict(config)
 
 
 def save(config: Any, path: Path) -> None:
-    """Write the resolved configuration as YAML that :func:`load` reads back."""
+    """Writes the resolved configuration as YAML that :func:`load` reads back."""
     write_text_atomic(path, OmegaConf.to_yaml(OmegaConf.create(literals(to_dict(config)))))
 
 
 def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
-    flat = {}
+    """The values by their dotted keys: ``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat.update(flatten(value, f"{prefix}{key}."))
@@ -168,8 +175,8 @@ def select(config: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
-    """The error about a conf that was not found; names where it was looked for and the conf that is
-    nearest in name."""
+    """The error about a conf that was not found; it names the places that were looked at and the
+    conf that is nearest in name."""
     places = ", ".join(str(path) for path in dict.fromkeys(looked))
     others = {
         p.name: p
@@ -247,13 +254,14 @@ def _override_layer(schema: type, text: str) -> Layer:
 def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
     tree, layers = OmegaConf.structured(schema), list(layers)
     try:
-        return OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
+        merged = OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
+        return cast(DictConfig, merged)
     except (OmegaConfBaseException, ValueError):
         for layer in layers:  # one by one: whose value is it?
             try:
                 tree = OmegaConf.merge(tree, OmegaConf.create(layer.values))
             except (OmegaConfBaseException, ValueError) as error:
-                key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+                key = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
                 raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error
         raise
 
@@ -291,10 +299,11 @@ def _suggest(name: str, known: set[str]) -> str:
 
 
 def _known_keys(schema: type, prefix: str = "") -> tuple[set[str], set[str]]:
-    nodes, leaves = set(), set()
+    nodes: set[str] = set()
+    leaves: set[str] = set()
     for field in dataclasses.fields(schema):
         name = prefix + field.name
-        if dataclasses.is_dataclass(field.type):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             below = _known_keys(field.type, name + ".")
             nodes |= below[0] | {name}
             leaves |= below[1]

@@ -1,8 +1,8 @@
 """Values as people write them, in YAML files and as ``key=value``, read with the types of a schema.
 
 YAML alone guesses types: ``on`` is true, ``010`` is 8, ``1:30`` is 90, ``#`` begins a comment.  A
-key of a schema has a
-type, so nothing is guessed: text is taken as it stands, and a number as decimal digits.
+key of a schema has a type, so nothing is guessed: text is taken as it stands, and a number as
+decimal digits.
 """
 
 import dataclasses
@@ -24,10 +24,11 @@ class ValueProblem(ValueError):
 
 
 def read_file(path: Path, schema: type) -> Any:
-    """A YAML file as plain containers; interpolations (``${key}``) stay as they are.
+    """Reads a YAML file as plain containers; interpolations (``${key}``) stay as they are.
 
     Raises:
-      ValueProblem: not YAML, or a key that is given twice. OSError: the file can not be read.
+      ValueProblem: not YAML, or a key that is given twice.
+      OSError: the file can not be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -38,7 +39,7 @@ def read_file(path: Path, schema: type) -> Any:
 
 
 def read_value(text: str, kind: Any) -> Any:
-    """The value of ``key=value`` for a key of type ``kind``.
+    """Reads the value of ``key=value`` for a key of type ``kind``.
 
     Text is literal, but for one pair of quotes around all of it; empty and ``null`` are None where
     a key may be None. A list is YAML's ``[a, b]``; a list of texts may be one text alone.
@@ -78,8 +79,7 @@ def key_type(schema: type, key: str) -> Any:
 
 
 def literal(text: str) -> str:
-    """The text that OmegaConf reads as ``text``, where it has ``${``, which would begin an
-    interpolation."""
+    """The text that OmegaConf reads as ``text``: a ``${`` in it would begin an interpolation."""
     return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
 
 
@@ -135,7 +135,7 @@ def _settle(node: yaml.Node, kind: Any, key: str) -> yaml.Node:
                     "text; put it in quotes"
                 )
         node.value = [_settle(child, item, f"{key}[{i}]") for i, child in enumerate(node.value)]
-    elif _is_plain(node):
+    elif isinstance(node, yaml.ScalarNode) and _is_plain(node):
         if _is_text(kind) or _is_text(item):
             node.tag = _STR
         elif kind is int:
@@ -203,7 +203,7 @@ def _member(kind: Any, name: str) -> Any:
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
-    """``Optional[X]`` -> X, True; any other type as it is."""
+    """The type without None, and whether it allowed None: ``Optional[X]`` -> X, True."""
     if get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind):
         return next(k for k in get_args(kind) if k is not NoneType), True
     return kind, False

@@ -7,7 +7,7 @@ from torch.nn.functional import dropout as plain_dropout
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """As torch's dropout; on a CPU an element is dropped with p rounded to a multiple of 1/256.
+    """Dropout of every element as torch has it; on a CPU p is rounded to a multiple of 1/256.
 
     There eight elements share one 64-bit random number, a byte each.  What stays is scaled by the
     exact probability of staying, so that the mean is kept.

@@ -1,12 +1,18 @@
-"""Training curves, as tensorboard's event files have them."""
+"""Reads training curves from tensorboard's event files."""
 
 import logging
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Every scalar of a training by its tag: values by update, in order. Empty where there are no
-    event files."""
+    """Reads every scalar of a training.
+
+    Returns:
+      Values by update, in order, by the scalar's tag; empty where there are no event files.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not folder.is_dir():
@@ -16,14 +22,13 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     events.Reload()
     found = {}
     for tag in events.Tags()["scalars"]:
-        points = {
-            e.step: e.value for e in events.Scalars(tag)
-        }  # a resumed run has some steps twice
+        # a resumed run has some steps twice: the later value counts
+        points = {e.step: e.value for e in events.Scalars(tag)}
         found[tag] = dict(sorted(points.items()))
     return found
 
 
-def thinned(points: list, most: int) -> list:
-    """About ``most`` of some points, evenly spaced; the last one stays."""
+def thinned(points: list[T], most: int) -> list[T]:
+    """About ``most`` of the points, evenly spaced; the last one stays."""
     step = -(-len(points) // most)
     return points if step <= 1 else points[:-1:step] + points[-1:]

@@ -36,7 +36,7 @@ def local_device() -> torch.device:
 
 
 def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
-    """Element-wise sum of a few numbers over all processes."""
+    """The sums of a few numbers over all processes, element by element."""
     if not dist.is_initialized():
         return values
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
@@ -45,7 +45,7 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
 
 
 def gather_over_ranks(value: Any) -> list[Any]:
-    """Every process's value, by rank, in every process; any object that can be pickled."""
+    """The values of all processes by rank, in every process; any object that can be pickled."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()

@@ -1,4 +1,4 @@
-"""Writing files so that a killed process or a full disk never leaves half of one behind."""
+"""Writes files so that a killed process or a full disk never leaves half of one behind."""
 
 import contextlib
 import errno
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # that only writing can have
+# errors that only writing can have
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class WriteError(OSError):
@@ -22,8 +23,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends without an exception.
 
     Raises:
-      WriteError: the disk is full or read-only, a limit or a permission is in the way; ``path`` is
-      as it was.
+      WriteError: the disk is full or read-only, or a limit or a permission is in the way;
+        ``path`` is as it was.
     """
     path = Path(path)
     with naming(path):
@@ -48,7 +49,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """What fails in writing ``path`` (as ``temporary``) becomes a WriteError that names it; other
+    """Turns an error in writing ``path`` (as ``temporary``) into a WriteError that names it; other
     errors stay what they are."""
     try:
         yield
@@ -57,20 +58,17 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     except Exception as error:
         failure = error if isinstance(error, OSError) and error.errno else None
         if failure is None and temporary is not None:
-            failure = growth_error(
-                temporary
-            )  # libraries in C++ do not tell a full disk from anything else
-        if (
-            failure is None
-            or temporary is not None
-            and failure.filename not in (None, str(temporary), temporary)
-        ):
+            # libraries in C++ do not tell a full disk from anything else
+            failure = growth_error(temporary)
+        if failure is None:
+            raise
+        if temporary is not None and failure.filename not in (None, str(temporary), temporary):
             raise
         raise WriteError(failure.errno, failure.strerror, str(path)) from error
 
 
 def growth_error(path: Path) -> OSError | None:
-    """Why a file can not be made longer, if it can not."""
+    """Tries to make a file longer; returns the error where that fails, else None."""
     try:
         with open(path, "ab") as file:
             file.write(bytes(1 << 20))
@@ -82,10 +80,12 @@ def growth_error(path: Path) -> OSError | None:
 
 
 def require_openable(path: str | Path) -> None:
-    """Raise an OSError where a file can not be opened because of this machine (too many open files,
-    no memory), not of the file.
+    """Checks that nothing but the file itself can keep it from being opened.
 
-    Audio libraries tell neither from a damaged file.
+    Audio libraries do not tell too many open files, or too little memory, from a damaged file.
+
+    Raises:
+      OSError: too many files are open, or there is no memory.
     """
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
@@ -95,8 +95,11 @@ def require_openable(path: str | Path) -> None:
 
 
 def describe(error: OSError, folder: Path) -> str:
-    """An error of the file system in a sentence: which file (``folder``: where it is, if the error
-    does not say), why, and the space left."""
+    """An error of the file system in a sentence: the file, the reason, and the space that is left.
+
+    Args:
+      folder: where the file is, if the error does not say.
+    """
     path = Path(error.filename if isinstance(error.filename, str) else folder)
     if not isinstance(error, WriteError) and error.errno not in WRITE_ERRORS:
         return f"{path}: {error.strerror or error}"
@@ -112,16 +115,16 @@ def describe(error: OSError, folder: Path) -> str:
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Writes a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Writes indented JSON, whole or not at all."""
     write_text_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
+    """Reads a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
-"""Stopping gently: the first signal asks a loop to end at its next boundary, a second one ends it
-at once."""
+"""Gentle stops: the first signal asks a loop to end at its next boundary, a second one ends it at
+once."""
 
 import contextlib
 import logging
@@ -8,15 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# seconds within which a second signal is the first one's echo: a terminal and a launcher may both
+# seconds within which a second signal is an echo of the first: a terminal and a launcher may both
 # send it
 SAME = 0.5
 
 
 class Stopped(KeyboardInterrupt):
-    """The work was ended by a signal. Attributes: signal: its number."""
+    """The work was ended by a signal.
+
+    Attributes:
+      signal: the number of the signal.
+    """
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -24,8 +29,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """What :func:`gentle_stops` gives. Attributes: signal: the number of the first signal, or None
-    while there was none."""
+    """A request to stop, true once there is one.
+
+    Attributes:
+      signal: the number of the first signal, or None while there was none.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -51,13 +59,14 @@ class StopRequest:
 
 @contextlib.contextmanager
 def gentle_stops() -> Iterator[StopRequest]:
-    """While it lasts, the first SIGINT, SIGTERM or SIGHUP only sets the request; a second one
+    """Gives a request: in the block, the first SIGINT, SIGTERM or SIGHUP only sets it; a second one
     raises :class:`Stopped` where the program is.
 
     Signals that were ignored stay so: SIGINT in a shell's background jobs, SIGHUP under nohup.
     Outside the main thread, which alone may handle signals, the request is never set.
     """
-    request, before = StopRequest(), {}
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         # None: a handler that is not Python's, which could not be put back
         before = {
@@ -75,7 +84,7 @@ def gentle_stops() -> Iterator[StopRequest]:
 
 
 def leave_group() -> None:
-    """In a worker process: take it out of its parent's process group.
+    """Takes this process, a worker, out of its parent's process group.
 
     A terminal or a launcher sends signals to the whole group, and a worker that dies of one breaks
     its parent's loop in the middle of an update.  The parent ends its workers itself; they also end

@@ -1,9 +1,9 @@
 """One writer per folder: a lock that names its holder, and that is gone when the holder is.
 
 The lock is the kernel's (``flock``) on the folder itself, so that whoever deletes a file in it
-frees nothing; its file
-``.lock`` says who holds it.  It lives as long as any process that has inherited the open folder, so
-that a killed parent does not free a folder in which its child still writes.
+frees nothing; its file ``.lock`` says who holds it.  It lives as long as any process that has
+inherited the open folder, so that a killed parent does not free a folder in which its child still
+writes.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import TextIO
 
 from utils.errors import UserError
 
@@ -26,20 +27,20 @@ class FolderBusy(UserError):
 
 
 class FolderLock:
-    """A folder's lock. Several processes can share it to read; one alone has it to write.
+    """The lock of a folder. Several processes can share it to read; one alone has it to write.
 
     Args:
-      command: what the holder is, for the message that others get.
+      command: the command of the holder, for the message that others get.
     """
 
     def __init__(self, folder: Path, command: str):
         self.folder, self.command = folder, command
-        self.file = None  # the notes of holders
+        self.file: TextIO | None = None  # the notes of holders
         self._held: int | None = None  # the descriptor that is locked
         self.exclusive: bool | None = None
 
     def acquire(self, exclusive: bool) -> None:
-        """Take the lock, or change the one that is held from reading to writing and back.
+        """Takes the lock, or changes the one that is held from reading to writing and back.
 
         A folder that can not be written to is not locked for reading: nobody here can change it.
 
@@ -48,14 +49,8 @@ class FolderLock:
         """
         if self.exclusive == exclusive:
             return
-        if _inherited(
-            self.folder
-        ):  # this process is named as well: it may outlive the one that took the lock
-            with (
-                contextlib.suppress(OSError),
-                open(self.folder / LOCK, "a", encoding="utf-8") as file,
-            ):
-                file.write(self._holder())
+        if _inherited(self.folder):
+            self._add_note()
             self.exclusive = exclusive
             return
         if self.file is None:
@@ -67,7 +62,8 @@ class FolderLock:
                     raise
                 return
         try:
-            self._flock((fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+            self._flock(kind | fcntl.LOCK_NB, self.file)
         except BlockingIOError:
             raise FolderBusy(self._refusal()) from None
         except OSError:  # a file system without locks
@@ -78,7 +74,12 @@ class FolderLock:
         self.file.write(self._holder())
         self.file.flush()
 
-    def _flock(self, operation: int) -> None:
+    def _add_note(self) -> None:
+        """Names this process as a holder of a lock that its parent took, which it may outlive."""
+        with contextlib.suppress(OSError), open(self.folder / LOCK, "a", encoding="utf-8") as file:
+            file.write(self._holder())
+
+    def _flock(self, operation: int, notes: TextIO) -> None:
         if self._held is None:
             self._held = os.open(self.folder, os.O_RDONLY)
         try:
@@ -87,17 +88,17 @@ class FolderLock:
             raise
         except OSError:  # NFS locks nothing but files that are open to write
             os.close(self._held)
-            self._held = os.dup(self.file.fileno())
+            self._held = os.dup(notes.fileno())
             fcntl.flock(self._held, operation)
 
     @property
     def descriptor(self) -> int | None:
-        """What is locked, for children to inherit; None while nothing is held."""
+        """The file descriptor that is locked, for children to inherit; None while none is."""
         return self._held if self.exclusive is not None else None
 
     def release(self) -> None:
-        """Give the lock back; children that inherited it keep it. This process is no longer named
-        as a holder."""
+        """Gives the lock back; children that inherited it keep it. This process is no longer
+        named as a holder."""
         if self.exclusive is not None:
             with contextlib.suppress(OSError):
                 notes = (
@@ -152,8 +153,8 @@ def _inherited(folder: Path) -> bool:
 
 
 def _holders(path: Path) -> list[dict]:
-    """Who has written itself into a lock file and is still alive, as far as can be told from
-    here."""
+    """The processes that have written themselves into a lock file and are still alive, as far as
+    can be told from here."""
     holders = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -9,7 +9,7 @@ from utils.files import atomic_path
 
 @contextlib.contextmanager
 def picture(path: Path, columns: int = 1) -> Iterator[list]:
-    """Axes side by side, saved as PNG when the block ends."""
+    """Gives axes side by side, which are saved as a PNG when the block ends."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Processes that end together: signals passed on to a child, and children that do not outlive their
+"""Processes that end together: signals are passed on to a child, and children do not outlive their
 parent."""
 
 import contextlib
@@ -13,31 +13,34 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 from utils.interrupts import SIGNALS
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-GRACE_SECONDS = 120.0  # that a child has for its last checkpoint after SIGTERM or SIGHUP
+GRACE_SECONDS = 120.0  # time that a child has for its last checkpoint after SIGTERM or SIGHUP
+Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.getsignal returns it
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def signal_when_parent_dies(number: int) -> None:
-    """Ask Linux to send this process a signal when its parent has gone, even by SIGKILL; elsewhere
+    """Asks Linux to send this process a signal when its parent has gone, even by SIGKILL; elsewhere
     nothing happens."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def end_with_parent() -> None:
-    """The initializer of worker processes: they would otherwise wait for work for ever when their
-    parent is killed.
+    """Prepares a worker process to end when its parent is killed; it would otherwise wait for work
+    for ever. This is the initializer of pools.
 
-    An interrupt is their parent's business, which ends them; a fork has its handlers, which are not
-    meant for workers.
+    An interrupt is the parent's business, which ends its workers; a fork has the parent's handlers,
+    which are not meant for workers.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
@@ -54,16 +57,17 @@ def end_with_parent() -> None:
 
 
 def in_fresh_processes(
-    function: Callable[[T], R], tasks: Iterable[T], jobs: int, context: BaseContext
+    function: Callable[[T], R], tasks: Iterable[T], jobs: int, context: ForkContext | SpawnContext
 ) -> Iterator[R]:
-    """``function(task)`` of every task, each in a process of its own, ``jobs`` at a time; results
-    in the order of the tasks.
+    """Yields ``function(task)`` of every task, in their order, each computed in a process of its
+    own, ``jobs`` at a time.
 
     A ``multiprocessing.Pool`` with one task a child does the same, but can wait for ever for a
     child that it starts while it ends.
 
     Raises:
-      What the function raises; RuntimeError: a process ended without a result.
+      Exception: the one that the function raises.
+      RuntimeError: a process ended without a result.
     """
 
     def one(task: T) -> R:
@@ -88,6 +92,7 @@ def in_fresh_processes(
 
 def _answer(function: Callable[[T], R], task: T, sender: Connection) -> None:
     end_with_parent()
+    answer: tuple[bool, R | Exception]
     try:
         answer = True, function(task)
     except Exception as error:
@@ -96,14 +101,14 @@ def _answer(function: Callable[[T], R], task: T, sender: Connection) -> None:
 
 
 def end_workers() -> None:
-    """Kill the worker processes of this process's pools, so that an interrupt need not wait for
+    """Kills the worker processes of this process's pools, so that an interrupt need not wait for
     their work."""
     for child in multiprocessing.active_children():
         child.kill()
 
 
-def handle_stops(handler: Callable) -> dict[int, object]:
-    """Install a handler for the signals that stop a program, where they are not ignored (nohup,
+def handle_stops(handler: Callable[[int, FrameType | None], None]) -> dict[int, Handler]:
+    """Installs a handler for the signals that stop a program, where they are not ignored (nohup,
     background jobs).
 
     Returns:
@@ -117,8 +122,8 @@ def handle_stops(handler: Callable) -> dict[int, object]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has made, and those that they have; none where there is no
-    /proc."""
+    """The ids of the processes that a process has made, and of those that they have made; none
+    where there is no /proc."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -136,15 +141,16 @@ def run_child(
     descriptors: Sequence[int] = (),
     grace: float = GRACE_SECONDS,
 ) -> int:
-    """Run a command in a process group of its own and wait for it.
+    """Runs a command in a process group of its own and waits for it.
 
     SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it to all
     below it, too.  When this process is killed, the child gets SIGTERM.  What is left of the group
     when the child has ended, or does not end in time, is killed.
 
     Args:
-      descriptors: open files that the child inherits. grace: seconds after the first SIGTERM or
-        SIGHUP.
+      environment: variables beside those of this process.
+      descriptors: open files that the child inherits.
+      grace: seconds that it has after the first SIGTERM or SIGHUP.
     Returns:
       The exit status as a shell has it: 128 + the signal where one ended it.
     """
@@ -155,56 +161,67 @@ def run_child(
         if os.getppid() != parent:  # it died before the line above
             os._exit(128 + signal.SIGTERM)
 
-    received: list[int] = []
-    child = subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env=os.environ | environment,
         pass_fds=tuple(descriptors),
         start_new_session=True,
         preexec_fn=prepare,
     )
-    deadline = [float("inf")]
+    child = _Child(process, grace)
+    before = handle_stops(child.forward)
+    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, child.pause)
+    try:
+        status = child.wait()
+    finally:
+        child.to_group(signal.SIGKILL)  # workers that a killed stage has left
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if child.received:
+        return 128 + child.received[0]
+    return status if status >= 0 else 128 - status
 
-    def to_group(number: int) -> None:
-        try:
-            os.killpg(child.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        if len(received) > 2:
-            to_group(signal.SIGKILL)
-        elif child.poll() is None:
-            child.send_signal(number)
+class _Child:
+    """A child process with a group of its own, and the signals that were passed on to it."""
+
+    def __init__(self, process: subprocess.Popen, grace: float):
+        self.process, self.grace = process, grace
+        self.received: list[int] = []
+        self.deadline = float("inf")  # of time.monotonic(), after which the group is killed
+
+    def wait(self) -> int:
+        """Waits until the child has ended; returns its status as Popen has it."""
+        while True:
+            try:
+                return self.process.wait(timeout=1.0)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > self.deadline:
+                    self.to_group(signal.SIGKILL)
+
+    def to_group(self, number: int) -> None:
+        """Sends a signal to the child's group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    def forward(self, number: int, frame: object) -> None:
+        """Handles a signal that stops a program; the third one kills the group."""
+        self.received.append(number)
+        if len(self.received) > 2:
+            self.to_group(signal.SIGKILL)
+        elif self.process.poll() is None:
+            self.process.send_signal(number)
         if number != signal.SIGINT:
-            deadline[0] = min(deadline[0], time.monotonic() + grace)
+            self.deadline = min(self.deadline, time.monotonic() + self.grace)
 
-    def pause(number: int, frame: object) -> None:
-        below = descendants(child.pid)  # torchrun's ranks have sessions of their own
+    def pause(self, number: int, frame: object) -> None:
+        """Handles Ctrl-Z: stops all below this process, then this process, until both go on."""
+        below = descendants(self.process.pid)  # torchrun's ranks have sessions of their own
         for each in (signal.SIGSTOP, signal.SIGCONT):
-            to_group(each)
+            self.to_group(each)
             for pid in below:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, each)
             if each == signal.SIGSTOP:
                 os.kill(os.getpid(), signal.SIGSTOP)
-
-    before = handle_stops(forward)
-    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
-        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
-    try:
-        while True:
-            try:
-                status = child.wait(timeout=1.0)
-                break
-            except subprocess.TimeoutExpired:
-                if time.monotonic() > deadline[0]:
-                    to_group(signal.SIGKILL)
-    finally:
-        to_group(signal.SIGKILL)  # workers that a killed stage has left
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        return 128 + received[0]
-    return status if status >= 0 else 128 - status

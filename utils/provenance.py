@@ -1,4 +1,4 @@
-"""Where a result comes from: machine, versions, commit, command."""
+"""The origin of a result: machine, versions, commit, command."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import torch
 
 
 def provenance() -> dict:
-    """Facts about this run that stand beside its numbers."""
+    """The facts about this run that stand beside its numbers."""
     return {
         "machine": machine(),
         "torch": torch.__version__,
@@ -21,7 +21,7 @@ def provenance() -> dict:
 
 
 def machine() -> str:
-    """Processor and cores, or the GPUs."""
+    """The processor and its cores, or the GPUs."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{_cpu_name()}, {os.cpu_count()} cores, no GPU"

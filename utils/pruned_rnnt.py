@@ -22,16 +22,14 @@ def choose_backend(name: str, device: torch.device) -> ModuleType:
       name: ``auto``, ``k2``, ``fast_rnnt`` or ``torch``.
     Raises:
       RuntimeError: a backend that was asked for by name can not be imported or can not run on
-      ``device``.
+        ``device``.
     """
     problems = []
     for candidate in ("k2", "fast_rnnt", "torch") if name == "auto" else (name,):
         try:
             module = importlib.import_module(MODULES[candidate])
             _try(module, device)
-        except (
-            Exception
-        ) as error:  # a broken extension raises anything: ImportError, OSError, RuntimeError
+        except Exception as error:  # a broken extension raises anything
             problems.append(f"{candidate}: {first_line(error)}")
             continue
         skipped = f" ({'; '.join(problems)})" if problems else ""
@@ -44,7 +42,8 @@ def choose_backend(name: str, device: torch.device) -> ModuleType:
 
 
 def _try(module: ModuleType, device: torch.device) -> None:
-    """One tiny loss: an extension built for the CPU alone imports well and fails on a GPU."""
+    """Compute one tiny loss: an extension built for the CPU alone imports well and fails on a
+    GPU."""
     lm, am = torch.zeros(1, 2, 3, device=device), torch.zeros(1, 2, 3, device=device)
     boundary = torch.tensor([[0, 0, 1, 2]], device=device)
     symbols = torch.ones(1, 1, dtype=torch.long, device=device)
@@ -65,13 +64,13 @@ def _try(module: ModuleType, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the loss needs to know of a batch.
+    """The transcripts and lengths of a batch, as the losses need them.
 
     Attributes:
-      symbols: (B, S) token ids, padded with blank. lengths: (B,) their numbers S_b. frames: (B,)
-        encoder frames T_b.
-      heard: (B,) the filterbank frames that they were made of, for a model that adds some of its
-        own.
+      symbols: (B, S) token ids, padded with blank. lengths: (B,) their numbers S_b.
+      frames: (B,) encoder frames T_b.
+      heard: (B,) the filterbank frames that the encoder frames were made of, for a model that adds
+        some of its own.
     """
 
     symbols: Tensor
@@ -81,17 +80,20 @@ class Targets:
 
     @property
     def boundary(self) -> Tensor:
-        """(B, 4): [0, 0, S_b, T_b]."""
+        """The lattice of every utterance as the backends take it, (B, 4): [0, 0, S_b, T_b]."""
         zeros = torch.zeros_like(self.lengths)
         return torch.stack([zeros, zeros, self.lengths, self.frames], dim=1)
 
     def real_frames(self, length: int) -> Tensor:
-        """(B, length) bool: which frames of a padded batch are real."""
+        """The mask of a padded batch, (B, length) bool: True at real frames."""
         return torch.arange(length, device=self.frames.device) < self.frames[:, None]
 
     def check(self, names: list[str]) -> None:
-        """Raise ValueError naming every utterance that has more tokens than encoder frames, or no
-        token."""
+        """Refuse a batch that the transducer loss is not defined for.
+
+        Raises:
+          ValueError: utterances, by their names, have more tokens than encoder frames, or no token.
+        """
         bad = ((self.lengths > self.frames) | (self.lengths == 0)).nonzero()[:, 0].tolist()
         if bad:
             listing = ", ".join(
@@ -101,7 +103,8 @@ class Targets:
 
 
 class TransducerLoss:
-    """Simple and pruned loss, in fp32, summed over the batch, with one of the backends.
+    """The simple and the pruned transducer loss, in fp32, summed over the batch, by one of the
+    backends.
 
     Args:
       rnnt_type: the lattice: ``regular`` (a frame may emit any number of symbols), ``modified`` or
@@ -127,8 +130,8 @@ class TransducerLoss:
         self.lattice = {"rnnt_type": rnnt_type, "delay_penalty": delay_penalty}
 
     def simple(self, am: Tensor, lm: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Loss of the trivial joiner on am (B, T, V) and lm (B, S+1, V), and the pruning ranges (B,
-        T, R) it gives."""
+        """The loss of the trivial joiner, and the pruning ranges it gives: am (B, T, V) and lm (B,
+        S+1, V) -> () and (B, T, R)."""
         with torch.autocast(am.device.type, enabled=False):
             loss, (px_grad, py_grad) = self.backend.rnnt_loss_smoothed(
                 lm=lm.float(),
@@ -148,11 +151,12 @@ class TransducerLoss:
         return loss, ranges
 
     def prune(self, encoder: Tensor, predictor: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
-        """Joiner inputs (B, T, J) and (B, S+1, J) on the kept nodes: two of (B, T, R, J)."""
+        """The joiner's inputs on the kept nodes: (B, T, J) and (B, S+1, J) -> two of (B, T, R,
+        J)."""
         return self.backend.do_rnnt_pruning(am=encoder, lm=predictor, ranges=ranges)
 
     def pruned(self, logits: Tensor, ranges: Tensor, targets: Targets) -> Tensor:
-        """Loss on the kept nodes, logits (B, T, R, V)."""
+        """The loss on the kept nodes: logits (B, T, R, V) -> ()."""
         with torch.autocast(logits.device.type, enabled=False):
             return self.backend.rnnt_loss_pruned(
                 logits=logits.float(),

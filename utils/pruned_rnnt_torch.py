@@ -1,19 +1,17 @@
 """The pruned RNN-T loss (arXiv 2206.13236) in plain PyTorch, with the interface of k2 and
 fast_rnnt.
 
-Notation: B utterances, T frames, S symbols, V vocabulary.  The lattice has nodes (s, t); ``px[b, s,
-t]`` is the log-probability of symbol s at node (s, t), ``py[b, s, t]`` that of blank.  With p[0, 0]
-= 0 ::
+Notation: B utterances, T frames, S symbols, V vocabulary.  The lattice has nodes (s, t);
+``px[b, s, t]`` is the log-probability of symbol s at node (s, t), ``py[b, s, t]`` that of blank.
+With p[0, 0] = 0 ::
 
     p[s, t] = logaddexp(p[s-1, t-a] + px[s-1, t-a],  p[s, t-1] + py[s, t-1]) ,   loss = -p[S, T]
 
 ``rnnt_type`` says what a symbol does.  ``regular`` (a = 0): it stays in its frame, which may emit
-any number.
-``modified`` (a = 1): it ends its frame, as blank does, so a frame emits one at most.
-``constrained`` (a = 1): the same,
-but the blank that ends the frame is paid for: px[s, t] has py[s+1, t] in it.  A delay penalty d
-  above 0 adds
-d ((T_b - 1) / 2 - t) to every symbol of frame t, so that early ones are worth more.
+any number.  ``modified`` (a = 1): it ends its frame, as blank does, so a frame emits one at most.
+``constrained`` (a = 1): the same, but the blank that ends the frame is paid for: px[s, t] has
+py[s+1, t] in it.  A delay penalty d above 0 adds d ((T_b - 1) / 2 - t) to every symbol of frame t,
+so that early ones are worth more.
 
 A row of constant s is a first-order recurrence in t, so with c[t] = sum_{i<t} py[s, i] it is one
 ``logcumsumexp``: p[s, t] = c[t] + logcumsumexp_t(e[t] - c[t]), e[t] = p[s-1, t-a] + px[s-1, t-a].
@@ -27,19 +25,18 @@ NEVER = -1e30  # log-probability of what can not happen; finite, so that no grad
 
 
 def lattice_score(px: Tensor, py: Tensor, boundary: Tensor, rnnt_type: str = "regular") -> Tensor:
-    """Log-probability of all paths: ``px`` (B, S, T), ``py`` (B, S+1, T), boundary (B, 4) -> (B,),
-    in float64."""
+    """The log-probability of all paths, in float64: ``px`` (B, S, T), ``py`` (B, S+1, T), boundary
+    (B, 4) -> (B,)."""
     px, py = px.double(), py.double()
     batch, symbols, frames = px.shape
     last = boundary[:, 3]
     if rnnt_type == "regular":  # nothing is emitted when the last frame has ended
         px = px.masked_fill(torch.arange(frames, device=px.device) >= last[:, None, None], NEVER)
-    ends_frame = (
-        (0, 1) if rnnt_type == "regular" else (1, 0)
-    )  # where the row of T nodes stands among T + 1
+    # where the row of T nodes stands among T + 1
+    ends_frame = (0, 1) if rnnt_type == "regular" else (1, 0)
     row = torch.full((batch, frames + 1), NEVER, dtype=torch.float64, device=px.device)
     row[:, 0] = 0.0
-    rows = []
+    rows: list[Tensor] = []
     for s in range(symbols + 1):
         entering = (
             row
@@ -64,7 +61,7 @@ def rnnt_loss_smoothed(
     reduction: str = "sum",
     return_grad: bool = False,
 ):
-    """Loss of the trivial joiner ``log_softmax(am + lm)``, interpolated with its lm-only and
+    """The loss of the trivial joiner ``log_softmax(am + lm)``, interpolated with its lm-only and
     am-only versions.
 
     Args:
@@ -77,13 +74,11 @@ def rnnt_loss_smoothed(
     am_max, lm_max = am.amax(2, keepdim=True), lm.amax(2, keepdim=True)
     am_exp, lm_exp = (am - am_max).exp(), (lm - lm_max).exp()
     tiny = torch.finfo(am.dtype).tiny
-    joint_norm = (
-        (lm_exp @ am_exp.transpose(1, 2) + tiny).log() + lm_max + am_max.transpose(1, 2)
-    )  # (B, S+1, T)
+    # (B, S+1, T)
+    joint_norm = (lm_exp @ am_exp.transpose(1, 2) + tiny).log() + lm_max + am_max.transpose(1, 2)
     lm_norm = lm.logsumexp(2, keepdim=True)  # (B, S+1, 1)
-    unigram = (
-        lm.softmax(2).mean((0, 1)) + tiny
-    )  # (V,): an average language model for the am-only version
+    # (V,): an average language model for the am-only version
+    unigram = lm.softmax(2).mean((0, 1)) + tiny
     am_norm = ((am_exp @ unigram).log() + am_max[..., 0])[:, None]  # (B, 1, T)
     targets = symbols[:, :, None]
     am_symbol = am.transpose(1, 2).gather(1, targets.expand(-1, -1, frames))  # (B, S, T)
@@ -103,10 +98,8 @@ def rnnt_loss_smoothed(
     if rnnt_type == "constrained":
         px = px + py[:, 1:]
     px = px + _early(frames, boundary, delay_penalty)[:, None]
-    px, py = (
-        px.view_as(px),
-        py.view_as(py),
-    )  # the arcs as such: that px may hold a blank of py is no matter of occupation
+    # the arcs as such: that px may hold a blank of py is no matter of occupation
+    px, py = px.view_as(px), py.view_as(py)
     score = lattice_score(px, py, boundary, rnnt_type)
     loss = _reduce(-score.to(px.dtype), reduction)
     if not return_grad:
@@ -122,7 +115,7 @@ def rnnt_loss_smoothed(
 
 
 def _early(frames: int, boundary: Tensor, delay_penalty: float) -> Tensor:
-    """What a symbol gains by coming early, (B, T): its mean over the utterance's own frames is
+    """The gain of a symbol that comes early, (B, T): its mean over the utterance's own frames is
     0."""
     return delay_penalty * (
         (boundary[:, 3:4] - 1) / 2 - torch.arange(frames, device=boundary.device)
@@ -130,13 +123,18 @@ def _early(frames: int, boundary: Tensor, delay_penalty: float) -> Tensor:
 
 
 def _occupation(px: Tensor, py: Tensor, boundary: Tensor, rnnt_type: str) -> tuple[Tensor, Tensor]:
+    """The occupation of every arc, the gradient of the score, where nothing else needs one."""
     with torch.enable_grad():
         px, py = px.detach().requires_grad_(), py.detach().requires_grad_()
-        return torch.autograd.grad(lattice_score(px, py, boundary, rnnt_type).sum(), (px, py))
+        score = lattice_score(px, py, boundary, rnnt_type)
+        px_grad, py_grad = torch.autograd.grad(score.sum(), (px, py))
+        return px_grad, py_grad
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    return {"none": lambda x: x, "sum": torch.sum, "mean": torch.mean}[reduction](loss)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
 
 
 def get_rnnt_prune_ranges(
@@ -175,8 +173,8 @@ def _from_right(x: Tensor) -> Tensor:
 
 
 def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """Joiner inputs on the kept nodes: am (B, T, J), lm (B, S+1, J), ranges (B, T, R) -> two of (B,
-    T, R, J)."""
+    """The joiner's inputs on the kept nodes: am (B, T, J), lm (B, S+1, J), ranges (B, T, R) -> two
+    of (B, T, R, J)."""
     batch = torch.arange(len(lm), device=lm.device)[:, None, None]
     return am[:, :, None].expand(-1, -1, ranges.shape[2], -1), lm[batch, ranges]
 
@@ -191,7 +189,7 @@ def rnnt_loss_pruned(
     delay_penalty: float = 0.0,
     reduction: str = "sum",
 ) -> Tensor:
-    """Loss over the kept nodes: logits (B, T, R, V), symbols (B, S), ranges (B, T, R)."""
+    """The loss over the kept nodes: logits (B, T, R, V), symbols (B, S), ranges (B, T, R)."""
     batch, frames, _, _ = logits.shape
     count = symbols.shape[1]
     log_probs = logits.log_softmax(-1)
@@ -217,7 +215,7 @@ def rnnt_loss_pruned(
 
 
 def _leads_on(ranges: Tensor, rnnt_type: str) -> Tensor:
-    """Whether a symbol of the window's top node leads to a kept node, (B, T, 1): to one of the next
-    frame, if that window is higher."""
+    """Tells whether a symbol of the window's top node leads to a kept node, (B, T, 1): to one of
+    the next frame, if that window is higher."""
     rises = torch.nn.functional.pad(ranges[:, :, :1].diff(dim=1) > 0, (0, 0, 0, 1))
     return rises if rnnt_type == "modified" else torch.zeros_like(rises)

@@ -1,4 +1,4 @@
-"""ScaledAdam and Eden, as icefall's zipformer recipe uses them."""
+"""ScaledAdam, as icefall's zipformer recipe uses it."""
 
 import math
 from collections.abc import Iterable
@@ -7,15 +7,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-EARLY_STEPS = (
-    10,
-    20,
-    40,
-)  # when a first threshold is guessed, from few norms, before a whole period has passed
+# Steps at which a first threshold is guessed, from few norms, before a whole period has passed.
+EARLY_STEPS = (10, 20, 40)
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square of every tensor of a stack (n, ...) -> (n, 1, ...)."""
+    """The root mean square of every tensor of a stack: (n, ...) -> (n, 1, ...)."""
     return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
 
 
@@ -26,14 +23,14 @@ class ScaledAdam(Optimizer):
     For a tensor p with gradient g after clipping, t counted from 0 (one-element tensors: lr *
     scalar_lr_scale, and no steps 2 and 3)::
 
-        1. v = b2 v + (1 - b2) g^2 ;  d = -lr g / (sqrt(v_hat) + eps)      v_hat = v / (1 -
-        b2^(t+1)) while that is < 0.99
-        2. d *= max(rms(p), param_min_rms)                                 rms refreshed every
-        size_update_period steps
-        3. every size_update_period steps, from h = sum(p g) of those steps:
-           w = b w + (1 - b) mean(h^2), b = b2^period ;  s = -scalar_lr_scale lr sqrt(1 - b^k)
-           sum(h) / (sqrt(w) + eps) d += p clamp(s, -0.1, 0.1), limited so that rms(p) stays at most
-           param_max_rms
+        1. v = b2 v + (1 - b2) g^2
+           d = -lr g / (sqrt(v_hat) + eps)
+           with v_hat = v / (1 - b2^(t+1)) while that divisor is < 0.99, then v
+        2. d *= max(rms(p), param_min_rms), the rms refreshed every size_update_period steps
+        3. every size_update_period steps, from h = sum(p g) of each of those steps:
+           w = b w + (1 - b) mean(h^2), b = b2^period
+           s = -scalar_lr_scale lr sqrt(1 - b^k) sum(h) / (sqrt(w) + eps)
+           d += p clamp(s, -0.1, 0.1), limited so that rms(p) stays at most param_max_rms
         4. m = b1 m + (1 - b1) d ;  p += m
 
     A missing gradient counts as zero.  Tensors of one shape are updated as one stack.
@@ -47,15 +44,14 @@ class ScaledAdam(Optimizer):
 
     Args:
       clipping_scale: the threshold in medians of recent norms; 0: never clip.
-      scaled (a key of a group, default True): False: plain Adam for tensors whose size is no scale
-      to learn by: steps do not
-        scale with the rms, a tensor without gradient waits, and gradients neither count in the norm
-        nor are clipped.
+      scaled: a key of a group, by default True. False: plain Adam for tensors whose size is no
+        scale to learn by: steps do not scale with the rms, a tensor without gradient waits, and
+        gradients neither count in the norm nor are clipped.
       clipping_period: number of norms the median is taken from; also how often it is refreshed.
 
     Raises:
       FloatingPointError: by :meth:`step`, when the norms of half of the recent steps were not
-      finite.
+        finite.
     """
 
     def __init__(
@@ -74,23 +70,23 @@ class ScaledAdam(Optimizer):
     ):
         super().__init__(
             params,
-            dict(
-                lr=lr,
-                betas=betas,
-                eps=eps,
-                scalar_lr_scale=scalar_lr_scale,
-                param_min_rms=param_min_rms,
-                param_max_rms=param_max_rms,
-                scalar_max=scalar_max,
-                size_update_period=size_update_period,
-                scaled=True,
-            ),
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "scalar_lr_scale": scalar_lr_scale,
+                "param_min_rms": param_min_rms,
+                "param_max_rms": param_max_rms,
+                "scalar_max": scalar_max,
+                "size_update_period": size_update_period,
+                "scaled": True,
+            },
         )
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
-        """One update of every parameter."""
+    def step(self, closure=None) -> None:  # type: ignore[override]
+        """Update every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")
         stacks = [
@@ -161,18 +157,15 @@ class ScaledAdam(Optimizer):
         return torch.minimum(s, (group["param_max_rms"] - size) / size.clamp(min=1e-20))
 
     def _clip_factors(self, stacks: list[list[tuple[list[Tensor], Tensor, Tensor]]]) -> list[float]:
-        """What every group's gradients are multiplied by in this step; keeps the histories of
-        norms."""
+        """The factors that every group's gradients are multiplied by in this step; keeps the
+        histories of norms."""
         squares = [
             sum((grad * self._weight(group, params)).square().sum() for params, _, grad in of_group)
             for group, of_group in zip(self.param_groups, stacks)
         ]
-        present = [
-            x for x in squares if isinstance(x, Tensor)
-        ]  # the others' groups have nothing to step
-        values = iter(
-            torch.stack(present).tolist() if present else []
-        )  # one transfer for all groups
+        # The other groups have nothing to step; one transfer from the device for all that have.
+        present = [x for x in squares if isinstance(x, Tensor)]
+        values = iter(torch.stack(present).tolist() if present else [])
         norms = [next(values) ** 0.5 if isinstance(x, Tensor) else 0.0 for x in squares]
         return [self._clip_factor(group, norm) for group, norm in zip(self.param_groups, norms)]
 
@@ -209,14 +202,15 @@ class ScaledAdam(Optimizer):
         return state["rms"] if state else rms(torch.stack([p.detach().float() for p in params]))
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As every optimiser's.  Checkpoints that have one history of norms for all groups say
-        nothing about any of them: every group then begins a new one, and clips again after ten
-          steps."""
+        """Load a state, as every optimiser does.
+
+        Checkpoints that have one history of norms for all groups say nothing about any of them:
+        every group then begins a new one, and clips again after ten steps.
+        """
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
         for group in self.param_groups:
-            group.setdefault(
-                "scaled", True
-            )  # checkpoints from before this key have groups without it
+            # Checkpoints from before this key have groups without it.
+            group.setdefault("scaled", True)
 
 
 def _stacked(group: dict) -> list[list[Tensor]]:
@@ -228,14 +222,3 @@ def _stacked(group: dict) -> list[list[Tensor]]:
     for p in group["params"]:
         stacks.setdefault(p.shape, []).append(p)
     return list(stacks.values())
-
-
-def eden(update: float, epoch: float, lr_batches: float, lr_epochs: float, warmup: float) -> float:
-    """Eden's factor on the base learning rate.
-
-    ``(1 + (b/B)^2)^-1/4 (1 + (e/E)^2)^-1/4 warm(b)``, warm from 0.1 to 1 over ``warmup`` updates.
-    """
-    warm = 1.0 if update >= warmup else 0.1 + 0.9 * update / warmup
-    return (
-        (1 + (update / lr_batches) ** 2) ** -0.25 * (1 + (epoch / lr_epochs) ** 2) ** -0.25 * warm
-    )

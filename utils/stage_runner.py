@@ -3,7 +3,7 @@ named.
 
 A :class:`StageTable` says what depends on what, and whoever decides whether something is still good
 asks it: the skipping of stages, the going on of a training, the records of a table's runs, kept
-  scores and exported files.
+scores and exported files.
 
 A stage that has finished leaves a stamp, a JSON file with the conf values it depended on and the
 run of every earlier stage it read.  It is up to date while both are unchanged and what it wrote is
@@ -31,10 +31,10 @@ class Stage:
 
     Attributes:
       keys: the conf keys, or groups of keys, that its result depends on.
-      after: numbers of the stages whose result it reads.
-      reads, writes: for people, with ``{data}`` and ``{exp}`` for the two folders.
-      folder: ``data`` or ``exp``, where its stamp lies.
-      outputs: paths below its folder that must exist for it to be finished.
+      after: the numbers of the stages whose result it reads.
+      reads, writes: texts for people, with ``{data}`` and ``{exp}`` for the two folders.
+      folder: ``data`` or ``exp``, the folder that its stamp lies in.
+      outputs: the paths below its folder that must exist for it to be finished.
       passive_keys: keys below ``keys`` that change nothing about the result (speed, logging).
       continue_keys: keys below ``keys`` with whose new value it goes on from where it stands,
         instead of beginning anew.
@@ -71,10 +71,11 @@ class Stage:
         } | self.more(config)
 
     def changes(self, then: dict[str, Any], config: Any, ignore: Iterable[str] = ()) -> list[str]:
-        """In words, the values that are no longer what they were.
+        """Says in words which values are no longer what they were.
 
         Args:
           then: values of an earlier time; a key that is newer than they are had its default then.
+          ignore: keys that do not count.
         """
         defaults = type(config)()
         before = (
@@ -109,11 +110,11 @@ class StageTable(dict[int, Stage]):
         return values
 
     def changes_before(self, number: int, saved: Any, config: Any) -> list[str]:
-        """Why what a stage made with the conf ``saved`` is not what it would go on from with
-        ``config``; empty: it can go on.
+        """Says in words why a stage can not go on with ``config`` from what it made with the conf
+        ``saved``; empty: it can.
 
-        Values of the stages before it count but for their ``content_keys``, its own but for its
-        ``continue_keys``.
+        The values of the stages before it count, without their ``content_keys``, and its own,
+        without its ``continue_keys``.
         """
         reasons = []
         for before in self.upstream(number):
@@ -139,14 +140,11 @@ class StageRunner:
     def __init__(
         self, stages: StageTable, config: Any, folders: dict[str, Path], arguments: Sequence[str]
     ):
-        self.stages, self.config, self.folders, self.arguments = (
-            stages,
-            config,
-            folders,
-            list(arguments),
-        )
+        self.stages, self.config, self.folders = stages, config, folders
+        self.arguments = list(arguments)
 
     def stamp_path(self, stage: Stage) -> Path:
+        """The file that tells that the stage has finished."""
         return self.folders[stage.folder] / ".stamps" / f"stage-{stage.number}.json"
 
     def _content(self, stage: Stage) -> dict:
@@ -160,13 +158,14 @@ class StageRunner:
         return content if isinstance(content, dict) else {}  # damaged: the stage has to run again
 
     def stamp(self, stage: Stage) -> dict | None:
-        """What the stage left when it finished; None: it has not, or has begun again since."""
+        """The stamp that the stage left when it finished; None: it has not, or has begun again
+        since."""
         content = self._content(stage)
         return content if "run" in content else None
 
     def forced(self, numbers: Iterable[int]) -> list[str]:
-        """Marks of the times that stages were redone by ``--force``: their results then count as
-        new whatever their conf."""
+        """The marks of the times that stages were redone by ``--force``: their results then count
+        as new, whatever their conf."""
         return [
             mark for number in numbers if (mark := self._content(self.stages[number]).get("forced"))
         ]
@@ -186,8 +185,8 @@ class StageRunner:
         )
 
     def stale_reasons(self, stage: Stage) -> list[str]:
-        """Why the stage's result is missing or no longer what this conf asks for; empty when it is
-        up to date."""
+        """Says why the stage's result is missing or no longer what this conf asks for; empty when
+        it is up to date."""
         stamp = self.stamp(stage)
         if stamp is None:
             return ["it has not finished yet"]
@@ -205,7 +204,11 @@ class StageRunner:
         return reasons
 
     def require_inputs(self, stage: Stage) -> None:
-        """Raise UserError naming the earliest stage that must run first."""
+        """Checks that the stages before have finished.
+
+        Raises:
+          UserError: one has not; it names the earliest that must run first.
+        """
         for number in sorted(stage.after):
             before = self.stages[number]
             self.require_inputs(before)
@@ -237,7 +240,15 @@ class StageRunner:
         return False
 
     def run(self, number: int, action: Callable[[], None], force: bool = False) -> bool:
-        """Run a stage unless it is up to date. Returns whether it ran."""
+        """Runs a stage unless it is up to date, and stamps it.
+
+        Args:
+          action: does the work of the stage.
+        Returns:
+          Whether it ran.
+        Raises:
+          UserError: what it reads is not ready.
+        """
         if not self.wanted(number, force):
             return False
         stage = self.stages[number]
@@ -256,7 +267,8 @@ class StageRunner:
             stage.reads.format(**names),
             stage.writes.format(**names),
         )
-        after = {str(n): self.stamp(self.stages[n])["run"] for n in stage.after}
+        stamps = {str(n): self.stamp(self.stages[n]) for n in stage.after}
+        after = {n: stamp["run"] for n, stamp in stamps.items() if stamp is not None}
         forced = uuid.uuid4().hex[:12] if force and redone else self._content(stage).get("forced")
         mark = {"forced": forced} if forced else {}
         write_json_atomic(

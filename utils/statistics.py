@@ -1,4 +1,4 @@
-"""How sure a word error rate is: bootstrap intervals over speakers or utterances and seeds, and
+"""The certainty of word error rates: bootstrap intervals over speakers or utterances and seeds, and
 paired tests.
 
 Systems are arrays of word errors, (seeds, utterances), over the same utterances in the same order.
@@ -24,11 +24,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A against B in percent of WER. Attributes:
-    absolute, low, high: WER of A minus WER of B, and its 95 % interval. relative: in percent of B's
-      WER.
-    p: probability of a difference as large if A and B were exchangeable in every utterance.
-    seeds_agree: whether the difference has the same sign with every seed.
+    """The difference between two systems, A against B.
+
+    Attributes:
+      absolute: the WER of A minus the WER of B, in percent.
+      low, high: its 95 % interval.
+      relative: the same in percent of B's WER.
+      p: the probability of a difference as large if A and B were exchangeable in every utterance.
+      seeds_agree: whether the difference has the same sign with every seed.
     """
 
     absolute: float
@@ -42,10 +45,14 @@ class Difference:
 def wer_interval(
     errors: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0
 ) -> Rate:
-    """Bootstrap over groups (speakers, or utterances where each is its own group) and over seeds.
+    """The WER with its bootstrap interval over groups (speakers, or utterances where each is its
+    own group) and over seeds.
 
     Args:
-      errors: (S, N). words: (N,) of the references. groups: (N,) labels.
+      errors: word errors, (S, N).
+      words: words of the references, (N,).
+      groups: labels, (N,).
+      seed: of the draws.
     """
     by_group, group_words = _sum_groups(errors, words, groups)
     rates = _resample(by_group, group_words, np.random.default_rng(seed))
@@ -56,14 +63,16 @@ def wer_interval(
 def paired_difference(
     a: np.ndarray, b: np.ndarray, words: np.ndarray, groups: Sequence[str], seed: int = 0
 ) -> Difference:
-    """A minus B: a bootstrap that resamples both alike, and a permutation test over utterances.
+    """The difference A minus B: a bootstrap that resamples both alike, and a permutation test over
+    utterances.
 
     The test swaps A and B within utterances (errors averaged over seeds): it knows of utterances,
     not of the luck of a training; that is in the interval, which resamples the seeds too, and in
     ``seeds_agree``.
 
     Args:
-      a, b: (S, N) of the same seeds. words, groups: as in :func:`wer_interval`.
+      a, b: word errors, (S, N), with the same seeds.
+      words, groups, seed: as in :func:`wer_interval`.
     """
     by_group, group_words = _sum_groups(a.astype(float) - b, words, groups)
     low, high = np.percentile(
@@ -102,7 +111,7 @@ def paired_difference(
 def _sum_groups(
     errors: np.ndarray, words: np.ndarray, groups: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the utterances of every group: (S, G) and (G,)."""
+    """The sums over the utterances of every group: errors (S, G) and words (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     count = index.max() + 1
     return np.stack([np.bincount(index, row, count) for row in errors]), np.bincount(
@@ -111,8 +120,8 @@ def _sum_groups(
 
 
 def _resample(errors: np.ndarray, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Percent of errors in RESAMPLES draws of groups and, independently, of seeds: errors (S, G),
-    words (G,)."""
+    """The WER in RESAMPLES draws of groups and, independently, of seeds; errors (S, G), words
+    (G,)."""
     seeds, groups = errors.shape
     drawn = rng.integers(groups, size=(RESAMPLES, groups))
     weights = (

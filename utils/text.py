@@ -1,10 +1,10 @@
-"""Small helpers for transcripts, messages, names and tables."""
+"""Small functions for transcripts, messages, names and tables."""
 
 import re
 import unicodedata
 
-# What is not seen: format characters (zero-width ones, byte-order marks, directions, soft hyphens),
-# variation selectors, fillers.
+# Characters that are not seen: format characters (zero-width ones, byte-order marks, directions,
+# soft hyphens), variation selectors, fillers.
 _UNSEEN = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef"
 )
@@ -13,7 +13,7 @@ SENTENCEPIECE_SPACE = "\u2581"  # stands for a space in SentencePiece, so that n
 
 
 def visible(text: str) -> str:
-    """A text without control characters and characters that nobody sees; white space stays as it
+    """The text without control characters and characters that nobody sees; white space stays as it
     is."""
     if text.isascii() and text.isprintable():
         return text
@@ -22,8 +22,8 @@ def visible(text: str) -> str:
 
 
 def normalise_transcript(text: str) -> str:
-    """A transcript as it is trained on and scored: what is seen of it, in NFKC, words apart by one
-    space.
+    """The transcript as it is trained on and scored: its visible characters, in NFKC, words apart
+    by one space.
 
     Normalising it again changes nothing.  Stage 1 does this once; nothing behind it (SentencePiece,
     scoring) normalises.
@@ -33,13 +33,12 @@ def normalise_transcript(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Words joined by hyphens, without what a file name had better not have: ``max + random`` ->
-    ``max-random``."""
+    """The text as a file name, its words joined by hyphens: ``max + random`` -> ``max-random``."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's type and the first line of its text, which may be empty."""
+    """The exception's type and the first line of its text, which may be empty."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

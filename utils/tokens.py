@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""Turns text into token ids and back."""
 
 from pathlib import Path
 
@@ -12,7 +12,13 @@ class Tokenizer:
     """A SentencePiece model with icefall's special ids: <blk> 0, <sos/eos> 1, <unk> 2."""
 
     def __init__(self, model: str | Path | bytes):
-        """``model``: a file, or the file's content."""
+        """Loads a model.
+
+        Args:
+          model: a file, or the file's content.
+        Raises:
+          ValueError: its first tokens are not icefall's.
+        """
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.Load(
             model_proto=model if isinstance(model, bytes) else Path(model).read_bytes()
@@ -26,10 +32,12 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """The number of tokens, the special ones included."""
         return self._processor.GetPieceSize()
 
     @property
     def symbols(self) -> list[str]:
+        """The tokens as text, in the order of their ids."""
         return [self._processor.IdToPiece(i) for i in range(self.vocab_size)]
 
     @property
@@ -38,9 +46,10 @@ class Tokenizer:
         return self._processor.serialized_model_proto()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, none of them of <blk> or <sos/eos>: models of earlier versions find those
-        in texts that spell them."""
+        """The ids of a text, none of them of <blk> or <sos/eos>: models of earlier versions find
+        those in texts that spell them."""
         return [t if t > SOS_EOS else UNK for t in self._processor.EncodeAsIds(text)]
 
     def decode(self, tokens: list[int]) -> str:
+        """The text of some ids; <blk> and <sos/eos> are left out."""
         return self._processor.DecodeIds([t for t in tokens if t > SOS_EOS])

@@ -1,7 +1,7 @@
-"""torchrun for people: the same arguments; when a process fails, its own words are the last, and
-its exit status is the whole's.
+"""torchrun with the same arguments and messages for people: when a process fails, its own words are
+the last, and its exit status is that of the whole.
 
-python -m utils.torchrun --standalone --nproc-per-node 2 -m MODULE ...
+    python -m utils.torchrun --standalone --nproc-per-node 2 -m MODULE ...
 """
 
 import logging
@@ -11,20 +11,15 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-SAID_ITSELF = (
-    1,
-    2,
-    129,
-    130,
-    143,
-)  # exit statuses of a process that has told why: an error, a user's mistake, a signal that stopped it
+# exit statuses of a process that has said why it ended: an error, a user's mistake, or a signal
+SAID_ITSELF = (1, 2, 129, 130, 143)
 
 
 def run() -> int:
-    """Returns the exit status, as a shell has it."""
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # pages of how it ends the others
+    """Runs torchrun with the arguments of this process; returns the exit status as a shell has
+    it."""
+    # torchrun tells in pages how it ends the other processes
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         main()
     except SignalException as stop:

@@ -1,5 +1,5 @@
-"""Voice activity: where a recording has speech, by silero-vad's network, and stretches of it that
-are short enough to be recognised."""
+"""Voice activity by silero-vad's network: it finds the speech in a recording, and stretches of it
+that are short enough to be recognised."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +17,12 @@ CONTEXT = 64  # samples before them that the network also sees
 SPEECH = 0.5  # probability from which on speech begins,
 SILENCE = 0.35  # and below which it has ended, as silero-vad has it
 MIN_SPEECH = 3  # windows above SPEECH that a stretch must have: a click is no word
-ROOM = (
-    6,
-    19,
-)  # windows: a stretch begins and ends so far from what is surely speech, where it is quietest
+# windows: a stretch begins and ends so far from what is surely speech, where it is quietest
+ROOM = (6, 19)
 # a pause longer than this always ends a stretch; shorter ones are part of it while it fits
 PAUSE_SECONDS = 0.8
-# after speech in which a stream is still decoded: causal nets find words some time after they were
-#   said
+# time after speech in which a stream is still decoded: causal nets find words some time after they
+# were said
 HANGOVER_SECONDS = 0.6
 GAP = 9  # windows, an odd number: over so many a place to cut speech is judged
 LEVEL_WEIGHT = 0.02  # of a decibel beside a probability, where a place to cut speech is looked for
@@ -35,22 +33,25 @@ class VoiceActivity:
     """The probability of speech in every 32 ms of a recording, as it arrives (silero-vad,
     https://github.com/snakers4/silero-vad)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.session = _session()
         self.waiting = np.zeros(0, np.float32)
         self.context = np.zeros(CONTEXT, np.float32)
         self.state = np.zeros((2, 1, 128), np.float32)
 
     def accept(self, samples: np.ndarray) -> list[float]:
-        """More samples (16 kHz, in [-1, 1]) -> the probabilities of the windows that they
-        complete."""
+        """Takes more samples, (N,) at 16 kHz in [-1, 1].
+
+        Returns:
+          The probabilities of the windows that they complete.
+        """
         self.waiting = np.concatenate([self.waiting, samples.astype(np.float32, copy=False)])
         whole = len(self.waiting) // WINDOW * WINDOW
         windows, self.waiting = self.waiting[:whole].reshape(-1, WINDOW), self.waiting[whole:]
         return [self._probability(window) for window in windows]
 
     def finish(self) -> list[float]:
-        """No more samples come -> the probability of the last window, if one is begun."""
+        """Ends the recording; returns the probability of the last window, if one is begun."""
         rest = len(self.waiting)
         return self.accept(np.zeros(WINDOW - rest, np.float32)) if rest else []
 
@@ -73,7 +74,7 @@ def _session() -> onnxruntime.InferenceSession:
     spec = find_spec("silero_vad")
     paths = [
         Path(folder) / "data" / "silero_vad.onnx"
-        for folder in (spec.submodule_search_locations if spec else [])
+        for folder in (spec.submodule_search_locations or [] if spec else [])
     ]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
@@ -92,8 +93,8 @@ def speech_stretches(
     longest: float,
     detector: Callable[[], VoiceActivity] = VoiceActivity,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """``(first sample, samples)`` of the stretches of a recording that hold speech, in order, none
-    longer than ``longest`` seconds.
+    """Yields the stretches of a recording that hold speech, in order, as ``(first sample,
+    samples)``, none longer than ``longest`` seconds.
 
     Together they hold all speech, with up to 0.3 s of room around it, and they do not overlap. A
     pause of more than 0.8 s ends a stretch. One that would become too long ends in its last half,
@@ -115,26 +116,24 @@ class _Cutter:
         self.first = 0  # sample of the recording that what is held begins with
         self.held = np.zeros(0, np.float32)
         self.probabilities: list[float] = []  # of the windows of what is held
-        self.speaking, self.speech = (
-            False,
-            0,
-        )  # and of how many windows speech was certain since it began
+        self.speaking = False
+        self.speech = 0  # windows with certain speech since it began
 
     def accept(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """More samples -> the stretches that have ended."""
+        """Takes more samples and yields the stretches that have ended."""
         self.held = np.concatenate([self.held, samples])
         for probability in self.detector.accept(samples):
             yield from self._advance(probability)
 
     def finish(self) -> Iterator[tuple[int, np.ndarray]]:
-        """No more samples come -> the last stretch."""
+        """Ends the recording and yields the last stretch."""
         for probability in self.detector.finish():
             yield from self._advance(probability)
         if self.speaking:
             yield from self._give(len(self.probabilities))
 
     def _advance(self, probability: float) -> Iterator[tuple[int, np.ndarray]]:
-        """One window further."""
+        """Goes one window further and yields the stretch that ends there, if one does."""
         self.probabilities.append(probability)
         if self.speaking or probability >= SPEECH:
             self.speaking, self.speech = True, self.speech + (probability >= SPEECH)
@@ -172,13 +171,13 @@ class _Cutter:
         return first + int(np.argmin(smooth[first : self.most + 1]))
 
     def _levels(self, first: int, end: int) -> np.ndarray:
-        """Of some of the windows held, in decibels of full scale."""
+        """The levels of some of the windows held, in decibels of full scale."""
         samples = self.held[first * WINDOW : end * WINDOW]
         windows = np.pad(samples, (0, (end - first) * WINDOW - len(samples))).reshape(-1, WINDOW)
         return (10 * np.log10(np.square(windows, dtype=np.float64).mean(1) + 1e-10)).clip(FLOOR)
 
     def _give(self, end: int) -> Iterator[tuple[int, np.ndarray]]:
-        """What is held up to a window, without long silence at its ends."""
+        """Yields what is held up to a window, without long silence at its ends."""
         speech = [i for i, p in enumerate(self.probabilities[:end]) if p >= SILENCE]
         if speech and self.speech >= MIN_SPEECH:
             begin = self._quiet_before(speech[0])
@@ -199,7 +198,7 @@ class _Cutter:
         return first + int(np.flatnonzero(levels <= levels.min() + 3)[-1])
 
     def _quiet_after(self, speech: int, most: int) -> int:
-        """Likewise the window before which a stretch ends whose speech ends before this one; at
+        """The window before which a stretch ends whose speech ends before this one; at
         most ``most``."""
         first, end = speech + ROOM[0], min(speech + ROOM[1], most)
         if end <= first:
@@ -208,7 +207,7 @@ class _Cutter:
         return first + 1 + int(np.flatnonzero(levels <= levels.min() + 3)[0])
 
     def _forget(self, windows: int) -> None:
-        """Drop the first windows of what is held."""
+        """Drops the first windows of what is held."""
         if windows > 0:
             samples = min(windows * WINDOW, len(self.held))
             self.first, self.held, self.probabilities = (
@@ -219,7 +218,7 @@ class _Cutter:
 
 
 class Endpoints:
-    """Where the utterances of a stream begin and end, said chunk by chunk.
+    """A finder of the utterances in a stream, which says chunk by chunk where they begin and end.
 
     Args:
       longest: seconds of which, after half, an utterance ends in the next short pause; the longer
@@ -228,10 +227,14 @@ class Endpoints:
 
     # nobody speaks: the chunk is not decoded, but the next utterance may begin with it
     IDLE = "idle"
-    SPEAKING = "speaking"  # it is to be decoded, and before it what was held
-    PAUSE = "pause"  # it is held: the speaker may go on
-    LAST = "last"  # as SPEAKING; then the utterance is over
-    OVER = "over"  # the utterance was over before it; else as IDLE
+    # the chunk is to be decoded, and before it what was held
+    SPEAKING = "speaking"
+    # the chunk is held: the speaker may go on
+    PAUSE = "pause"
+    # the chunk is to be decoded as in SPEAKING; then the utterance is over
+    LAST = "last"
+    # the utterance was over before the chunk, which is as in IDLE
+    OVER = "over"
 
     def __init__(self, longest: float, detector: VoiceActivity):
         self.detector, self.longest = detector, longest * SAMPLE_RATE
@@ -242,15 +245,16 @@ class Endpoints:
         self.speaking = False
 
     def accept(self, samples: np.ndarray) -> None:
-        """More samples."""
+        """Takes more samples."""
         self.probabilities += self.detector.accept(samples)
 
     def finish(self) -> None:
-        """No more samples come."""
+        """Ends the stream."""
         self.probabilities += self.detector.finish()
 
     def chunk(self, begin: int, end: int) -> str:
-        """What becomes of the next chunk, samples ``begin`` to ``end``: one of the above."""
+        """Decides what becomes of the next chunk, samples ``begin`` to ``end``: one of the
+        above."""
         while self.probabilities and (self.window + 1) * WINDOW <= end:
             self._window(self.probabilities.pop(0), begin)
         if not self.speaking:

@@ -3,7 +3,8 @@ import pytest
 from todm.config.keys import Config
 from todm.config.load import load as load_recipe
 from todm.config.load import load_file
-from utils.conf import ConfigError, flatten, from_dict, save, select, to_dict
+from utils.conf import flatten, from_dict, save, select, to_dict
+from utils.errors import ConfigError
 
 
 def write(folder, name: str, text: str):

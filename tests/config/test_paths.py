@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import PYTHONPATH, ROOT, tiny_arguments, write_utterance
 from todm.config.keys import CONFS
 from todm.config.load import load
-from utils.conf import ConfigError
+from utils.errors import ConfigError
 from utils.files import read_json
 
 HOME_KEYS = ("data.root", "data.musan", "data.dir", "exp", "search.latency_table", "tables.records")

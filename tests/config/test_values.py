@@ -3,19 +3,21 @@ in vain are named."""
 
 import math
 import re
-import typing
 
 import pytest
 import torch
 
-from todm.config import check as config_check
-from todm.config.effects import EFFECTS, ineffective
+from todm.config.check import check
+from todm.config.effects import EFFECTS
+from todm.config.ineffective import ineffective
 from todm.config.keys import CONFS, Config
 from todm.config.load import explicit_keys, load, load_file
+from todm.config.ranges import RANGES
 from todm.data.batches import _spec_augment
 from utils import conf as configuration
-from utils.conf import ConfigError, flatten, from_dict, to_dict
+from utils.conf import flatten, from_dict, to_dict
 from utils.config_values import key_type
+from utils.errors import ConfigError
 
 DEFAULTS = flatten(to_dict(Config()))
 NUMBERS = [
@@ -40,13 +42,10 @@ def test_every_number_has_a_range():
         "export.chunk_frames",
     }
     assert (
-        set(NUMBERS)
-        - set(config_check.RANGES)
-        - elsewhere
-        - {"model.tail_frames", "loss.delay_penalty"}
+        set(NUMBERS) - set(RANGES) - elsewhere - {"model.tail_frames", "loss.delay_penalty"}
         == set()
     )
-    assert set(config_check.RANGES) <= set(NUMBERS)
+    assert set(RANGES) <= set(NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_numbers_that_make_no_sense_are_refused_by_key(key):
         config.select.method = "simple-topk"  # which looks at learn.*, too
         setattr(getattr(config, group), name, value)
         with pytest.raises(ConfigError, match=key):
-            config_check.check(config)
+            check(config)
 
 
 @pytest.mark.parametrize(
@@ -487,4 +486,4 @@ def test_types_of_keys():
         and key_type(Config, "tables.slurm.x") is str
         and key_type(Config, "a.b") is None
     )
-    assert key_type(Config, "data.root") == typing.Optional[str]
+    assert key_type(Config, "data.root") == str | None

@@ -21,7 +21,8 @@ from todm.deploy.benchmark_client import algorithmic_latency_ms
 from todm.deploy.client_check import Proof, audio_batches, load_cuts
 from todm.deploy.export import chosen_entries, export, write_subnet
 from todm.deploy.quantize import quantizable, session
-from todm.recipe.stages import STAGES, runner, stage_main
+from todm.recipe.stage_main import stage_main
+from todm.recipe.stages import STAGES, runner
 from todm.results.subnets import write_subnets
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
@@ -267,7 +268,7 @@ def test_running_it_again_is_skipped(exported, monkeypatch, caplog):
     monkeypatch.setattr(
         sys, "argv", ["export", *arguments, "export.benchmark_rounds=3"]
     )  # more rounds change nothing about the files
-    monkeypatch.setattr("todm.recipe.stages.setup_logging", lambda: None)
+    monkeypatch.setattr("todm.recipe.stage_main.setup_logging", lambda: None)
     with caplog.at_level(logging.INFO):
         stage_main(10, lambda *_: pytest.fail("it ran again"), "")
     assert "stage 10 (export): finished already, skipped" in caplog.text
@@ -460,7 +461,7 @@ def test_audio_that_is_gone_is_named(tiny_run, monkeypatch):
 def refused(arguments: list[str], monkeypatch, capsys) -> str:
     """What stage 10 says when it refuses with status 2; any other exception is a traceback."""
     monkeypatch.setattr(sys, "argv", ["export", *arguments])
-    monkeypatch.setattr("todm.recipe.stages.setup_logging", lambda: None)
+    monkeypatch.setattr("todm.recipe.stage_main.setup_logging", lambda: None)
     with pytest.raises(SystemExit) as error:
         stage_main(10, export, "")
     assert error.value.code == 2

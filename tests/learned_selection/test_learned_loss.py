@@ -25,7 +25,7 @@ from tests.learned import (
     sigmoid,
 )
 from todm.config.keys import Config
-from todm.learned_selection.selector import make_selector
+from todm.learned_selection.methods import make_selector
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.training.optimization import make_optimizer
@@ -43,7 +43,6 @@ def make_loss(config: Config) -> SupernetLoss:
     """Of a tiny model, whose scores, if it has any, say ``ORDER`` or ``MODULES``."""
     selector = make_selector(config, VOCAB)
     model = tiny_model(config)
-    model.selector = selector
     if selector is not None:
         order = ORDER if len(selector.units) == 21 else MODULES
         set_scores(
@@ -61,12 +60,13 @@ def make_loss(config: Config) -> SupernetLoss:
             config.loss.lm_scale,
             config.loss.am_scale,
         ),
+        selector,
     )
 
 
 def gradients(loss: Tensor, model: torch.nn.Module) -> dict[str, Tensor]:
-    """By name, without the scores'; zero where there is none."""
-    named = [(n, p) for n, p in model.named_parameters() if not n.startswith("selector.")]
+    """By name; zero where there is none."""
+    named = list(model.named_parameters())
     found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True, retain_graph=True)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named, found)}
 
@@ -92,26 +92,26 @@ def test_step_1_trains_the_gated_net_as_a_subnet(update, share):
     """With the hard gates of Simple-Top-k it is the subnet of the best units; nothing else is added
     to the loss."""
     loss = make_loss(learned("simple-topk", *WIDE))
-    count = prefix_counts(loss.model.selector, ORDER, [9684 * share])[0]
+    count = prefix_counts(loss.selector, ORDER, [9684 * share])[0]
     got, (largest, gated) = loss(features(), TARGETS, [], WEIGHTS, update)
     expected, losses = loss(
-        features(), TARGETS, [loss.model.selector.units.subnet(ORDER[:count])], WEIGHTS
+        features(), TARGETS, [loss.selector.units.subnet(ORDER[:count])], WEIGHTS
     )
     torch.testing.assert_close(
         torch.stack([largest, gated]), torch.stack(losses), rtol=1e-5, atol=1e-4
     )
     assert abs(largest - gated) > 0.1
     assert_same(got, loss.model, expected, loss.model)
-    (found,) = torch.autograd.grad(got, loss.model.selector.scores)
+    (found,) = torch.autograd.grad(got, loss.selector.scores)
     assert (found.abs() > 1e-4).sum() > 15  # from the loss: this method has no penalty
 
 
 def test_gated_net_comes_after_all_subnets():
     loss = make_loss(learned("simple-topk", *WIDE))
-    count = prefix_counts(loss.model.selector, ORDER, [9684 * 0.5])[0]
+    count = prefix_counts(loss.selector, ORDER, [9684 * 0.5])[0]
     losses = loss(features(), TARGETS, SUBNETS, WEIGHTS, 59)[1]
     expected = loss(
-        features(), TARGETS, [*SUBNETS, loss.model.selector.units.subnet(ORDER[:count])], WEIGHTS
+        features(), TARGETS, [*SUBNETS, loss.selector.units.subnet(ORDER[:count])], WEIGHTS
     )[1]
     torch.testing.assert_close(torch.stack(losses), torch.stack(expected), rtol=1e-5, atol=1e-4)
     assert len({round(float(x), 2) for x in losses}) == 4
@@ -120,7 +120,7 @@ def test_gated_net_comes_after_all_subnets():
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_learn_from_the_loss_and_not_only_from_the_penalty(method):
     loss = make_loss(learned(method, *WIDE, "learn.penalty=0"))
-    scores = loss.model.selector.scores
+    scores = loss.selector.scores
     total, _ = loss(features(), TARGETS, [], WEIGHTS, 30)
     (found,) = torch.autograd.grad(total, scores)
     assert found.abs().max() > 0.05
@@ -130,10 +130,8 @@ def test_scores_learn_from_the_loss_and_not_only_from_the_penalty(method):
 
 def test_gradient_of_the_scores_by_finite_differences():
     loss = make_loss(learned("iterative-zero-out", *WIDE, "learn.penalty=3"))
-    scores = loss.model.selector.scores
-    set_scores(
-        loss.model.selector, 0.05 * torch.randn(21, generator=torch.Generator().manual_seed(12))
-    )
+    scores = loss.selector.scores
+    set_scores(loss.selector, 0.05 * torch.randn(21, generator=torch.Generator().manual_seed(12)))
     (found,) = torch.autograd.grad(loss(features(), TARGETS, [], WEIGHTS, 25)[0], scores)
     before, values = scores.detach().clone(), []
     for i in (0, 4, 9, 20):
@@ -165,7 +163,7 @@ def test_penalty_counts_per_frame(method, by_hand):
         loss = make_loss(learned(method, *WIDE, f"learn.penalty={penalty}"))
         totals[penalty], losses = loss(features(), TARGETS, [], WEIGHTS, 35)
         assert len(losses) == 2
-    expected = by_hand() if by_hand else loss.model.selector.gates(35)[1].item() / 2
+    expected = by_hand() if by_hand else loss.selector.gates(35)[1].item() / 2
     assert (totals[2] - totals[0]).item() == pytest.approx(
         FRAMES * 2 * expected, rel=1e-3
     ) and expected > 0.001
@@ -176,23 +174,23 @@ def test_penalty_counts_per_frame(method, by_hand):
 def test_without_gates_the_loss_is_that_of_a_model_without_scores(method, when):
     loss, plain = make_loss(learned(method, *WIDE)), make_loss(learned("uniform", *WIDE))
     if when == "step 2":
-        loss.model.selector.after_update(60)
+        loss.selector.after_update(60)
     subnets = [] if when == "before step 1" else SUBNETS
     update = {"before step 1": 9, "step 2": 60, "not training": None}[when]
     got, losses = loss(features(), TARGETS, subnets, WEIGHTS, update)
     expected, others = plain(features(), TARGETS, subnets, WEIGHTS)
     assert len(losses) == len(others) == 1 + len(subnets)
     assert_same(got, loss.model, expected, plain.model)
-    (found,) = torch.autograd.grad(got, loss.model.selector.scores)  # there is one, for DDP
+    (found,) = torch.autograd.grad(got, loss.selector.scores)  # there is one, for DDP
     assert (found == 0).all()
 
 
 def test_every_parameter_has_a_gradient_in_both_steps():
     """As DDP wants it, also while CTC trains alone."""
-    for weights in (WEIGHTS, Weights(0.0, 0.0, 0.0)):
+    for weights in (WEIGHTS, Weights.of_ctc()):
         for update in (5, 20, 60):
             loss = make_loss(learned("orthosoftmax", *WIDE, "loss.ctc_weight=0.4"))
-            loss.model.selector.after_update(update)
+            loss.selector.after_update(update)
             loss(features(), TARGETS, [], weights, update)[0].backward()
             assert all(p.grad is not None for p in loss.parameters())
 
@@ -210,8 +208,8 @@ def test_stochastic_depth_is_of_the_largest_net_in_step_2_alone(objective, monke
     loss = make_loss(
         learned("simple-topk", *WIDE, *objective, "learn.granularity=module", "method.distill=none")
     )
-    loss.config = loss.model.selector.config = config
-    weights = WEIGHTS if not objective else Weights(0.0, 0.0, 0.0)
+    loss.config = loss.selector.config = config
+    weights = WEIGHTS if not objective else Weights.of_ctc()
     monkeypatch.setattr(
         torch, "rand", lambda *size: torch.zeros(*size)
     )  # everything that may be dropped is dropped
@@ -221,8 +219,8 @@ def test_stochastic_depth_is_of_the_largest_net_in_step_2_alone(objective, monke
         for net in (FULL, "f0-3 - -", str(subnet))
     }
     before = loss(features(), TARGETS, [], weights, 20)[1]
-    loss.model.selector.after_update(60)
-    assert str(loss.model.selector.subnets()["0.5"]) == "f0-3 - -"
+    loss.selector.after_update(60)
+    assert str(loss.selector.subnets()["0.5"]) == "f0-3 - -"
     after = loss(features(), TARGETS, [subnet], weights, 60)[1]
     scored = loss(features(), TARGETS, [subnet], weights)[1]
     torch.testing.assert_close(before[0], plain[FULL], rtol=1e-4, atol=1e-4)
@@ -237,7 +235,7 @@ def test_stochastic_depth_is_of_the_largest_net_in_step_2_alone(objective, monke
 def test_saturating_weight_is_a_number_without_gradient(objective):
     """1 - exp(-loss per frame) of the net itself: the same gradients as with that number as a
     constant."""
-    weights = WEIGHTS if not objective else Weights(0.0, 0.0, 0.0)
+    weights = WEIGHTS if not objective else Weights.of_ctc()
     for subnet in SUBNETS:
         loss = make_loss(tiny_config(*WIDE, *objective, "loss.subnet_weighting=saturating"))
         got, (_, raw) = loss(features(), TARGETS, [subnet], weights)
@@ -262,7 +260,7 @@ def plain_ctc(model: Transducer, encoded: Tensor) -> tuple[Tensor, Tensor]:
 def test_ctc_objective_is_ctc_of_every_net_and_distillation_of_frame_posteriors(distill):
     config = tiny_config(*WIDE, "loss.objective=ctc", "loss.ctc_weight=0.5", "method.distill=kl")
     loss = make_loss(config)
-    got, losses = loss(features(), TARGETS, SUBNETS, Weights(0.0, 0.0, distill))
+    got, losses = loss(features(), TARGETS, SUBNETS, Weights.of_ctc(distill))
     (teacher, largest), *others = (
         plain_ctc(loss.model, loss.model.encoder(features(), LENGTHS, net)[0])
         for net in (None, *SUBNETS)
@@ -287,7 +285,7 @@ def test_ctc_objective_without_distillation():
         tiny_config(*WIDE, "loss.objective=ctc", "loss.ctc_weight=0.5", "method.distill=none")
     )
     with_weight, without = (
-        loss(features(), TARGETS, SUBNETS, Weights(0.0, 0.0, w))[0] for w in (5.0, 0.0)
+        loss(features(), TARGETS, SUBNETS, Weights.of_ctc(w))[0] for w in (5.0, 0.0)
     )
     assert with_weight == without
 
@@ -301,8 +299,8 @@ def test_weights_of_a_ctc_model_by_hand(update, distill):
         "distill.ramp=1000",
         "distill.weight=2",
     )
-    assert Weights.at(update, config.loss, config.distill) == Weights(0.0, 0.0, distill)
-    assert Weights.scoring(config.loss) == Weights(0.0, 0.0, 0.0)
+    assert Weights.at(update, config.loss, config.distill) == Weights.of_ctc(distill)
+    assert Weights.scoring(config.loss) == Weights.of_ctc()
     assert Weights.scoring(cached_config().loss) == Weights(1.0, 1.0, 0.0)
 
 
@@ -312,9 +310,9 @@ def test_gated_net_of_a_ctc_model():
             "simple-topk", *WIDE, "loss.objective=ctc", "loss.ctc_weight=0.5", "method.distill=none"
         )
     )
-    count = prefix_counts(loss.model.selector, ORDER, [9684 * 0.5])[0]
-    got, losses = loss(features(), TARGETS, [], Weights(0.0, 0.0, 0.0), 59)
-    nets = loss.model.full, loss.model.selector.units.subnet(ORDER[:count])
+    count = prefix_counts(loss.selector, ORDER, [9684 * 0.5])[0]
+    got, losses = loss(features(), TARGETS, [], Weights.of_ctc(), 59)
+    nets = loss.model.full, loss.selector.units.subnet(ORDER[:count])
     largest, smallest = (
         plain_ctc(loss.model, loss.model.encoder(features(), LENGTHS, net)[0])[1] for net in nets
     )
@@ -328,14 +326,14 @@ def test_gated_net_of_a_ctc_model():
 @pytest.mark.parametrize("size", [0.01, 0.5, 1.0, 5.0])
 def test_scores_move_by_the_learning_rate_whatever_their_size(optimizer, size):
     config = learned("orthosoftmax", f"method.optimizer={optimizer}", "train.lr=0.02")
-    model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
-    scores = model.selector.scores
+    model, selector = Transducer(config, VOCAB), make_selector(config, VOCAB)
+    scores = selector.scores
     signs = torch.sign(torch.randn(21, 21, generator=torch.Generator().manual_seed(13)))
     with torch.no_grad():
         scores.copy_(
             size * torch.sign(torch.randn(21, 21, generator=torch.Generator().manual_seed(14)))
         )
-    made = make_optimizer(config, model)
+    made = make_optimizer(config, model, selector)
     moved = torch.zeros(21, 21)
     for update in range(60):
         before = scores.detach().clone()
@@ -349,13 +347,11 @@ def test_scores_move_by_the_learning_rate_whatever_their_size(optimizer, size):
 def test_scores_are_a_group_of_their_own_without_weight_decay():
     for optimizer in ("scaled_adam", "adam"):
         config = learned("orthosoftmax", f"method.optimizer={optimizer}", "learn.lr_scale=3")
-        model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
-        groups = make_optimizer(config, model).param_groups
-        assert [p is model.selector.scores for p in groups[2]["params"]] == [True] and len(
-            groups
-        ) == 3
+        model, selector = Transducer(config, VOCAB), make_selector(config, VOCAB)
+        groups = make_optimizer(config, model, selector).param_groups
+        assert len(groups) == 3 and [p is selector.scores for p in groups[2]["params"]] == [True]
         assert groups[2]["lr_scale"] == 3 and groups[2].get("weight_decay", 0.0) == 0.0
-        assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+        assert sum(len(g["params"]) for g in groups) == 1 + len(list(model.parameters()))
     assert len(make_optimizer(cached_config(), tiny_model(cached_config())).param_groups) == 2
 
 
@@ -364,12 +360,12 @@ def test_the_first_step_of_scores_is_no_longer_than_the_learning_rate(optimizer)
     """Adam's means begin when the scores do: 200 updates of the largest net alone must not make the
     first ones seven times as long."""
     config = learned("orthosoftmax", f"method.optimizer={optimizer}", "train.lr=0.02")
-    model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
-    made, scores = make_optimizer(config, model), model.selector.scores
+    model, selector = Transducer(config, VOCAB), make_selector(config, VOCAB)
+    made, scores = make_optimizer(config, model, selector), selector.scores
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     scores.grad, before = None, scores.detach().clone()
-    for update in range(100):
+    for _ in range(100):
         made.step()
     assert torch.equal(scores, before)
     scores.grad = torch.randn(21, 21, generator=torch.Generator().manual_seed(15))
@@ -388,19 +384,14 @@ def test_large_gradients_of_scores_do_not_clip_the_model():
     for size in (1e-3, 1e4):
         config = learned("orthosoftmax", "train.lr=0.02")
         torch.manual_seed(0)
-        model = Transducer(config, VOCAB, selector=make_selector(config, VOCAB))
-        made, rng = make_optimizer(config, model), torch.Generator().manual_seed(16)
+        model, selector = Transducer(config, VOCAB), make_selector(config, VOCAB)
+        made = make_optimizer(config, model, selector)
+        rng = torch.Generator().manual_seed(16)
         for update in range(45):
-            for p in model.parameters():
+            for p in (*model.parameters(), selector.scores):
                 p.grad = torch.randn(p.shape, generator=rng) * (
-                    size if p is model.selector.scores and update == 42 else 1
+                    size if p is selector.scores and update == 42 else 1
                 )
             made.step()
-        weights.append(
-            {
-                name: p.detach().clone()
-                for name, p in model.named_parameters()
-                if not name.startswith("selector.")
-            }
-        )
+        weights.append({name: p.detach().clone() for name, p in model.named_parameters()})
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -27,22 +27,20 @@ from tests.learned import (
     sigmoid,
 )
 from todm.config.keys import Config
-from todm.learned_selection.score_file import append_scores, read_scores
-from todm.learned_selection.selector import (
-    LearnedSampler,
-    Selector,
+from todm.learned_selection.orthosoftmax import (
     closest_count,
     distinct_argmax,
     orthogonality_penalty,
-    relaxed_top_k,
-    straight_through,
 )
+from todm.learned_selection.sampler import LearnedSampler
+from todm.learned_selection.score_file import append_scores, read_scores
+from todm.learned_selection.selector import Selector
+from todm.learned_selection.simple_topk import relaxed_top_k, straight_through
 from todm.recipe.stages import STAGES, runner
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets
 from todm.supernet.search_space import SearchSpace
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import write_json_atomic
 
 # ---- relaxed top-k

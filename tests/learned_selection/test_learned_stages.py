@@ -15,7 +15,7 @@ from tests.conftest import ROOT, run_sh, tiny_arguments
 from todm.config.load import load
 from todm.recipe.stages import STAGES, runner
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 from todm.supernet.exported import load_model
 from todm.tables.record_run import record
 from utils.checkpoint import list_checkpoints, load_checkpoint
@@ -44,8 +44,8 @@ def stages(first: int, last: int) -> list[str]:
 
 
 def order_at(folder: Path, update: int) -> list[int]:
-    return load_checkpoint(dict(list_checkpoints(folder / "exp/checkpoints"))[update])["model"][
-        "selector.order"
+    return load_checkpoint(dict(list_checkpoints(folder / "exp/checkpoints"))[update])["selector"][
+        "order"
     ].tolist()
 
 
@@ -81,12 +81,13 @@ def check_subnets(
         and [e["budget"] for e in found["subnets"]] == list(BUDGETS)
     )
     nets = [Subnet.parse(e["architecture"]) for e in found["subnets"]]
-    full = cost(config, 60, Subnet.parse(FULL))
+    costs = CostModel(config, 60)
+    full = costs.cost(Subnet.parse(FULL))
     assert str(nets[0]) == FULL and all(
         small.within(large) and small != large for large, small in zip(nets, nets[1:])
     )
     for entry, net in zip(found["subnets"], nets):
-        counted = cost(config, 60, net)
+        counted = costs.cost(net)
         assert (
             entry["cost"] == entry["encoder_params"] == counted.encoder_params
             and entry["total_params"] == counted.total_params

@@ -8,7 +8,7 @@ import torch
 from tests.helpers import VOCAB, tiny_config, tiny_model
 from todm.learned_selection.units import Units
 from todm.subnet import BlockChoice, Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 from todm.supernet.extract import extract
 
 FIELDS = {
@@ -58,7 +58,7 @@ cached_config = functools.cache(tiny_config)
 
 
 def exact(net: Subnet, cost_name: str, *overrides: str) -> int:
-    return getattr(cost(cached_config(*overrides), VOCAB, net), FIELDS[cost_name])
+    return getattr(CostModel(cached_config(*overrides), VOCAB).cost(net), FIELDS[cost_name])
 
 
 def random_masks(size: int, count: int, seed: int) -> list[list[int]]:
@@ -156,11 +156,9 @@ def test_expected_cost_of_hard_gates_is_the_cost_of_the_net(granularity, cost_na
     expected = [exact(net_of(mask, granularity, groups), cost_name, *overrides) for mask in masks]
     assert units.expected_cost(torch.tensor(masks, dtype=torch.float64)).tolist() == expected
     assert [
-        units.price(units.subnet(i for i, keep in enumerate(mask) if keep)) for mask in masks
+        units.cost(units.subnet(i for i, keep in enumerate(mask) if keep)) for mask in masks
     ] == expected
-    assert (
-        len(set(expected)) > 10 and units.full_price == expected[1] and units.fixed == expected[0]
-    )
+    assert len(set(expected)) > 10 and units.full_cost == expected[1] and units.fixed == expected[0]
     torch.testing.assert_close(
         units.expected_cost(torch.tensor(masks).float()),
         torch.tensor(expected).float(),

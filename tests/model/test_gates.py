@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.helpers import VOCAB, tiny_model
 from tests.learned import GRANULARITIES, LENGTHS, TARGETS, cached_config, features, shuffled
-from todm.learned_selection.selector import stochastic_depth
+from todm.learned_selection.stochastic_depth import stochastic_depth
 from todm.learned_selection.units import Units
 from todm.model.gates import Gates
 from todm.model.transducer import Transducer

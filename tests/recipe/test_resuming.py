@@ -16,6 +16,7 @@ from tests.conftest import ROOT, tiny_arguments
 from tests.training.test_trainer import CPU, tiny_config
 from todm.data.batches import GlobalRandom, train_loader
 from todm.training import trainer as trainer_module
+from todm.training import validation
 from todm.training.batch_stream import count_batches
 from todm.training.experiment import load_experiment
 from todm.training.trainer import Trainer
@@ -27,8 +28,8 @@ from utils.checkpoint import (
     save_checkpoint,
     window_start,
 )
+from utils.eden import eden
 from utils.interrupts import Stopped
-from utils.scaled_adam import eden
 
 
 def stop_at(trainer: Trainer, update: int, *numbers: int) -> None:
@@ -152,7 +153,7 @@ def test_a_validation_is_given_up(tiny_run, tmp_path, caplog, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
             yield next(iter(trainer.stream.loader))
 
-    monkeypatch.setattr(trainer_module, "eval_loader", batches)
+    monkeypatch.setattr(validation, "eval_loader", batches)
     with caplog.at_level(logging.INFO), pytest.raises(Stopped):
         trainer.run()
     assert read == ["first"] and updates(trainer.config) == [3] and "dev" not in caplog.text
@@ -281,7 +282,7 @@ def test_the_same_batches_go_on_in_mid_epoch(tiny_run, tmp_path):
         trainer.state()
         | {"epoch": 2, "batch_in_epoch": 1, "batches_per_epoch": 4, "passes_before_epoch": 1.5}
     )
-    assert (trainer.epoch, trainer.batch_in_epoch, trainer.stream.passes) == (2, 1, 1.75)
+    assert (trainer.stream.epoch, trainer.stream.batch, trainer.stream.passes) == (2, 1, 1.75)
 
 
 def test_an_epoch_longer_than_the_last_does_not_count_for_more(tiny_run, tmp_path):

@@ -1,5 +1,5 @@
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,23 @@ def test_finished_stages_are_skipped(kitchen, caplog):
 
 def test_force_redoes_a_stage(kitchen):
     assert kitchen.run(1, force=True) and kitchen.ran == [1]
+
+
+def test_a_stage_that_needs_no_inputs_runs_without_the_stage_before(tmp_path):
+    """And runs again when that stage has run."""
+    report = replace(STAGES[2], needs_inputs=lambda config: False)
+    stages = StageTable((STAGES[0], STAGES[1], report))
+    kitchen = Kitchen(tmp_path)
+
+    def run() -> bool:
+        runner = StageRunner(stages, kitchen.config, kitchen.folders, ["mini"])
+        return runner.run(2, lambda: kitchen.output(2).touch())
+
+    kitchen.folders["exp"].mkdir()
+    assert run() and not run()
+    kitchen.run(0)
+    kitchen.run(1)
+    assert run() and not run()
 
 
 def test_a_changed_value_redoes_a_stage_and_says_so(kitchen, caplog):

@@ -6,8 +6,8 @@ import pytest
 from tests.helpers import VOCAB, tiny_config
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
-from todm.supernet.budget import UNITS, cost_function, parse_budget
-from todm.supernet.cost import cost
+from todm.supernet.budget import UNIT_OF_COST, cost_function, parse_budget
+from todm.supernet.cost import CostModel
 from todm.supernet.latency_table import LatencyTable
 from utils.errors import UserError
 
@@ -46,14 +46,14 @@ def test_budgets_in_milliseconds(text, budget):
     assert parse_budget(text, "latency", 0.7, 4.0) == pytest.approx(budget, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", UNIT_OF_COST)
 @pytest.mark.parametrize("text", ["0.05", "5%", "9.9", "15", "0", "0.001k", "2e-3"])
 def test_what_nothing_fits_is_refused_with_the_feasible_range(name, text):
     """20 of 160 is an eighth."""
     with pytest.raises(UserError) as raised:
         parse_budget(text, name, 20.0, 160.0)
     assert f"no subnet fits {text} (" in str(raised.value)
-    assert f"feasible: 20 to 160 {UNITS[name]}, that is 0.125 to 1 of the largest" in str(
+    assert f"feasible: 20 to 160 {UNIT_OF_COST[name]}, that is 0.125 to 1 of the largest" in str(
         raised.value
     )
 
@@ -90,22 +90,22 @@ def test_parameter_costs_are_those_of_a_built_net():
     config = tiny_config()
     model = Transducer(config, VOCAB, MIDDLE, training_heads=False)
     encoder, rest = (sum(p.numel() for p in part.parameters()) for part in (model.encoder, model))
-    assert cost_function("encoder_params", config, VOCAB, None)(MIDDLE) == encoder
-    assert cost_function("total_params", config, VOCAB, None)(MIDDLE) == rest > encoder
+    assert cost_function("encoder_params", CostModel(config, VOCAB))(MIDDLE) == encoder
+    assert cost_function("total_params", CostModel(config, VOCAB))(MIDDLE) == rest > encoder
 
 
 def test_macs_by_hand():
     """A chunk is 24 / 4 = 6 of the hidden units, with 16 inputs and 16 outputs, 25 times a
     second."""
     config = tiny_config()
-    macs = cost_function("macs", config, VOCAB, None)
+    macs = cost_function("macs", CostModel(config, VOCAB))
     wider = Subnet.parse("h0-1f0-2 - h0-2f0-2")
     assert macs(wider) - macs(MIDDLE) == 2 * (6 * 16 + 16 * 6) * 25
-    assert macs(MIDDLE) == cost(config, VOCAB, MIDDLE).macs_per_second and isinstance(
+    assert macs(MIDDLE) == CostModel(config, VOCAB).cost(MIDDLE).macs_per_second and isinstance(
         macs(MIDDLE), float
     )
 
 
 def test_latency_is_the_tables():
     table = LatencyTable("a phone", "sherpa-onnx", 0.5, {(2, 3): 0.25, (3, 1): 2.0})
-    assert cost_function("latency", tiny_config(), VOCAB, table)(MIDDLE) == 2.75
+    assert cost_function("latency", CostModel(tiny_config(), VOCAB), table)(MIDDLE) == 2.75

@@ -6,7 +6,7 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 from todm.model import mhssm
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 from todm.supernet.extract import extract
 
 CONFS = [
@@ -45,7 +45,7 @@ def one_second_of_recurrence(model: Transducer) -> int:
 def test_parameters_are_those_of_the_extracted_model(overrides, text):
     config, subnet = tiny_config(*overrides), Subnet.parse(text)
     model = extract(tiny_model(config), config, subnet)
-    counted = cost(config, VOCAB, subnet)
+    counted = CostModel(config, VOCAB).cost(subnet)
     assert counted.encoder_params == sum(p.numel() for p in model.encoder.parameters())
     assert counted.total_params == sum(p.numel() for p in model.parameters())
 
@@ -58,13 +58,13 @@ def test_macs_are_what_torch_counts_and_the_recurrence(overrides, text, monkeypa
     )  # whose products are not those of the recurrence
     config, subnet = tiny_config(*overrides), Subnet.parse(text)
     model = extract(tiny_model(config), config, subnet)
-    assert cost(config, VOCAB, subnet).macs_per_second == one_second_of_macs(
+    assert CostModel(config, VOCAB).cost(subnet).macs_per_second == one_second_of_macs(
         model
     ) + one_second_of_recurrence(model)
 
 
 def test_as_dict_has_the_three_numbers():
-    counted = cost(tiny_config(), VOCAB, Subnet.parse(SUBNETS[0]))
+    counted = CostModel(tiny_config(), VOCAB).cost(Subnet.parse(SUBNETS[0]))
     assert counted.as_dict() == {
         "encoder_params": counted.encoder_params,
         "total_params": counted.total_params,

@@ -6,7 +6,7 @@ from tests.helpers import VOCAB, tiny_config, tiny_model
 from todm.config.keys import Config
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 from todm.supernet.extract import extract
 
 SUBNETS = ["h0-2f0-3 h0-2f0-3 h0-2f0-3", "h0f0 - h0-1f0-2", "h0,2f1,3 f2 h1", "- - -"]
@@ -62,7 +62,9 @@ def test_its_file_holds_its_own_parameters_only(tmp_path):
     torch.save(alone.state_dict(), tmp_path / "alone.pt")
     state = torch.load(tmp_path / "alone.pt", weights_only=True)
     statistics = 160
-    numbers = cost(config, VOCAB, Subnet.parse("h0f0 - h0-1f0,3")).total_params + statistics
+    numbers = (
+        CostModel(config, VOCAB).cost(Subnet.parse("h0f0 - h0-1f0,3")).total_params + statistics
+    )
     assert sum(v.untyped_storage().nbytes() for v in state.values()) == 4 * numbers
     assert (tmp_path / "alone.pt").stat().st_size < 4 * numbers + 1000 * len(state)
     assert (tmp_path / "supernet.pt").stat().st_size > 2 * (tmp_path / "alone.pt").stat().st_size

@@ -5,8 +5,9 @@ import pytest
 from tests.helpers import VOCAB, tiny_config
 from todm.search.timing import checked_nets
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
-from todm.supernet.search_space import SearchSpace, SubnetSampler, drop_order
+from todm.supernet.cost import CostModel
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace, drop_order
 
 ELASTIC_HEADS = ("supernet.elastic_heads=true", "supernet.min_heads=1")
 DEEP = (
@@ -24,7 +25,7 @@ def make_space(*overrides: str) -> SearchSpace:
 
 
 def encoder_params(space: SearchSpace, subnet: Subnet) -> int:
-    return cost(space.config, VOCAB, subnet).encoder_params
+    return CostModel(space.config, VOCAB).encoder_params(subnet)
 
 
 def kept_blocks(subnet: Subnet) -> set[int]:

@@ -28,8 +28,7 @@ from todm.tables.runs import (
     supernet_variant,
     three_nets,
 )
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 
 CONF = "conf/tables/mini.yaml"
 CONFIG = load(CONF)  # seeds 1 and 2, budgets 0.3, 0.6 and 1.0, train.seed 1

@@ -14,6 +14,7 @@ from todm.deploy.client import Client
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import CtcOutput
 from todm.deploy.quantize import quantizable, quantize, session
+from todm.results.subnets import SubnetEntry
 from todm.search import client_latency
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
@@ -227,14 +228,7 @@ def test_the_card_names_one_graph(folder):
             for p in ("fp32", "int8")
         ],
     }
-    entry = {
-        "encoder_params": 1,
-        "total_params": 2,
-        "macs_per_second": 3,
-        "architecture": SMALL,
-        "how": "by hand",
-        "name": "x",
-    }
+    entry = SubnetEntry("x", Subnet.parse(SMALL), 1, 2, 3, "by hand")
     text = deploy_report.card(entry, facts, ctc_config(), [("dev", "dev")])
     assert (
         "CTC model" in text

@@ -33,7 +33,9 @@ def fp16(tiny_run, tmp_path, *overrides: str):
 def test_it_starts(tiny_run, tmp_path):
     trainer = Trainer(fp16(tiny_run, tmp_path), CPU)
     trainer.run()
-    assert trainer.update == 3 and trainer.bad_total == 0 and trainer.scaler.get_scale() == 1.0
+    assert (
+        trainer.update == 3 and trainer.bad_batches.total == 0 and trainer.scaler.get_scale() == 1.0
+    )
     assert all(p.isfinite().all() for p in trainer.model.parameters())
 
 
@@ -42,7 +44,11 @@ def test_overflows_with_a_finite_loss_are_no_bad_batches(tiny_run, tmp_path):
     trainer = Trainer(fp16(tiny_run, tmp_path), CPU)
     overflow(trainer, range(1, 13))
     trainer.run()
-    assert trainer.update == 3 and trainer.bad_total == 0 and trainer.scaler.get_scale() == 0.5**12
+    assert (
+        trainer.update == 3
+        and trainer.bad_batches.total == 0
+        and trainer.scaler.get_scale() == 0.5**12
+    )
     assert not (tmp_path / "bad-batches").exists()
 
 
@@ -61,7 +67,9 @@ def test_a_loss_that_is_not_finite_is_a_bad_batch(tiny_run, tmp_path):
     trainer = Trainer(fp16(tiny_run, tmp_path), CPU)
     poison(trainer, range(1, 3))
     trainer.run()
-    assert trainer.update == 3 and trainer.bad_total == 2 and trainer.scaler.get_scale() == 1.0
+    assert (
+        trainer.update == 3 and trainer.bad_batches.total == 2 and trainer.scaler.get_scale() == 1.0
+    )
     assert len(list((tmp_path / "bad-batches").glob("*.pt"))) == 2
 
 
@@ -77,7 +85,9 @@ def test_a_checkpoint_has_the_scale(tiny_run, tmp_path, scale):
     resumed.load(state)
     resumed.run()
     assert (
-        resumed.update == 5 and resumed.bad_total == 0 and 0 < resumed.scaler.get_scale() <= scale
+        resumed.update == 5
+        and resumed.bad_batches.total == 0
+        and 0 < resumed.scaler.get_scale() <= scale
     )
     assert load_newest(tmp_path / "checkpoints")[1]["scaler"]["scale"] == resumed.scaler.get_scale()
 
@@ -88,7 +98,9 @@ def test_a_training_goes_on_in_another_precision(tiny_run, tmp_path, before, aft
     resumed = Trainer(fp16(tiny_run, tmp_path, f"train.precision={after}", "train.updates=5"), CPU)
     resumed.load(load_newest(tmp_path / "checkpoints")[1])
     resumed.run()
-    assert resumed.update == 5 and resumed.bad_total == 0 and resumed.scaler.get_scale() == 1.0
+    assert (
+        resumed.update == 5 and resumed.bad_batches.total == 0 and resumed.scaler.get_scale() == 1.0
+    )
 
 
 def scaler_of(scale: float) -> torch.amp.GradScaler:

@@ -157,7 +157,7 @@ def test_all_parts_are_of_the_lattice_that_the_conf_names(rnnt_type, delay_penal
     assert all(abs(a - b) > 0.1 for a, b in zip(losses, regular))
 
 
-@pytest.mark.parametrize("weights", [WEIGHTS, Weights(0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("weights", [WEIGHTS, Weights.of_ctc()])
 def test_a_model_with_a_tail_learns_on_silence_behind_every_utterance(weights):
     """The losses are those of a model without one on features with the silence; what the batch is
     padded with does not matter."""
@@ -207,7 +207,7 @@ def test_the_teacher_learns_nothing_from_distillation():
     """What only the largest net has gets no gradient, what the subnet has does."""
     loss = make_loss(tiny_config(f"loss.prune_range={WIDE}", "loss.subnet_weight=0"))
     total, _ = loss(
-        make_features(), TARGETS, SUBNETS[:1], Weights(simple=1e-30, pruned=0.0, distill=1.0)
+        make_features(), TARGETS, SUBNETS[:1], Weights(simple=0.0, pruned=0.0, distill=1.0)
     )
     found = gradients(total, loss.model)
     of_the_largest_alone = [
@@ -279,7 +279,7 @@ def test_warm_up_begins_after_the_updates_of_ctc_alone(update, expected):
 def test_ctc_alone_trains_every_net_and_nothing_of_the_transducer(subnet_weight):
     config = tiny_config("loss.ctc_weight=0.4", f"loss.subnet_weight={subnet_weight}")
     loss, features = make_loss(config), make_features()
-    total, losses = loss(features, TARGETS, SUBNETS, Weights(0.0, 0.0, 0.0))
+    total, losses = loss(features, TARGETS, SUBNETS, Weights.of_ctc())
     parts = [
         plain_ctc(loss.model, loss.model.encoder(features, LENGTHS, net)[0])
         for net in (None, *SUBNETS)

@@ -10,6 +10,7 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.training import train
 from todm.training.experiment import load_experiment
+from todm.training.memory_check import try_steps
 from todm.training.supernet_loss import make_targets
 from todm.training.trainer import Trainer
 from utils import pruned_rnnt_torch as transducer_loss_torch
@@ -64,7 +65,7 @@ def test_every_ablation_is_the_same_loop_with_another_conf(tiny_run, tmp_path, o
     trainer = Trainer(config, CPU)
     before = {n: p.clone() for n, p in trainer.model.named_parameters()}
     trainer.run()
-    assert trainer.update == 3 and trainer.bad_total == 0
+    assert trainer.update == 3 and trainer.bad_batches.total == 0
     moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])]
     assert any(n.startswith("encoder.blocks.0.ssm") for n in moved) and any(
         n.startswith("joiner") for n in moved
@@ -132,7 +133,7 @@ def test_a_non_finite_loss_is_skipped_counted_and_kept(tiny_run, tmp_path, caplo
     poison(trainer, range(1, 3))
     with caplog.at_level(logging.WARNING):
         trainer.run()
-    assert trainer.update == 3 and trainer.bad_total == 2
+    assert trainer.update == 3 and trainer.bad_batches.total == 2
     kept = sorted((tmp_path / "bad-batches").glob("*.pt"))
     assert len(kept) == 2 and str(kept[0]) in caplog.text
     batch = torch.load(kept[0], weights_only=True)[0]
@@ -200,7 +201,8 @@ def test_the_largest_steps_are_tried_before_they_come(tiny_run, tmp_path, overri
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
     before = {n: p.clone() for n, p in trainer.model.named_parameters()}
     trainer.stream.sampler.start(0, 0)
-    assert trainer.try_largest_steps(next(iter(trainer.stream.loader))) == nets
+    batch, steps = next(iter(trainer.stream.loader)), trainer.nets.largest_steps()
+    assert try_steps(trainer.loss, batch, trainer.tokenizer, steps) == nets
     assert all(
         torch.equal(p, before[n]) and p.grad is None for n, p in trainer.model.named_parameters()
     )
@@ -247,7 +249,7 @@ def test_scores_wait_for_step_1_and_rest_after_it(tiny_run, tmp_path, optimizer)
         f"method.optimizer={optimizer}",
     ]
     trainer = Trainer(tiny_config(tiny_run, tmp_path, *overrides), CPU)
-    seen, scores = [], trainer.selector.scores
+    seen, scores = [], trainer.nets.selector.scores
     step = trainer.optimizer_step
 
     def watched() -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from utils.scaled_adam import ScaledAdam, eden
+from utils.scaled_adam import ScaledAdam
 
 BETA1, BETA2, EPS, SCALAR_LR, MIN_RMS, MAX_RMS, SCALAR_MAX, PERIOD = (
     0.9,
@@ -300,26 +300,6 @@ def test_state_survives_a_checkpoint():
             set_gradients(copies, step)
             resumed.step()
     assert all(torch.equal(a, b) for a, b in zip(params, copies))
-
-
-@pytest.mark.parametrize(
-    "update, epoch, expected",
-    [
-        (0, 0, 0.1),
-        (250, 0, 0.55 * 0.99972238),
-        (7500, 0, 2**-0.25),
-        (7500, 3.5, 2**-0.5),
-        (15000, 7, 5**-0.5),
-    ],
-)
-def test_eden_by_hand(update, epoch, expected):
-    assert eden(update, epoch, lr_batches=7500, lr_epochs=3.5, warmup=500) == pytest.approx(
-        expected, rel=1e-6
-    )
-
-
-def test_eden_without_warm_up():
-    assert eden(0, 0, 7500, 3.5, warmup=0) == 1.0
 
 
 def test_a_checkpoint_from_before_unscaled_groups_goes_on():

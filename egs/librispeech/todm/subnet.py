@@ -10,11 +10,14 @@ _RUN = re.compile(r"^(\d+)(?:-(\d+))?$")
 
 @dataclass(frozen=True, order=True)
 class BlockChoice:
-    """What stays of one block; an empty tuple leaves that module out.
+    """The parts of one block that stay; an empty tuple leaves that module out.
 
     Attributes:
-      heads: kept head groups (a value head with its gate), increasing.
-      ffn: kept FFN chunks, increasing.
+      heads: the kept head groups (a value head with its gate), increasing.
+      ffn: the kept FFN chunks, increasing.
+
+    Raises:
+      ValueError: indices are negative or not increasing.
     """
 
     heads: tuple[int, ...]
@@ -43,16 +46,21 @@ class Subnet:
 
     @classmethod
     def leading(cls, sizes: Iterable[tuple[int, int]]) -> "Subnet":
-        """From ``(head groups, FFN chunks)`` of every block, both counted from the first."""
+        """The subnet of leading slices.
+
+        Args:
+          sizes: ``(head groups, FFN chunks)`` of every block, both counted from the first.
+        """
         return cls(tuple(BlockChoice(tuple(range(h)), tuple(range(f))) for h, f in sizes))
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """``(head groups, FFN chunks)`` kept in every block."""
+        """The numbers ``(head groups, FFN chunks)`` that are kept in every block."""
         return tuple((len(b.heads), len(b.ffn)) for b in self.blocks)
 
     def packed(self) -> "Subnet":
-        """The same sizes as leading slices: how an extracted stand-alone model sees itself."""
+        """The subnet of the same sizes as leading slices, which is what an extracted model is to
+        itself."""
         return Subnet.leading(self.sizes)
 
     def within(self, other: "Subnet") -> bool:
@@ -63,26 +71,26 @@ class Subnet:
         )
 
     def __str__(self) -> str:
-        """One word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7), ``f0,2`` (FFN only),
-        ``-`` (dropped)."""
+        """The subnet as text, one word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7),
+        ``f0,2`` (FFN only), ``-`` (dropped)."""
         return " ".join(_block_text(b) for b in self.blocks)
 
     @classmethod
     def parse(cls, text: str) -> "Subnet":
-        """The inverse of ``str``.
+        """Reads a subnet from text, the inverse of ``str``.
 
         Raises:
           ValueError: a word is not of that form.
         """
         blocks = []
         for word in text.split():
-            match = _BLOCK.match(word)
-            if word != "-" and not match:
+            match = _BLOCK.match("" if word == "-" else word)
+            if match is None:
                 raise ValueError(
                     f"{word!r} is not a block of a subnet; expected something like h0-3f0-7, f0,2 "
                     "or -"
                 )
-            heads, ffn = (None, None) if word == "-" else match.groups()
+            heads, ffn = match.groups()
             blocks.append(BlockChoice(_parse_indices(heads), _parse_indices(ffn)))
         if not blocks:
             raise ValueError("an empty text is not a subnet")

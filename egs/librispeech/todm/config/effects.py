@@ -12,7 +12,9 @@ class Effect:
     """Keys (or groups of keys) that count only under a condition.
 
     Attributes:
-      because: what the conf says instead. remedy: what to set so that they count.
+      counts: tells whether the condition holds for a configuration.
+      because: the reason why they do not count, as it follows "because".
+      remedy: the setting that makes them count.
     """
 
     keys: tuple[str, ...]
@@ -22,20 +24,24 @@ class Effect:
 
 
 def has_subnets(c: Config) -> bool:
+    """Whether stage 4 trains smaller subnets beside the largest net."""
     return (
         c.method.subnets_per_step > 0 or c.method.smallest or c.select.method in LEARNED
     ) and c.model.architecture is None
 
 
 def distils(c: Config) -> bool:
+    """Whether the smaller subnets learn from the largest one."""
     return c.method.distill != "none" and has_subnets(c)
 
 
 def searches(c: Config) -> bool:
+    """Whether stage 5 searches for subnets."""
     return c.select.method in ("evolution", "random")
 
 
 def is_transducer(c: Config) -> bool:
+    """Whether the model is a transducer, not CTC alone."""
     return c.loss.objective == "transducer"
 
 
@@ -276,7 +282,8 @@ SWITCHES = ("spec_augment.enabled", "tables.records")
 
 
 def without_effect(config: Config, keys: set[str]) -> dict[str, Effect]:
-    """Those of some keys that change nothing as the configuration is, with the first reason."""
+    """The keys among ``keys`` that change nothing as the configuration is, each with the first
+    reason."""
     found: dict[str, Effect] = {}
     for effect in EFFECTS:
         if not effect.counts(config):
@@ -284,59 +291,3 @@ def without_effect(config: Config, keys: set[str]) -> dict[str, Effect]:
                 if any(key == k or key.startswith(k + ".") for k in effect.keys):
                     found.setdefault(key, effect)
     return found
-
-
-def ineffective(config: Config, explicitly_set: set[str]) -> list[str]:
-    """Warnings, a sentence each: keys that the user has set in vain, and parts of the method that
-    the training is too short for.
-
-    Args:
-      explicitly_set: see :func:`todm.config.keys.explicit_keys`.
-    """
-    by_effect: dict[int, list[str]] = {}
-    found = without_effect(config, explicitly_set)
-    for key, effect in found.items():
-        by_effect.setdefault(EFFECTS.index(effect), []).append(key)
-    warnings = []
-    for i, keys in sorted(by_effect.items()):
-        verb = "has" if len(keys) == 1 else "have"
-        warnings.append(
-            f"{', '.join(keys)} {verb} no effect, because {EFFECTS[i].because}; {EFFECTS[i].remedy}"
-        )
-    return warnings + too_late(config)
-
-
-def too_late(config: Config) -> list[str]:
-    """What would begin only after the last update."""
-    updates = config.train.updates
-    begins = []
-    if has_subnets(config):
-        begins.append(
-            (
-                "method.subnets_from",
-                config.method.subnets_from,
-                "the smaller nets are not trained at all",
-            )
-        )
-    if is_transducer(config):
-        begins.append(
-            (
-                "loss.ctc_first",
-                config.loss.ctc_first,
-                "the transducer is not trained at all, only CTC",
-            )
-        )
-    if distils(config) and config.distill.weight > 0:
-        begins.append(("distill.start", config.distill.start, "nothing is distilled"))
-    warnings = [
-        f"{key} is {first}, which is not before the last update (train.updates={updates}): {result}"
-        for key, first, result in begins
-        if first >= updates
-    ]
-    if config.decode.weights == "range" and config.train.keep_last <= config.decode.range:
-        warnings.append(
-            f"decode.range is {config.decode.range}, but only {config.train.keep_last} "
-            "checkpoints are kept: the mean is over fewer updates; "
-            f"train.keep_last={config.decode.range + 1} keeps enough"
-        )
-    return warnings

@@ -1,5 +1,8 @@
 """The configuration of the recipe: every key a conf or a command line may set, with its default and
-meaning."""
+meaning.
+
+A comment stands behind its key, or above it where it is longer.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,16 +10,13 @@ from typing import Literal
 
 RECIPE = Path(__file__).resolve().parents[1]
 CONFS = RECIPE / "conf"
-LEARNED = (
-    "simple-topk",
-    "iterative-zero-out",
-    "orthosoftmax",
-)  # values of select.method that are learned in training
+# values of select.method that are learned in training
+LEARNED = ("simple-topk", "iterative-zero-out", "orthosoftmax")
 
 
 @dataclass
 class SyntheticConfig:
-    """The embedded corpus of stage 0 (espeak-ng speech in LibriSpeech layout)."""
+    """The embedded corpus of stage 0: speech of espeak-ng in LibriSpeech layout."""
 
     seed: int = 1
     hours: float = 1.5  # of train, about
@@ -25,18 +25,18 @@ class SyntheticConfig:
     test_voices: int = 6
     dev_utterances: int = 180
     test_utterances: int = 180  # test sentences never occur in train or dev
-    snr_db: list[float] = field(
-        default_factory=lambda: [25.0, 40.0]
-    )  # light noise, drawn per utterance
-    level_db: list[float] = field(
-        default_factory=lambda: [-12.0, 0.0]
-    )  # peak level, drawn per utterance
+    # signal-to-noise ratio in dB, drawn per utterance between these two: the noise is light
+    snr_db: list[float] = field(default_factory=lambda: [25.0, 40.0])
+    # peak level in dB of full scale, drawn per utterance between these two
+    level_db: list[float] = field(default_factory=lambda: [-12.0, 0.0])
 
 
 @dataclass
 class DataConfig:
+    """The corpus, its splits, and how utterances become batches."""
+
     corpus: Literal["synthetic", "librispeech", "mini-librispeech", "folder"] = "folder"
-    # a folder in LibriSpeech layout; set, it is used as it is and nothing is made
+    # a folder in LibriSpeech layout, which is used as it is; null: stage 0 makes or downloads one
     root: str | None = None
     dir: str = "data/${name}"  # manifests, features and BPE of this conf
     train: list[str] = field(default_factory=lambda: ["train-clean-100"])
@@ -51,9 +51,8 @@ class DataConfig:
     musan_prob: float = 0.5
     # share of the training utterances that are joined two by two, so that the net hears pauses
     join_prob: float = 0.0
-    join_pause: list[float] = field(
-        default_factory=lambda: [0.1, 1.0]
-    )  # seconds between the two, drawn; together at most max_seconds
+    # seconds between the two, drawn; together they have at most max_seconds
+    join_pause: list[float] = field(default_factory=lambda: [0.1, 1.0])
     max_duration: float = 200.0  # seconds of audio in a batch
     num_buckets: int = 10
     num_workers: int = 2  # 0: the training process itself loads
@@ -70,6 +69,8 @@ class FeatureConfig:
 
 @dataclass
 class SpecAugmentConfig:
+    """SpecAugment (arXiv 1904.08779), as lhotse has it."""
+
     enabled: bool = True
     time_warp: int = 80  # frames; 0: none
     num_time_masks: int = 10
@@ -81,14 +82,16 @@ class SpecAugmentConfig:
 
 @dataclass
 class BpeConfig:
+    """The SentencePiece model of stage 3."""
+
     vocab_size: int = 500  # with <blk> 0, <sos/eos> 1, <unk> 2
     model_type: Literal["unigram", "bpe"] = "unigram"
 
 
 @dataclass
 class ModelConfig:
-    """The largest net. E: blocks x (MultiHeadSSM + FFN) of width dim after convolutional
-    subsampling by 4."""
+    """The largest net. Its encoder is blocks x (MultiHeadSSM + FFN) of width dim, after
+    convolutional subsampling by 4."""
 
     dim: int = 256
     blocks: int = 12
@@ -104,13 +107,12 @@ class ModelConfig:
     dt_max: float = 0.1
     frontend_channels: int = 32
     # frames (10 ms) of silence behind every utterance, in training, decoding and exported models
-    # alike
     tail_frames: int = 0
     predictor_dim: int = 256
     joiner_dim: int = 256
     context_size: int = 2  # of the stateless predictor
     dropout: float = 0.1  # p_max
-    # build only this subnet of the above, e.g. "h0-3f0-7 - h0-3f0-2"
+    # only this subnet of the above is built, e.g. "h0-3f0-7 - h0-3f0-2"; null: the whole net
     architecture: str | None = None
 
 
@@ -127,7 +129,10 @@ class SupernetConfig:
 
 @dataclass
 class MethodConfig:
-    """The axes of the paper's ablations, in one place."""
+    """The axes of the paper's ablations, in one place.
+
+    A plain model is trained with ``subnets_per_step=0`` and ``smallest=false``.
+    """
 
     distill: Literal["alpha", "kl", "none"] = "alpha"
     lattice: Literal["full", "collapsed"] = "full"
@@ -136,38 +141,40 @@ class MethodConfig:
     subnets_per_step: int = 1  # random subnets in every step, beside the largest
     # update at which the subnets join; before it the largest net trains alone
     subnets_from: int = 0
-    # and the smallest (the sandwich rule); with 0 above and false here: a plain model
-    smallest: bool = True
+    smallest: bool = True  # the smallest subnet is in every step, too (the sandwich rule)
 
 
 @dataclass
 class LossConfig:
+    """The hard-label losses: the pruned transducer loss and CTC."""
+
     backend: Literal["auto", "k2", "fast_rnnt", "torch"] = "auto"
     prune_range: int = 5
     lm_scale: float = 0.25
     am_scale: float = 0.0
-    # modified, constrained: one symbol a frame at most,
+    # modified, constrained: at most one symbol a frame, as greedy and beam search and sherpa-onnx
+    # decode; constrained: and blank before the next frame
     rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
-    #                             as greedy and beam search and sherpa-onnx decode; constrained: and
-    #                             blank before the next frame
     # lowers the loss of symbols that come early (k2's; small: 0.001 to 0.01); 0: none
     delay_penalty: float = 0.0
     simple_scale: float = 0.5  # weight of the trivial-joiner loss; starts at 1
     warmup: int = 2000  # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
-    # of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
+    # weight of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
     ctc_weight: float = 0.0
     # first updates in which CTC trains the encoder alone: it finds alignments sooner
     ctc_first: int = 0
     # ctc: the encoder and its CTC head are the model
     objective: Literal["transducer", "ctc"] = "transducer"
-    # saturating: times 1 - exp(-loss per frame), without gradient
+    # saturating: each subnet's loss times 1 - exp(-loss per frame), without gradient
     subnet_weighting: Literal["constant", "saturating"] = "constant"
-    # of the hard-label loss of each smaller subnet (transducer; CTC while it trains alone)
+    # weight of the hard-label loss of each smaller subnet (transducer; CTC while it trains alone)
     subnet_weight: float = 1.0
 
 
 @dataclass
 class DistillConfig:
+    """In-place distillation from the largest net to the smaller ones, by the alpha-divergence."""
+
     weight: float = 1.0  # per frame, mean over the pruned lattice's nodes of that frame
     alpha_minus: float = -1.0
     alpha_plus: float = 1.0
@@ -178,6 +185,8 @@ class DistillConfig:
 
 @dataclass
 class TrainConfig:
+    """Stage 4: optimiser, schedule, checkpoints and validation."""
+
     seed: int = 1
     updates: int = 100000
     lr: float = 0.045  # base of Eden for ScaledAdam; for Adam something like 0.002
@@ -186,7 +195,7 @@ class TrainConfig:
     lr_epochs: float = 3.5
     lr_warmup: int = 500
     adam_weight_decay: float = 0.01
-    # of stage 4 where there is no GPU; each trains on its own data.max_duration, as GPUs do
+    # processes where there is no GPU; each trains on its own data.max_duration, as GPUs do
     cpu_processes: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1  # batches per update
@@ -207,7 +216,7 @@ class SelectConfig:
     method: Literal[
         "uniform", "evolution", "random", "simple-topk", "iterative-zero-out", "orthosoftmax"
     ] = "uniform"
-    # of uniform: a ladder from the largest to the smallest, evenly spaced in encoder parameters
+    # uniform: a ladder from the largest to the smallest, evenly spaced in encoder parameters
     num_subnets: int = 5
 
 
@@ -217,15 +226,15 @@ class LearnConfig:
     learns which parts every size of search.budgets keeps, in step 1; in step 2 the sizes are
     trained as they are."""
 
-    # whole SSMs and FFNs, or head groups and FFN chunks
+    # what is kept or left out: whole SSMs and FFNs, or head groups and FFN chunks
     granularity: Literal["module", "component"] = "component"
     share: float = 0.6  # of train.updates that step 1 ends at; it begins at method.subnets_from
-    # in which step 1 shrinks to the smallest size (simple-topk, iterative-zero-out)
+    # simple-topk, iterative-zero-out: in which step 1 shrinks to the smallest size
     iterations: int = 8
     # weight per frame: orthosoftmax 1 (ramped up from 0), iterative-zero-out 5 in their papers
     penalty: float = 1.0
     tau_end: float = 0.01  # orthosoftmax: temperature at the end of step 1, from 1, exponentially
-    lr_scale: float = 1.0  # of the scores' learning rate relative to train.lr
+    lr_scale: float = 1.0  # learning rate of the scores relative to train.lr
     # step 2: probability with which the largest net's pass drops a module that the smallest lacks
     stochastic_depth: float = 0.0
 
@@ -234,22 +243,20 @@ class LearnConfig:
 class SearchConfig:
     """The search of select.method=evolution or random. It looks at dev alone."""
 
-    budgets: list[str] = field(
-        default_factory=lambda: ["0.3", "0.5", "0.75", "1"]
-    )  # a fraction or per cent of the largest
-    #                             net's cost, or absolute: 600k, 3M, 2.5ms; one subnet is chosen for
-    #                             each
+    # one subnet is chosen for each: a fraction or per cent of the largest net's cost, or an
+    # absolute cost, such as 600k, 3M or 2.5ms
+    budgets: list[str] = field(default_factory=lambda: ["0.3", "0.5", "0.75", "1"])
     cost: Literal["encoder_params", "total_params", "macs", "latency"] = "encoder_params"
-    # of search.cost=latency: what runs the net while the clock runs
+    # search.cost=latency: what runs the net while the clock runs
     latency_engine: Literal["sherpa-onnx", "torch"] = "sherpa-onnx"
-    # measured on the device; null: measured here, once per machine
+    # a table that was measured on the device; null: measured here, once per machine
     latency_table: str | None = None
     seed: int = 1
     population: int = 64  # candidates of a generation
     generations: int = 20  # after the first
     mutation: float = 0.2  # probability of every gene
     crossover: float = 0.5  # share of children with two parents; the others are mutants
-    # of dev, drawn once, on which every candidate's transducer loss is measured
+    # seconds of dev, drawn once, on which every candidate's transducer loss is measured
     proxy_seconds: float = 600
     # the best by loss within a budget that are decoded: the lowest WER on dev is chosen
     finalists: int = 5
@@ -259,34 +266,33 @@ class SearchConfig:
 
 @dataclass
 class DecodeConfig:
+    """Stage 6: how the subnets are decoded, and with which weights."""
+
     methods: list[str] = field(default_factory=lambda: ["greedy"])  # greedy, beam
     beam: int = 4
-    # that greedy search may emit in a frame; sherpa-onnx allows 1, and so does
+    # symbols that greedy search may emit in a frame; sherpa-onnx allows 1, and so does
     # loss.rnnt_type=modified
     max_symbols: int = 1
     weights: Literal["last", "running", "range"] = "range"
     # range: the mean over the updates between the last checkpoint and the one this many before
     range: int = 4
-    max_duration: float = 300.0
-    subnets: list[str] = field(
-        default_factory=list
-    )  # architectures to decode instead of subnets.json's, e.g. ["h0-3f0-7 - h0-3f0-2"]
+    max_duration: float = 300.0  # seconds of audio in a batch
+    # architectures to decode instead of those of subnets.json, e.g. ["h0-3f0-7 - h0-3f0-2"]
+    subnets: list[str] = field(default_factory=list)
 
 
 @dataclass
 class ExportConfig:
     """Stage 10: which subnets become files for a device, and how they are checked there."""
 
-    subnets: list[str] = field(
-        default_factory=list
-    )  # names of subnets.json, or architectures; empty: all of subnets.json
+    # names of subnets.json, or architectures; empty: all of subnets.json
+    subnets: list[str] = field(default_factory=list)
     # instead: the best of subnets.json within e.g. 600k or 0.5 of search.cost
     budget: str | None = None
-    # of streaming: filterbank frames (10 ms) decoded at a time; a multiple of 4
+    # streaming: filterbank frames (10 ms) decoded at a time; a multiple of 4
     chunk_frames: int = 32
-    methods: list[str] = field(
-        default_factory=lambda: ["greedy", "beam"]
-    )  # that the client decodes dev with; test: the first
+    # search methods that the client decodes dev with; it decodes test with the first
+    methods: list[str] = field(default_factory=lambda: ["greedy", "beam"])
     # WER on dev that int8 may cost, relative; if it costs more, the layers that err most stay in
     # fp32
     int8_tolerance: float = 0.03
@@ -297,17 +303,14 @@ class ExportConfig:
 
 @dataclass
 class VariantConfig:
-    """A row of the table of ablations."""
+    """A row of the tables of ablations and of learned selections."""
 
     name: str = ""
-    overrides: list[str] = field(
-        default_factory=list
-    )  # what differs from the full method, e.g. ["method.distill=kl"]
-    grid: list[str] = field(
-        default_factory=list
-    )  # settings tried with the first seed, e.g. "train.lr=0.002 model.dropout=0":
-    #                                                the best on dev is trained with the other
-    #                                                seeds; empty: none is tuned
+    # what differs from the full method, e.g. ["method.distill=kl"]
+    overrides: list[str] = field(default_factory=list)
+    # settings tried with the first seed, e.g. "train.lr=0.002 model.dropout=0": the best on dev is
+    # trained with the other seeds; empty: none is tuned
+    grid: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -315,32 +318,30 @@ class TablesConfig:
     """Stages 7 and 8: the trainings that the paper's tables compare. Confs with tables are in
     conf/tables."""
 
-    # folder in the repository for tables and, below it, a small file of every finished
+    # folder in the repository for tables and, below it, a small file of every finished run; null:
+    # this conf has no tables
     records: str | None = None
-    #                                run; null: this conf has no tables
     seeds: list[int] = field(default_factory=lambda: [1, 2])  # the first is that of stage 4
-    budgets: list[str] = field(
-        default_factory=list
-    )  # of search.budgets: the sizes that are trained alone, too
-    individual_grid: list[str] = field(
-        default_factory=list
-    )  # settings tuned on dev for every size; the conf's own are
-    #                                                           always trained as well
+    # those of search.budgets whose sizes are trained alone, too
+    budgets: list[str] = field(default_factory=list)
+    # settings tuned on dev for every size; the conf's own are always trained as well
+    individual_grid: list[str] = field(default_factory=list)
+    # rows of table (b)
     ablations: list[VariantConfig] = field(default_factory=list)
-    selections: list[VariantConfig] = field(
-        default_factory=list
-    )  # of table (d): learned selections, each scored at its own nets
+    # rows of table (d): learned selections, each scored at its own nets
+    selections: list[VariantConfig] = field(default_factory=list)
     workers: int = 1  # runs at a time on this machine
     processes: int = 0  # of every run, as --world-size; 0: as stage 4 does by default
     # slurm: through submitit, where it is installed
     launcher: Literal["local", "slurm", "submitit-local"] = "local"
-    slurm: dict[str, str] = field(
-        default_factory=dict
-    )  # submitit's parameters, e.g. slurm_partition: gpu, timeout_min: 600
+    # submitit's parameters, e.g. slurm_partition: gpu, timeout_min: 600
+    slurm: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Config:
+    """All of the configuration: the name, the experiment's folder, and the groups of keys above."""
+
     name: str = "unnamed"
     exp: str = "exp/${name}"
     data: DataConfig = field(default_factory=DataConfig)
@@ -364,11 +365,9 @@ class Config:
     @property
     def corpus_root(self) -> Path:
         """The folder in LibriSpeech layout that holds the splits."""
-        return (
-            Path(self.data.root)
-            if self.data.root
-            else Path(self.data.dir) / "corpus" / "LibriSpeech"
-        )
+        if self.data.root:
+            return Path(self.data.root)
+        return Path(self.data.dir) / "corpus" / "LibriSpeech"
 
     @property
     def splits(self) -> list[str]:
@@ -377,17 +376,26 @@ class Config:
 
     @property
     def exp_dir(self) -> Path:
+        """The folder of the experiment: checkpoints, subnets, results, exported files."""
         return Path(self.exp)
 
     @property
     def records_dir(self) -> Path:
-        """Where the finished runs of the tables are kept; of a conf that has tables."""
+        """The folder that keeps the finished runs of the tables, where ``tables.records`` is set.
+
+        Raises:
+          ValueError: it is not set.
+        """
+        if self.tables.records is None:
+            raise ValueError("this conf has no tables: tables.records is not set")
         return Path(self.tables.records) / "records"
 
     @property
     def data_dir(self) -> Path:
+        """The folder of the data stages: corpus, manifests, features, BPE model."""
         return Path(self.data.dir)
 
     @property
     def lang_dir(self) -> Path:
+        """The folder of the BPE model and ``tokens.txt``."""
         return self.data_dir / "lang"

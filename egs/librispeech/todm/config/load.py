@@ -1,4 +1,4 @@
-"""Confs read: a file and its bases, overrides, paths resolved, values checked."""
+"""Reads confs: a file with its bases and overrides, their paths resolved, the values checked."""
 
 import contextlib
 from collections.abc import Iterable
@@ -9,7 +9,8 @@ from todm.config.effects import without_effect
 from todm.config.keys import CONFS, Config
 from todm.config.paths import find_base, find_conf, resolve_paths
 from utils import conf as configuration
-from utils.conf import ConfigError, Layer
+from utils.conf import Layer
+from utils.errors import ConfigError
 
 
 def build(layers: Iterable[Layer]) -> Config:
@@ -22,8 +23,8 @@ def build(layers: Iterable[Layer]) -> Config:
 
 
 def load_file(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
-    """A conf by its path as it stands, or (None) the defaults, with overrides; no other place is
-    looked at.
+    """Reads a conf by its path as it stands, or (None) the defaults, with overrides; no other place
+    is looked at.
 
     Raises:
       ConfigError: an unknown conf or key, or a value that can not work.
@@ -31,17 +32,17 @@ def load_file(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
     return configuration.load(Config, path, overrides, check)
 
 
-def read(conf: str | Path, overrides: list[str] = ()) -> list[Layer]:
-    """What a conf (a path, or a name such as ``mini``), its bases and the overrides set, with their
-    paths resolved."""
+def read(conf: str | Path, overrides: Iterable[str] = ()) -> list[Layer]:
+    """The values that a conf (a path, or a name such as ``mini``), its bases and the overrides set,
+    with their paths resolved."""
     layers = configuration.read_layers(Config, find_conf(conf), overrides, find_base)
     for layer in layers:
         resolve_paths(layer)
     return layers
 
 
-def load(conf: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a conf: a path, relative to the user's folder or to the repository, or the name of one
+def load(conf: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads a conf: a path, relative to the user's folder or to the repository, or the name of one
     of the recipe's (``mini``).
 
     Raises:
@@ -50,23 +51,21 @@ def load(conf: str | Path, overrides: list[str] = ()) -> Config:
     return build(read(conf, overrides))
 
 
-def explicit_keys(conf: str | Path, overrides: list[str] = ()) -> set[str]:
+def explicit_keys(conf: str | Path, overrides: Iterable[str] = ()) -> set[str]:
     """The keys that the user has set: by overrides, in the conf that he names and in its bases
     outside the recipe.
 
-    Without those of a conf that only an override deprives of their effect: ``conf/mini.yaml
+    Keys of a conf that only an override deprives of their effect are left out: ``conf/mini.yaml
     data.root=...`` is no mistake.
     """
     layers = read(conf, overrides)
     named = [layer for layer in layers if layer.file is None]
     files = [layer for layer in layers if layer.file is not None]
-    own = set().union(
-        *(
-            layer.keys
-            for layer in files
-            if layer is files[-1] or CONFS not in layer.file.resolve().parents
-        )
-    )
+    own: set[str] = set()
+    for layer in files:
+        in_recipe = layer.file is not None and CONFS in layer.file.resolve().parents
+        if layer is files[-1] or not in_recipe:
+            own |= layer.keys
     idle = set(without_effect(build(layers), own))
     if idle and named:
         with contextlib.suppress(ConfigError):  # the conf alone need not be complete

@@ -1,42 +1,46 @@
-"""Where confs and the paths in them are looked for: run.sh works in the repository, its user stands
-somewhere else."""
+"""The places where confs and the paths in them are looked for: run.sh works in the repository, its
+user stands somewhere else."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from todm.config.keys import CONFS, RECIPE
-from utils.conf import ConfigError, Layer, missing_conf
+from utils.conf import Layer, missing_conf
 from utils.config_values import literal
+from utils.errors import ConfigError
 
 ROOT = RECIPE.parents[2]  # the repository
-INPUTS = (
-    "data.root",
-    "data.musan",
-    "search.latency_table",
-)  # read: relative to the user's folder or to his conf's
-OUTPUTS = ("data.dir", "exp", "tables.records")  # written: relative to the repository
+# keys of paths that are read: relative to the user's folder or to that of his conf
+INPUTS = ("data.root", "data.musan", "search.latency_table")
+# keys of paths that are written: relative to the repository
+OUTPUTS = ("data.dir", "exp", "tables.records")
 
 
 def caller() -> Path:
-    """The folder that the user stands in: run.sh, which changes into the repository, says it in
-    TODM_CALLER."""
+    """The folder that the user stands in, which run.sh passes on in TODM_CALLER before it changes
+    into the repository."""
     return Path(os.environ.get("TODM_CALLER") or ".")
 
 
 def find_conf(conf: str | Path) -> Path:
-    """A conf by its path, relative to the user's folder or to the repository, or by its name in the
-    recipe's conf folder.
+    """Finds a conf by its path, relative to the user's folder or to the repository, or by its name
+    in the recipe's conf folder.
 
     Raises:
-      ConfigError: there is none; the message lists where it was looked for.
+      ConfigError: there is none; the message lists the places that were looked at.
     """
     path = expanded(str(conf))
     return _first(conf, [caller() / path, ROOT / path, _in_recipe(path)])
 
 
 def find_base(base: str, conf: Path) -> Path:
-    """What ``base:`` of a conf names: a conf beside it, or one of the recipe's by its name
-    (``mini``, ``conf/mini.yaml``)."""
+    """Finds what ``base:`` of a conf names: a conf beside it, or one of the recipe's by its name
+    (``mini``, ``conf/mini.yaml``).
+
+    Raises:
+      ConfigError: there is none.
+    """
     path = expanded(base)
     beside = conf.parent / path
     itself = (
@@ -49,22 +53,21 @@ def find_base(base: str, conf: Path) -> Path:
 
 
 def resolve_paths(layer: Layer) -> None:
-    """Make the paths that a layer sets independent of where the user stands; ``~`` is his home.
+    """Makes the paths that a layer sets independent of where the user stands; ``~`` is his home.
 
     A relative input is looked for in the user's folder (overrides) or beside the conf (one outside
-    the repository), and
-    taken as it is where it is not there: stages run in the repository.
+    the repository). One that is not there is taken as it is: stages run in the repository.
     """
-    folder = (
-        caller()
-        if layer.file is None
-        else None
-        if ROOT in layer.file.resolve().parents
-        else layer.file.parent.absolute()
-    )
+    folder: Path | None
+    if layer.file is None:
+        folder = caller()
+    elif ROOT in layer.file.resolve().parents:
+        folder = None
+    else:
+        folder = layer.file.parent.absolute()
     for key in (*INPUTS, *OUTPUTS):
         *groups, name = key.split(".")
-        values = layer.values
+        values: Any = layer.values
         for group in groups:
             values = values.get(group) if isinstance(values, dict) else None
         if not isinstance(values, dict) or not isinstance(values.get(name), str):
@@ -76,43 +79,37 @@ def resolve_paths(layer: Layer) -> None:
 
 
 def expanded(text: str) -> Path:
-    """A path with ``~`` and ``~user`` replaced by that home."""
+    """The path with ``~`` and ``~user`` replaced by that home."""
     return Path(os.path.expanduser(text))
 
 
 def _existing(value: str, folder: Path | None) -> str | None:
-    """The path of an input that exists; None: there is none in the folder, or the value is good as
-    it stands."""
+    """The path of an input that is in ``folder``, or that has ``${`` in its name and is there as it
+    stands; None: neither, so the value is taken as it is."""
     if not value or folder is None or not os.path.exists(folder / value):
         return value if "${" in value and os.path.exists(value) else None
     if os.path.exists(value) and os.path.samefile(folder / value, value):
         return value
     plain = os.path.normpath(folder / value)
-    return (
-        plain
-        if os.path.exists(plain) and os.path.samefile(plain, folder / value)
-        else str(folder / value)
-    )
+    # the plain path, unless links make .. lead elsewhere
+    if os.path.exists(plain) and os.path.samefile(plain, folder / value):
+        return plain
+    return str(folder / value)
 
 
 def _in_recipe(path: Path) -> Path:
-    """``mini``, ``mini.yaml``, ``conf/mini``, ``tables/mini.yaml`` -> the file in the recipe's conf
-    folder."""
-    name = (
-        path
-        if path.suffix in (".yaml", ".yml")
-        else path.with_name(f"{path.name}.yaml")
-        if path.name
-        else path
-    )
+    """The file in the recipe's conf folder that ``mini``, ``mini.yaml``, ``conf/mini`` or
+    ``tables/mini.yaml`` names."""
+    name = path
+    if path.name and path.suffix not in (".yaml", ".yml"):
+        name = path.with_name(f"{path.name}.yaml")
     return RECIPE / name if path.parts[:1] == (CONFS.name,) else CONFS / name
 
 
 def _first(name: str | Path, candidates: list[Path], prefix: str = "") -> Path:
     for candidate in candidates:
-        if os.path.isfile(
-            candidate
-        ):  # unlike Path.is_file, false for a name that is too long or has a NUL
+        # unlike Path.is_file, it is false for a name that is too long or has a NUL
+        if os.path.isfile(candidate):
             return candidate
     folder = next((c for c in candidates if os.path.isdir(c)), None)
     if folder and str(name).strip("./"):

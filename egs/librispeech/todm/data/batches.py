@@ -46,9 +46,11 @@ DIGITAL_SHARE = 0.25  # of the pauses between joined utterances that are digital
 
 @dataclass(frozen=True)
 class Batch:
-    """Attributes:
-    features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames. texts, ids: of every
-      utterance.
+    """A mini-batch of utterances.
+
+    Attributes:
+      features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames.
+      texts, ids: the transcript and the name of every utterance.
     """
 
     features: Tensor
@@ -62,6 +64,7 @@ class Batch:
         return float(self.lengths.sum()) / FRAMES
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
         return replace(
             self,
             features=self.features.to(device, non_blocking=True),
@@ -69,7 +72,7 @@ class Batch:
         )
 
     def subset(self, keep: list[int]) -> "Batch":
-        """Some of the utterances."""
+        """The batch of some of the utterances, by their numbers."""
         lengths = self.lengths[keep]
         return Batch(
             self.features[keep, : int(lengths.max())],
@@ -114,17 +117,18 @@ class BatchDataset(Dataset):
             texts=[supervisions["text"][i] for i in order],
             ids=[supervisions["cut"][i].id for i in order],
         )
-        if (
-            self.train and self.data.join_prob and random.random() < self.data.join_prob
-        ):  # of all its utterances: mixed with single ones they would be padded
+        # Of all its utterances or of none: mixed with single ones they would be padded.
+        if self.train and self.data.join_prob and random.random() < self.data.join_prob:
             return joined(batch, self.data)
         return batch
 
 
 def joined(batch: Batch, data: DataConfig) -> Batch:
     """The utterances of a batch joined two by two, with a pause of ``data.join_pause`` between
-    them, unless that is longer than
-    ``data.max_seconds``. Draws from Python's generator, as lhotse does."""
+    them, unless that is longer than ``data.max_seconds``.
+
+    Draws from Python's generator, as lhotse does.
+    """
     utterances = [x[:n] for x, n in zip(batch.features, batch.lengths.tolist())]
     features, texts, ids = [], [], []
     for i in range(0, len(utterances), 2):
@@ -175,7 +179,7 @@ class Unreadable:
 class BatchLoader(DataLoader):
     """A loader that ends with a UserError where a batch can not be read."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(_readable, super().__iter__())
 
 
@@ -188,9 +192,8 @@ def _readable(batch: Batch | Unreadable) -> Batch:
 def _input_strategy(config: Config):
     if not config.features.on_the_fly:
         return PrecomputedFeatures()
-    return OnTheFlyFeatures(
-        make_extractor(config.features)
-    )  # not fault_tolerant: what can not be read would vanish
+    # Not fault_tolerant: what can not be read would vanish.
+    return OnTheFlyFeatures(make_extractor(config.features))
 
 
 class GlobalRandom(random.Random):
@@ -198,9 +201,11 @@ class GlobalRandom(random.Random):
     workers, and checkpoints have it."""
 
     def random(self) -> float:
+        """The next number of the global generator, in [0, 1)."""
         return random.random()
 
     def getrandbits(self, k: int) -> int:
+        """The next k bits of the global generator."""
         return random.getrandbits(k)
 
 
@@ -218,9 +223,8 @@ def _spec_augment(config: Config) -> list:
     if not s.enabled:
         return []
     masks, size, share = s.num_time_masks, s.max_time_mask, s.max_time_fraction
-    if (
-        not masks or not share
-    ):  # lhotse divides by both; a mask is narrower than its size: one of size 1 masks nothing
+    # lhotse divides by both; a mask is narrower than its size: one of size 1 masks nothing.
+    if not masks or not share:
         masks, size, share = 1, 1, 1.0
     return [
         SpecAugment(
@@ -301,7 +305,8 @@ def _loader(config: Config, dataset: Dataset, sampler) -> BatchLoader:
 def train_loader(
     config: Config, rank: int = 0, world_size: int = 1
 ) -> tuple[DataLoader, ResumableSampler]:
-    """Shuffled, bucketed by duration, at most ``data.max_duration`` seconds a batch."""
+    """The loader of the training set and its sampler: shuffled, bucketed by duration, at most
+    ``data.max_duration`` seconds of audio in a batch."""
     cuts = load_cuts(config, config.data.train)
     sampler = ResumableSampler(
         DynamicBucketingSampler(
@@ -319,8 +324,10 @@ def train_loader(
 
 
 def duration_bins(cuts: CutSet, buckets: int) -> list[float]:
-    """The durations at which a new bucket begins. Few utterances have few buckets, at least four in
-    each, and may have one alone."""
+    """The durations at which a new bucket begins.
+
+    Few utterances have few buckets, at least four in each, and may have one alone.
+    """
     buckets = min(buckets, len(cuts) // 4)
     bins = estimate_duration_buckets(islice(cuts, ESTIMATED_FROM), buckets) if buckets > 1 else []
     # lhotse takes the mean of the list, which must not be empty: a second bucket that stays so.
@@ -333,8 +340,12 @@ def eval_loader(
     max_duration: float,
     keep: Callable[[Cut], bool] = lambda cut: True,
 ) -> DataLoader:
-    """Unshuffled, nothing dropped but what ``keep`` refuses, nothing augmented; similar lengths
-    together."""
+    """The loader of some splits for evaluation: unshuffled, nothing augmented, similar lengths
+    together.
+
+    Args:
+      max_duration: seconds of audio in a batch. keep: refuses the utterances that are left out.
+    """
     cuts = CutSet.from_cuts(filter(keep, load_cuts(config, splits))).sort_by_duration(
         ascending=False
     )
@@ -343,5 +354,5 @@ def eval_loader(
 
 
 def statistics_path(config: Config) -> Path:
-    """Mean and deviation of the train features."""
+    """The file with the mean and the deviation of the train features."""
     return config.data_dir / "cuts" / "statistics.json"

@@ -8,10 +8,8 @@ FRAMES_PER_SECOND = 100  # of the filterbank
 SHIFT = SAMPLE_RATE // FRAMES_PER_SECOND  # samples from one filterbank frame to the next
 SUBSAMPLING = 4  # filterbank frames to an encoder frame
 RECEPTIVE_FIELD = 7  # input frames that one encoder frame sees
-LOOK_AHEAD = (
-    RECEPTIVE_FIELD - SUBSAMPLING
-)  # those of them that belong to the next one: a chunk needs as many beyond its end
+# Input frames that belong to the next encoder frame: a chunk needs as many beyond its end.
+LOOK_AHEAD = RECEPTIVE_FIELD - SUBSAMPLING
 LOG_EPSILON = -23.025850929940457  # log(1e-10): what features are padded with
-SILENCE = (
-    -15.942384719848633
-)  # log of the smallest float32 step: what the filterbank makes of samples that are 0
+# The log of the smallest float32 step: what the filterbank makes of samples that are 0.
+SILENCE = -15.942384719848633

@@ -15,9 +15,8 @@ import numpy as np
 
 from todm.config.keys import Config
 
-ROOT = (
-    Path(__file__).resolve().parents[3]
-)  # which a relative data.dir is below, unless it is below the folder one is in
+# A relative data.dir is below it, unless it is below the folder one is in.
+ROOT = Path(__file__).resolve().parents[3]
 SHARE = 0.95  # of the training utterances that are shorter than what a net surely knows;
 BEYOND = 1.25  # it goes on as well for about this much longer, but
 LEAST = 2.0  # nothing is cut into less than this many seconds

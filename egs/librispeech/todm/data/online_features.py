@@ -29,12 +29,12 @@ class OnlineFilterbank:
         self._taken = 0
 
     def accept(self, samples: np.ndarray) -> None:
-        """Float samples in [-1, 1] at 16 kHz."""
+        """Take samples: floats in [-1, 1] at 16 kHz."""
         if len(samples):
             self._fbank.accept_waveform(SAMPLE_RATE, samples.tolist())
 
     def finish(self) -> None:
-        """No more samples come: the last frames become ready."""
+        """End the audio: the last frames become ready."""
         self._fbank.input_finished()
 
     def take(self) -> Tensor:
@@ -47,7 +47,7 @@ class OnlineFilterbank:
 
 
 def filterbank(samples: np.ndarray) -> Tensor:
-    """All frames of an utterance, (frames, 80)."""
+    """The filterbank frames of a whole utterance, (frames, 80)."""
     fbank = OnlineFilterbank()
     fbank.accept(samples)
     if len(samples):

@@ -10,7 +10,7 @@ import torch
 from todm.config.keys import Config
 from todm.data.batches import eval_loader, load_cuts
 from todm.decoding.search import SearchOptions, search_utterances
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet

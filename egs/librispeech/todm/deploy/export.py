@@ -23,7 +23,7 @@ from todm.deploy.onnx_export import (
 )
 from todm.deploy.quantize import quantize
 from todm.page.page import write_page
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.export_files import CTC, graph
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
 from todm.subnet import Subnet

@@ -7,6 +7,7 @@ SCORES = "scores.jsonl"
 
 
 def selection_folder(exp: Path) -> Path:
+    """The folder of an experiment's files of learned selection."""
     return exp / "selection"
 
 
@@ -22,7 +23,7 @@ def append_scores(exp: Path, update: int, importance: list[float]) -> None:
 
 
 def read_scores(exp: Path) -> tuple[list[int], list[list[float]]]:
-    """Updates, and the scores at each."""
+    """The updates that the file has a line of, and the importance of every unit at each."""
     path = selection_folder(exp) / SCORES
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found: dict[int, list[float]] = {}

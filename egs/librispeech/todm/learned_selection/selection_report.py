@@ -32,7 +32,7 @@ def draw_scores(exp: Path, units: Units, path: Path, title: str) -> None:
 
 
 def draw_masks(nets: dict[str, Subnet], path: Path, title: str) -> None:
-    """What every size keeps: blocks by components, the darker the more sizes keep it.
+    """A picture of the parts that every size keeps, a panel for each: blocks by components.
 
     Args:
       nets: subnets by the name of the size; the first is the largest.

@@ -11,15 +11,18 @@ from todm.config.keys import Config
 from todm.model.encoder import full_architecture
 from todm.model.gates import Gates, any_of
 from todm.subnet import BlockChoice, Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 
 KINDS = ("heads", "ffn")  # of a block: the SSM's head groups, the FFN's chunks
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Some parts of one module. Attributes: kind: ``heads`` or ``ffn``. parts: head groups or
-    chunks."""
+    """Parts of one module that are kept or left out together.
+
+    Attributes:
+      kind: ``heads`` for the SSM, ``ffn``. parts: the numbers of head groups or of chunks.
+    """
 
     block: int
     kind: str
@@ -31,17 +34,16 @@ class Unit:
 
 
 class Units:
-    """All units of a model: every SSM and every FFN (``module``), or every head group and every
-    chunk (``component``).
+    """The units of a model: every SSM and every FFN, or every head group and every chunk.
 
     Args:
-      cost_name: what targets count: ``encoder_params``, ``total_params`` or ``macs``.
+      granularity: ``module`` or ``component``.
+      cost_name: the cost that budgets bound: ``encoder_params``, ``total_params`` or ``macs``.
     """
 
     def __init__(self, config: Config, vocab_size: int, granularity: str, cost_name: str):
         self.full = full_architecture(config.model, config.supernet.ffn_chunks)
-        self.vocab_size, self.config = vocab_size, config
-        self.field = {"macs": "macs_per_second"}.get(cost_name, cost_name)
+        self._cost = CostModel(config, vocab_size).function(cost_name)
         self.modules = granularity == "module"
         self.items: list[Unit] = []
         for i, block in enumerate(self.full.blocks):
@@ -61,8 +63,8 @@ class Units:
             )
             for kind in KINDS
         }  # (blocks, parts)
-        self.fixed = self.price(self.subnet([]))
-        self.part_cost, self.module_cost = self._module_prices()
+        self.fixed = self.cost(self.subnet([]))
+        self.part_cost, self.module_cost = self._module_costs()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -86,35 +88,36 @@ class Units:
             )
         )
 
-    def price(self, subnet: Subnet) -> float:
-        """The exact cost of a net."""
-        return float(getattr(cost(self.config, self.vocab_size, subnet), self.field))
+    def cost(self, subnet: Subnet) -> float:
+        """The exact cost of a net, in the unit of ``cost_name``."""
+        return self._cost(subnet)
 
     @property
-    def full_price(self) -> float:
-        return self.price(self.full)
+    def full_cost(self) -> float:
+        """The cost of the largest net."""
+        return self.cost(self.full)
 
-    def _module_prices(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Per kind what a part costs, and what a module costs beside its parts (norm, bias)."""
+    def _module_costs(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The cost of a part by its kind, and that of a module beside its parts (norm, bias)."""
         part, module = {}, {}
         for kind in KINDS:
 
-            def price(count: int, kind: str = kind) -> float:
+            def cost_of(count: int, kind: str = kind) -> float:
                 choice = BlockChoice(**{k: tuple(range(count)) if k == kind else () for k in KINDS})
                 empty = BlockChoice((), ())
                 return (
-                    self.price(Subnet((choice, *[empty] * (len(self.full.blocks) - 1))))
-                    - self.fixed
+                    self.cost(Subnet((choice, *[empty] * (len(self.full.blocks) - 1)))) - self.fixed
                 )
 
             most = len(getattr(self.full.blocks[0], kind))
-            part[kind] = (price(most) - price(1)) / (most - 1) if most > 1 else price(1)
-            module[kind] = price(1) - part[kind]
+            part[kind] = (cost_of(most) - cost_of(1)) / (most - 1) if most > 1 else cost_of(1)
+            module[kind] = cost_of(1) - part[kind]
         return part, module
 
     def gates(self, values: Tensor) -> Gates:
-        """One number per unit (..., N) -> the model's gates (..., blocks, parts); parts of a unit
-        share its number."""
+        """The model's gates from one number per unit, which its parts share: (..., N) -> (...,
+        blocks, parts) of each kind, and (..., blocks) for what the parts of a module share."""
+        # (..., N) taken at (blocks, parts) -> (..., blocks, parts)
         gates = [values[..., self.unit_of[kind].to(values.device)] for kind in KINDS]
         # Gates above 1 (of stochastic depth) are one number for a whole module, and so is what its
         # parts share.
@@ -125,13 +128,16 @@ class Units:
         return Gates(*gates, *shared)
 
     def expected_cost(self, values: Tensor) -> Tensor:
-        """The cost of the net under gates (..., N); where they are 0 or 1, exactly that of the net
-        they say: (...)."""
+        """The cost of the net under gates: (..., N) -> (...); where they are 0 or 1, exactly that
+        of the net they say."""
         gates = self.gates(values)
-        return self.fixed + sum(
-            self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
-            for kind, gate, shared in zip(KINDS, gates[:2], gates[2:])
-        )
+        cost = values.new_zeros(values.shape[:-1])
+        for kind, gate, shared in zip(KINDS, gates[:2], gates[2:]):
+            # (..., blocks, parts) and (..., blocks) -> (...)
+            cost = cost + (
+                self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
+            )
+        return self.fixed + cost
 
     def prefix_within(self, order: list[int], budget: float) -> list[int]:
         """The first units of an order, as many as a budget allows.
@@ -140,7 +146,7 @@ class Units:
           ValueError: not even the first one fits.
         """
         kept = 0
-        while kept < len(order) and self.price(self.subnet(order[: kept + 1])) <= budget * (
+        while kept < len(order) and self.cost(self.subnet(order[: kept + 1])) <= budget * (
             1 + 1e-9
         ):
             kept += 1

@@ -1,5 +1,8 @@
 """The encoder: blocks of MH-SSM and FFN, any of which a subnet may shrink or leave out."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +19,8 @@ States = list[list[Tensor]]  # the same, (C, B, 2N) each: of streaming
 
 
 def head_groups(config: ModelConfig) -> int:
-    """Elastic units of the MH-SSM: pairs of value and gate head with gating, else heads."""
+    """The number of head groups of the MH-SSM, which a subnet keeps or leaves out as a whole: pairs
+    of value and gating head, or without gating single heads."""
     return config.heads // 2 if config.gating else config.heads
 
 
@@ -26,7 +30,11 @@ def full_architecture(config: ModelConfig, ffn_chunks: int) -> Subnet:
 
 
 class Block(nn.Module):
-    """x + MultiHeadSSM(x), then x + FFN(x). A module of size 0 is not built."""
+    """One block of the encoder: x + MultiHeadSSM(x), then x + FFN(x). A module of size 0 is not
+    built."""
+
+    ssm: MultiHeadSSM | None
+    ffn: FeedForward | None
 
     def __init__(
         self, config: ModelConfig, chunk_dim: int, groups: int, chunks: int, adaptive: bool
@@ -59,16 +67,22 @@ class Block(nn.Module):
         states: list[Tensor] | None = None,
         gates: tuple[Gate, Gate] | None = None,
     ) -> Tensor:
-        heads, chunks = gates or (None, None)
-        if choice.heads:
-            x = x + self.ssm(x, mask, choice.heads, operators, states, heads)
-        if choice.ffn:
-            x = x + self.ffn(x, choice.ffn, chunks)
+        """The block with the parts that ``choice`` keeps: (B, T, dim) -> (B, T, dim).
+
+        Args:
+          mask: (B, T) bool, True at real frames. operators: of the block's SSMs.
+          states: of its SSMs, in streaming. gates: of learned selection, of the SSM and the FFN.
+        """
+        ssm_gate, ffn_gate = gates or (None, None)
+        if choice.heads and self.ssm is not None:
+            x = x + self.ssm(x, mask, choice.heads, operators, states, ssm_gate)
+        if choice.ffn and self.ffn is not None:
+            x = x + self.ffn(x, choice.ffn, ffn_gate)
         return x
 
 
 class Encoder(nn.Module):
-    """Frontend, blocks, final LayerNorm.
+    """The encoder: frontend, blocks, final LayerNorm.
 
     Args:
       architecture: what to build of the largest net; its own blocks are then numbered from 0
@@ -87,14 +101,13 @@ class Encoder(nn.Module):
         self.full = architecture.packed()
         self.frontend = Frontend(config.frontend_channels, config.dim, config.tail_frames)
         chunk_dim = config.ffn_dim // ffn_chunks
-        self.blocks = nn.ModuleList(
-            Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes
-        )
+        blocks = (Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
         self.norm = nn.LayerNorm(config.dim, bias=False)
 
     def operators(self, block: int = BLOCK) -> Operators:
-        """What the SSMs of all blocks need of their parameters; computed once per step for all
-        subnets.
+        """The operators of the SSMs of all blocks, made from their parameters once per step for
+        all subnets.
 
         Args:
           block: frames in a block of the blockwise form; in streaming the encoder frames of a
@@ -146,30 +159,25 @@ class Encoder(nn.Module):
         return self.encode(x, lengths, subnet or self.full, operators or self.operators()), lengths
 
     def initial_states(self, batch: int, subnet: Subnet | None = None) -> States:
-        """What a causal subnet remembers before the first chunk: nothing.
+        """The states of a causal subnet's SSMs before the first chunk of a stream, which are 0.
 
         Raises:
           ValueError: the model is bidirectional, so it can not stream.
         """
+        weight = self.norm.weight
         states: States = []
         for block, choice in zip(self.blocks, (subnet or self.full).blocks):
-            if choice.heads and block.ssm.directions == 2:
+            if block.ssm is None or not choice.heads:
+                states.append([])
+                continue
+            if block.ssm.directions == 2:
                 raise ValueError(
                     "a bidirectional model can not stream; train a causal one "
                     "(model.direction=causal)"
                 )
-            states.append(
-                [
-                    self.norm.weight.new_zeros(
-                        len(block.ssm.ssm_index(choice.heads, self.norm.weight.device)),
-                        batch,
-                        2 * ssm.a_imag.shape[1],
-                    )
-                    for ssm in block.ssm.ssms
-                ]
-                if choice.heads
-                else []
-            )
+            channels = len(block.ssm.ssm_index(choice.heads, weight.device))
+            sizes = [2 * ssm.a_imag.shape[1] for ssm in block.ssm.ssms]
+            states.append([weight.new_zeros(channels, batch, size) for size in sizes])
         return states
 
     def step(

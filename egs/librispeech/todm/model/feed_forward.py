@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from todm.model.adaptive_dropout import dropout_probability
 from todm.model.gates import Gate
 from todm.subnet import is_leading
 from utils.cpu_dropout import dropout
 
 
 class FeedForward(nn.Module):
-    """LayerNorm, up, SiLU, dropout, down: (B, T, dim) -> (B, T, dim), from any of its chunks of
-    hidden channels.
+    """The feed-forward module: LayerNorm, up, SiLU, dropout, down, with any of its chunks of hidden
+    channels: (B, T, dim) -> (B, T, dim).
 
     Args:
       chunk_dim: hidden channels in a chunk.
@@ -32,13 +33,20 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(chunk_dim * chunks, dim)
 
     def forward(self, x: Tensor, kept: tuple[int, ...], gate: Gate | None = None) -> Tensor:
-        """``gate``: what every chunk's part of the output is multiplied by (learned selection); all
-        chunks are kept then."""
-        up, bias, down = self.up.weight, self.up.bias, self.down.weight
+        """The module with the kept chunks alone: (B, T, dim) -> (B, T, dim).
+
+        Args:
+          gate: what learned selection multiplies every chunk's part of the output by; all chunks
+            are kept then.
+        """
+        up: Tensor = self.up.weight
+        bias: Tensor = self.up.bias
+        down: Tensor = self.down.weight
         if len(kept) < self.chunks:
             index = self.hidden_index(kept, x.device)
             up, bias, down = up[index], bias[index], down[:, index]
-        p = self.dropout * len(kept) / self.chunks if self.adaptive else self.dropout
+        p = dropout_probability(self.dropout, len(kept), self.chunks, self.adaptive)
+        # (B, T, dim) -> (B, T, kept chunks * chunk_dim)
         hidden = nn.functional.silu(nn.functional.linear(self.norm(x), up, bias))
         hidden = dropout(hidden, p, self.training)
         if gate is None:
@@ -51,7 +59,7 @@ class FeedForward(nn.Module):
         )
 
     def hidden_index(self, kept: tuple[int, ...], device: torch.device) -> slice | Tensor:
-        """Hidden channels of the kept chunks; the same index set serves both sides of the FFN."""
+        """The indices of the kept chunks' hidden channels, for both sides of the FFN."""
         if is_leading(kept):
             return slice(0, len(kept) * self.chunk_dim)
         chunks = torch.tensor(kept, device=device)

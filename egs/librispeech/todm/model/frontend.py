@@ -33,13 +33,15 @@ class Frontend(nn.Module):
 
     The convolutions are not padded in time, so an encoder frame sees seven real frames, in a batch
     as alone, in streaming as in whole utterances.  Features are normalised by the train set's mean
-    and deviation, kept as
-    buffers: nothing is normalised outside the model.
+    and deviation, which are buffers: nothing is normalised outside the model.
 
     Args:
       tail_frames: filterbank frames of digital silence, such as a streaming client sends at the
         end, that every whole utterance gets behind its own, here and nowhere else.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, channels: int, dim: int, tail_frames: int = 0):
         super().__init__()
@@ -53,7 +55,7 @@ class Frontend(nn.Module):
         self.norm = nn.LayerNorm(dim, bias=False)
 
     def set_statistics(self, mean: list[float], std: list[float]) -> None:
-        """Mean and standard deviation of every mel bin, from the train set."""
+        """Set the mean and the standard deviation of every mel bin, of the train set."""
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
 
@@ -63,19 +65,20 @@ class Frontend(nn.Module):
         return subsampled_length(frames, self.tail_frames)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Args:
-        lengths: (B,) frames of whole utterances, of whose outputs the first :meth:`length` are
-          real; None: the features are a piece of something longer and get no tail.
+        """Encoder frames of features: (B, T, 80) -> (B, T', dim).
+
+        Args:
+          lengths: (B,) frames of whole utterances, of whose outputs the first :meth:`length` are
+            real; None: the features are a piece of something longer and get no tail.
         """
         if lengths is not None and self.tail_frames:
             features = self.with_tail(features, lengths)
-        if (
-            features.shape[1] < RECEPTIVE_FIELD
-        ):  # too short for one encoder frame: make one out of padding
+        # Too short for one encoder frame: make one out of padding.
+        if features.shape[1] < RECEPTIVE_FIELD:
             features = nn.functional.pad(
                 features, (0, 0, 0, RECEPTIVE_FIELD - features.shape[1]), value=LOG_EPSILON
             )
-        x = (features - self.mean) / self.std
+        x = (features - self.mean) / self.std  # (B, T, 80)
         x = nn.functional.silu(self.conv1(x[:, None]))
         x = nn.functional.silu(self.conv2(x))  # (B, channels, T', bins)
         return self.norm(self.project(x.transpose(1, 2).flatten(2)))

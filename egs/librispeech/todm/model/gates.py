@@ -1,5 +1,5 @@
 """Gates of learned selection: numbers that the parts of the largest net are multiplied by, 1 for
-kept, 0 for left out."""
+kept, 0 for left out. They have nothing to do with the gating between the heads of an MH-SSM."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,19 @@ from torch import Tensor
 
 
 class Gate(NamedTuple):
-    """Of one module. Attributes: parts: (parts,), of each part's output. shared: (), of what all
-    parts share, the bias."""
+    """The gates of one module.
+
+    Attributes:
+      parts: (parts,), of the output of every part.
+      shared: (), of what all parts share, the bias.
+    """
 
     parts: Tensor
     shared: Tensor
 
 
 class Gates(NamedTuple):
-    """Of all blocks.
+    """The gates of all blocks.
 
     Attributes:
       heads: (blocks, head groups) of the MH-SSMs. ffn: (blocks, chunks) of the FFNs.

@@ -2,10 +2,13 @@
 heads."""
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from todm.model.adaptive_dropout import dropout_probability
 from todm.model.gates import Gate
 from todm.model.ssm import BlockwiseOperators, DiagonalSSM, blockwise, step_block
 from todm.subnet import is_leading
@@ -13,8 +16,8 @@ from utils.cpu_dropout import dropout
 
 
 def head_time_scales(groups: int, dt_min: float, dt_max: float) -> list[tuple[float, float]]:
-    """Intervals of the initial time step, one per head group: neighbours on a log scale that cover
-    [dt_min, dt_max].
+    """The interval that the initial time step of every head group is drawn from: neighbours on a
+    log scale that together cover [dt_min, dt_max].
 
     Heads so start with different memories, from a few frames to the whole utterance (heterogeneous
     dynamics).
@@ -29,11 +32,22 @@ def head_time_scales(groups: int, dt_min: float, dt_max: float) -> list[tuple[fl
 class MultiHeadSSM(nn.Module):
     """The MH-SSM layer: (B, T, dim) -> (B, T, dim).
 
-    LayerNorm; projection to H heads; per head ``stack`` times: SSM in one or both directions, SiLU,
-    linear; gating; concatenation; output projection.  With ``gating`` head ``2g`` (value) is
-    multiplied by sigmoid of head ``2g+1`` (gate); such a pair is the elastic unit, a *head group*.
-    Without gating a group is one head.  Bidirectional means concat(S4(u), reverse(S4(reverse(u)))).
-     Channels are ordered by group, so leading groups are leading slices.
+    LayerNorm; projection to H heads; in every head ``stack`` times an SSM in one or both
+    directions, SiLU and a linear layer; inter-head gating; concatenation; output projection.  With
+    ``gating`` the value head ``2g`` is multiplied by the sigmoid of the gating head ``2g+1``; such
+    a pair is what a subnet keeps or leaves out, a *head group*.  Without gating a group is one
+    head.  Bidirectional means concat(S4(u), reverse(S4(reverse(u)))).  Channels are ordered by
+    group, so leading groups are leading slices.
+
+    Shapes: B utterances, T frames, G kept head groups, H heads of them (2 G with gating), hd
+    channels of a head, C = H hd channels, D directions, N modes of a channel.
+
+    Args:
+      groups: head groups that are built. max_groups: those of the largest net, over which the
+        initial time steps are spread.
+      modes: N. stack: SSMs one after the other in every head.
+      dt_range: the interval of initial time steps, (dt_min, dt_max).
+      dropout: p_max. adaptive: whether narrower subnets drop less.
     """
 
     def __init__(
@@ -60,10 +74,11 @@ class MultiHeadSSM(nn.Module):
         per_channel = [s for s in scales for _ in range(self.heads_per_group * head_dim)]
         self.norm = nn.LayerNorm(dim, bias=False)
         self.project_in = nn.Linear(dim, channels)
-        self.ssms = nn.ModuleList(
+        ssms = (
             DiagonalSSM(channels * self.directions, modes, per_channel * self.directions)
             for _ in range(stack)
         )
+        self.ssms = cast(Sequence[DiagonalSSM], nn.ModuleList(ssms))
         bound = 1 / math.sqrt(self.directions * head_dim)
         self.mix_weight = nn.ParameterList(
             nn.Parameter(
@@ -79,15 +94,16 @@ class MultiHeadSSM(nn.Module):
     def channel_index(
         self, kept: tuple[int, ...], per_group: int, device: torch.device
     ) -> slice | Tensor:
-        """Indices of the kept groups in something with ``per_group`` entries for every group."""
+        """The indices of the kept head groups in something with ``per_group`` entries for every
+        group."""
         if is_leading(kept):
             return slice(0, len(kept) * per_group)
         groups = torch.tensor(kept, device=device)
         return (groups[:, None] * per_group + torch.arange(per_group, device=device)).flatten()
 
     def ssm_index(self, kept: tuple[int, ...], device: torch.device) -> Tensor:
-        """Indices of the kept groups among the SSM's channels, which hold one direction after the
-        other."""
+        """The indices of the kept head groups among the SSM's D C channels, which hold one
+        direction after the other."""
         width = self.heads_per_group * self.head_dim
         one = torch.arange(self.groups * width, device=device)[
             self.channel_index(kept, width, device)
@@ -103,16 +119,22 @@ class MultiHeadSSM(nn.Module):
         states: list[Tensor] | None = None,
         gate: Gate | None = None,
     ) -> Tensor:
-        """Args:
-        x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups. operators: of
-          :attr:`ssms`, by make_operators.
-        states: streaming: what the SSMs remember, (C, B, 2N) each, replaced by what they remember
-          after ``x``, which is one block of the operators; None: ``x`` is the whole utterance.
-        gate: what every head group's part of the output is multiplied by (learned selection); all
-          are kept then.
+        """The layer with the kept head groups alone: (B, T, dim) -> (B, T, dim).
+
+        Args:
+          x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups.
+          operators: of :attr:`ssms`, by make_operators.
+          states: in streaming what the SSMs remember, (D C, B, 2N) each, replaced by what they
+            remember after ``x``, which is one block of the operators; None: ``x`` is the whole
+            utterance.
+          gate: what learned selection multiplies every head group's part of the output by; all
+            groups are kept then.
         """
-        weight, bias, out = self.project_in.weight, self.project_in.bias, self.project_out.weight
+        weight: Tensor = self.project_in.weight
+        bias: Tensor = self.project_in.bias
+        out: Tensor = self.project_out.weight
         mixes = list(zip(self.mix_weight, self.mix_bias))
+        # A subnet computes with its slices of the parameters.
         if len(kept) < self.groups:
             rows = self.channel_index(kept, self.heads_per_group * self.head_dim, x.device)
             heads = self.channel_index(kept, self.heads_per_group, x.device)
@@ -120,10 +142,11 @@ class MultiHeadSSM(nn.Module):
             out = out[:, self.channel_index(kept, self.head_dim, x.device)]
             mixes = [(w[heads], b[heads]) for w, b in mixes]
             operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
-        u = nn.functional.linear(self.norm(x), weight, bias)
-        y = self.heads(u, mask, mixes, operators, states)  # (B, T, kept * head_dim)
-        p = self.dropout * len(kept) / self.groups if self.adaptive else self.dropout
+        u = nn.functional.linear(self.norm(x), weight, bias)  # (B, T, dim) -> (B, T, C)
+        y = self.run_heads(u, mask, mixes, operators, states)  # (B, T, C) -> (B, T, G hd)
+        p = dropout_probability(self.dropout, len(kept), self.groups, self.adaptive)
         y = dropout(y.to(u.dtype), p, self.training)
+        # (B, T, G hd) -> (B, T, dim); the gate of a group is one number for its hd channels
         if gate is None:
             return nn.functional.linear(y, out, self.project_out.bias)
         return (
@@ -131,7 +154,7 @@ class MultiHeadSSM(nn.Module):
             + gate.shared * self.project_out.bias
         )
 
-    def heads(
+    def run_heads(
         self,
         u: Tensor,
         mask: Tensor,
@@ -139,38 +162,49 @@ class MultiHeadSSM(nn.Module):
         operators: list[BlockwiseOperators],
         states: list[Tensor] | None,
     ) -> Tensor:
-        """SSMs, mixing and gating of the kept heads, in fp32: (B, T, C) -> (B, T, C /
-        heads_per_group)."""
+        """SSMs, mixing and inter-head gating of the kept heads, in fp32.
+
+        (B, T, C) -> (B, T, G hd).
+        """
         batch, length, _ = u.shape
         with torch.autocast(u.device.type, enabled=False):
-            z = u.float().permute(2, 0, 1) * mask.float()  # (C, B, T)
+            # channels first, padding set to 0: (B, T, C) -> (C, B, T)
+            z = u.float().permute(2, 0, 1) * mask.float()
             for i, ((weight, bias), ops) in enumerate(zip(mixes, operators)):
                 if i > 0:  # a bias must not leak out of the padding into the reversed direction
                     z = z * mask.float()
+                # every channel's SSM, in every direction: (C, B, T) -> (D C, B, T)
                 if states is None:
                     y = self.run_ssm(z, ops)
                 else:
                     y, states[i] = step_block(z, ops, states[i])
+                # every head's linear layer: (D C, B, T) -> (C, B, T)
                 z = self.mix(y, weight.float(), bias.float())
+            # inter-head gating: (C, B, T) -> two of (G, hd, B, T) -> (G hd, B, T)
             if self.heads_per_group == 2:
-                value, gate = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)  # (G, hd, B, T)
-                z = (value * torch.sigmoid(gate)).flatten(0, 1)
+                value, gating = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)
+                z = (value * torch.sigmoid(gating)).flatten(0, 1)
+        # channels last: (G hd, B, T) -> (B, T, G hd)
         return z.flatten(1).t().unflatten(0, (batch, length))
 
     def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> Tensor:
-        """(C, B, T) -> (directions * C, B, T)."""
+        """The SSMs over whole utterances, in one or both directions: (C, B, T) -> (D C, B, T)."""
         if self.directions == 1:
             return blockwise(z, ops)
-        y = blockwise(torch.cat([z, z.flip(-1)]), ops)
-        forward, backward = y.chunk(2)
+        y = blockwise(torch.cat([z, z.flip(-1)]), ops)  # (2 C, B, T), the second half reversed
+        forward, backward = y.chunk(2)  # (C, B, T) each
         return torch.cat([forward, backward.flip(-1)])
 
     def mix(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """SiLU, then every head's linear layer from its directions: (directions * C, B, T) -> (C,
-        B, T)."""
+        """SiLU, then every head's linear layer from its directions: (D C, B, T) -> (C, B, T).
+
+        Args:
+          weight: (H, D, hd, hd). bias: (H, hd).
+        """
         _, batch, length = y.shape
+        # (D C, B, T) -> (D, H, hd, B T)
         y = nn.functional.silu(y).view(self.directions, -1, self.head_dim, batch * length)
         z = bias[..., None]  # (H, hd, 1)
         for d in range(self.directions):
-            z = z + torch.bmm(weight[:, d].transpose(1, 2), y[d])
-        return z.flatten(0, 1).unflatten(-1, (batch, length))
+            z = z + torch.bmm(weight[:, d].transpose(1, 2), y[d])  # (H, hd, B T)
+        return z.flatten(0, 1).unflatten(-1, (batch, length))  # (C, B, T)

@@ -7,15 +7,14 @@ For one channel with complex modes ``n = 1..N`` (each stands for itself and its 
 
 Zero-order hold with step ``dt`` gives, with ``lam = exp(dt A)`` and ``B = (lam - 1) / A``::
 
-    x[l] = lam x[l-1] + B u[l]                                    recurrence  ->
-    :meth:`DiagonalSSM.step` K[l] = 2 Re sum_n C_n B_n lam_n^l ,  y = K * u + D u
-    convolution -> :meth:`DiagonalSSM.convolve`
+    x[l] = lam x[l-1] + B u[l]                                    recurrence: DiagonalSSM.step
+    K[l] = 2 Re sum_n C_n B_n lam_n^l ,  y = K * u + D u          convolution: DiagonalSSM.convolve
 
 The blockwise form, which training and exported models use, cuts the sequence into blocks of ``Q``
 frames: inside a block it is a product with a Q x Q Toeplitz matrix, between blocks the state of the
-  recurrence is carried.  Work and
-memory are linear in the length and nearly all of it is batched matrix products.  It is written in
-real numbers (pairs of real and imaginary parts), because exported graphs have no complex ones.
+recurrence is carried.  Work and memory are linear in the length and nearly all of it is batched
+matrix products.  It is written in real numbers (pairs of real and imaginary parts), because
+exported graphs have no complex ones.
 """
 
 import math
@@ -32,16 +31,14 @@ ComplexPair = tuple[Tensor, Tensor]  # real and imaginary parts
 
 
 class BlockwiseOperators(NamedTuple):
-    """What the blockwise form needs of the parameters; made once per step, shared by every subnet.
-    C = channels."""
+    """The parameters in the form that the blockwise form uses; made once per step and shared by
+    every subnet.  C channels, Q frames in a block, N modes."""
 
     toeplitz: Tensor  # (C, Q, Q)  inside a block: y[i] += sum_j toeplitz[j, i] u[j]
-    collect: (
-        Tensor  # (C, Q, 2N) a block's inputs -> its contribution to the state at its end, [re, im]
-    )
-    decay: Tensor  # (C, 2, N)  lam^Q as [re, im]
-    emit: Tensor  # (C, 2N, Q) the state before a block -> the block's outputs
-    skip: Tensor  # (C,)       D
+    collect: Tensor  # (C, Q, 2N)  a block's inputs -> their part of the state at its end, [re, im]
+    decay: Tensor  # (C, 2, N)     lam^Q as [re, im]
+    emit: Tensor  # (C, 2N, Q)     the state before a block -> the block's outputs
+    skip: Tensor  # (C,)           D
 
     def select(self, channels: Tensor) -> "BlockwiseOperators":
         """The operators of some channels only: an index tensor (C',)."""
@@ -113,8 +110,8 @@ class DiagonalSSM(nn.Module):
 
 
 def make_operators(ssms: list[DiagonalSSM], block: int = BLOCK) -> list[BlockwiseOperators]:
-    """Everything the blockwise form needs, from the parameters alone, of several SSMs with equally
-    many modes at once.
+    """Make the operators of several SSMs with equally many modes at once, from their parameters
+    alone.
 
     Args:
       block: Q, the frames in a block.
@@ -126,11 +123,10 @@ def make_operators(ssms: list[DiagonalSSM], block: int = BLOCK) -> list[Blockwis
         (2 * c_real[..., None], 2 * c_imag[..., None]), (b_real[..., None], b_imag[..., None])
     )
     emitted = times(weight, powers)  # 2 C B lam^l
+    from_end = [x[..., :block].flip(-1) for x in powers]  # lam^(Q-1-j)
     together = BlockwiseOperators(
         toeplitz=causal_toeplitz(emitted[0][..., :block].sum(1)),  # of the kernel, (C, Q)
-        collect=torch.cat([x[..., :block].flip(-1) for x in powers], dim=1).transpose(
-            1, 2
-        ),  # lam^(Q-1-j)
+        collect=torch.cat(from_end, dim=1).transpose(1, 2),
         decay=torch.stack([x[..., block] for x in powers], dim=1),
         emit=torch.cat([emitted[0][..., 1:], -emitted[1][..., 1:]], dim=1),  # 2 C B lam^(i+1)
         skip=torch.cat([ssm.d.float() for ssm in ssms]),
@@ -186,9 +182,8 @@ def blockwise(u: Tensor, ops: BlockwiseOperators) -> Tensor:
     blocks = (length + block - 1) // block
     x = nn.functional.pad(u, (0, blocks * block - length)).reshape(channels, batch * blocks, block)
     y = torch.bmm(x, ops.toeplitz)
-    exporting = (
-        torch.onnx.is_in_onnx_export()
-    )  # a graph does not know its length, so it can not loop over it
+    # A graph does not know its length, so it can not loop over it.
+    exporting = torch.onnx.is_in_onnx_export()
     if exporting or blocks > 1:
         arriving = torch.bmm(x, ops.collect).reshape(channels, batch, blocks, 2, -1)
         before = (
@@ -214,7 +209,8 @@ def carry_state(arriving: Tensor, decay: Tensor) -> Tensor:
     state = torch.zeros_like(arriving[:, :, 0])
     states = [state]
     for block in arriving.unbind(2)[:-1]:
-        state = block + torch.stack(times(lam, state.unbind(2)), dim=2)
+        real, imag = state.unbind(2)
+        state = block + torch.stack(times(lam, (real, imag)), dim=2)
         states.append(state)
     return torch.stack(states, dim=2)
 
@@ -242,5 +238,6 @@ def step_block(u: Tensor, ops: BlockwiseOperators, state: Tensor) -> tuple[Tenso
     """One block from the state before it: ``u`` (C, B, Q), ``state`` (C, B, 2N) -> output (C, B, Q)
     and the next state."""
     y = torch.baddbmm(torch.bmm(u, ops.toeplitz), state, ops.emit) + ops.skip[:, None, None] * u
-    carried = times((ops.decay[:, None, 0], ops.decay[:, None, 1]), state.chunk(2, dim=-1))
+    real, imag = state.chunk(2, dim=-1)
+    carried = times((ops.decay[:, None, 0], ops.decay[:, None, 1]), (real, imag))
     return y, torch.cat(carried, dim=-1) + torch.bmm(u, ops.collect)

@@ -1,4 +1,5 @@
-"""The transducer: encoder, stateless predictor, joiner, and the heads that only training needs."""
+"""The transducer: encoder, stateless predictor, joiner, and the linear heads that only training
+needs."""
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,11 @@ class Joiner(nn.Module):
 
 
 class TrainingHeads(nn.Module):
-    """Linear heads of the simple (trivial-joiner) loss that finds the pruning ranges, and the
-    optional CTC head."""
+    """The linear layers that only the losses need: those of the simple (trivial-joiner) loss, which
+    finds the pruning ranges, and the optional CTC head.
+
+    Nothing here has to do with the heads of an MH-SSM.
+    """
 
     def __init__(self, encoder_dim: int, predictor_dim: int, vocab_size: int, ctc: bool):
         super().__init__()
@@ -82,7 +86,6 @@ class Transducer(nn.Module):
       architecture: build only this subnet; default: ``config.model.architecture``, else the largest
         net.
       training_heads: build what only the losses need (a CTC model keeps its CTC head).
-      selector: of learned selection: the scores that are trained with the supernet.
     """
 
     def __init__(
@@ -91,7 +94,6 @@ class Transducer(nn.Module):
         vocab_size: int,
         architecture: Subnet | None = None,
         training_heads: bool = True,
-        selector: nn.Module | None = None,
     ):
         super().__init__()
         m = config.model
@@ -109,7 +111,6 @@ class Transducer(nn.Module):
             if training_heads or self.is_ctc
             else None
         )
-        self.selector = selector
 
     @property
     def full(self) -> Subnet:
@@ -117,8 +118,21 @@ class Transducer(nn.Module):
         return self.encoder.full
 
     def ctc_log_probs(self, encoded: Tensor) -> Tensor:
-        """Of a CTC model: encoder output (..., dim) -> log-probabilities (..., V), in fp32."""
+        """The CTC head's log-probabilities, in fp32: encoder output (..., dim) -> (..., V)."""
+        if self.heads is None or self.heads.ctc is None:
+            raise ValueError("this model was built without a CTC head")
         return self.heads.ctc(encoded).float().log_softmax(-1)
+
+    @property
+    def training_heads(self) -> TrainingHeads:
+        """The heads that the losses need.
+
+        Raises:
+          ValueError: the model was built without them.
+        """
+        if self.heads is None:
+            raise ValueError("this model was built without the heads that the losses need")
+        return self.heads
 
 
 def configured_architecture(config: Config) -> Subnet:

@@ -19,7 +19,7 @@ from todm.page import plots as page_plots
 from todm.page.exported import Export, find_export
 from todm.page.nets import Net, Row, Split, find_nets, find_splits, lowest_rates, make_rows
 from todm.page.utterances import Findings, find_errors, visible
-from todm.recipe.stages import parse_arguments, setup_logging
+from todm.recipe.command_line import parse_arguments, setup_logging
 from todm.recipe.summary import (
     PAGE,
     Command,
@@ -32,8 +32,7 @@ from todm.recipe.summary import (
 from todm.results.decode_results import RunFacts, RunResults
 from todm.results.search_results import SearchResults
 from utils import conf as configuration
-from utils.conf import ConfigError
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import read_json, write_text_atomic
 
 TEMPLATES = Path(__file__).parent / "report_page"

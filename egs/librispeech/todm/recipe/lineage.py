@@ -1,4 +1,4 @@
-"""What a result was made from, as short digests: data and weights that are the same have the same
+"""Digests of the data and weights that a result was made from: the same contents have the same
 digest, wherever they lie."""
 
 import gzip
@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from todm.config.keys import Config
-from todm.recipe.stages import runner
-
-DATA_STAGES = (0, 1, 2, 3)
+from todm.recipe.stages import STAGES, runner
 
 
 def split_digest(config: Config, splits: Iterable[str]) -> str:
-    """Of the utterances of some splits as stage 3 left them: ids, lengths and transcripts; of a
-    split that is not there, that it is not."""
+    """A digest of the utterances of some splits as stage 3 left them: ids, lengths and transcripts.
+
+    A split that is not there has a digest, too, which is another.
+    """
     digest = hashlib.sha256()
     for split in splits:
         path = config.data_dir / "cuts" / f"{split}.jsonl.gz"
@@ -33,22 +33,22 @@ def split_digest(config: Config, splits: Iterable[str]) -> str:
 
 
 def training_data(config: Config) -> dict:
-    """What stage 4 trains on, for a checkpoint: the utterances of train, the BPE model, mean and
-    deviation of the features, and marks of the times that the data stages were redone by
-    ``--force``."""
+    """The digests of what stage 4 trains on, to keep in a checkpoint: the utterances of train, the
+    BPE model, mean and deviation of the features, and marks of the times that the data stages were
+    redone by ``--force``."""
     return {
         "train": split_digest(config, config.data.train),
         "bpe": file_digest(config.lang_dir / "bpe.model"),
         "statistics": file_digest(config.data_dir / "cuts" / "statistics.json"),
-        "forced": runner(config, []).forced(DATA_STAGES),
+        "forced": runner(config, []).forced(STAGES.upstream(4)),
     }
 
 
 def data_values(config: Config) -> dict[str, str]:
-    """What a record of a table's run says of its data beside the conf: a digest of all utterances
-    and of the BPE model.
+    """The digest of all utterances and of the BPE model, which the record of a table's run has
+    beside the conf.
 
-    Nothing where the data are not there: records made elsewhere are then believed.
+    It is empty where the data are not there: records made elsewhere are then believed.
     """
     try:
         bpe = file_digest(config.lang_dir / "bpe.model")
@@ -71,21 +71,23 @@ WORDS = {
 
 
 def data_changes(then: dict | None, now: dict) -> list[str]:
-    """In words, what of :func:`training_data` has changed. A checkpoint from before there was such
-    a thing (None) says nothing."""
-    return (
-        [WORDS[key] for key, value in now.items() if key in then and then[key] != value]
-        if then
-        else []
-    )
+    """Says in words what has changed between two values of :func:`training_data`.
+
+    Args:
+      then: None for a checkpoint of an earlier version, which holds none; nothing is said then.
+    """
+    if not then:
+        return []
+    return [WORDS[key] for key, value in now.items() if key in then and then[key] != value]
 
 
 def file_digest(path: Path) -> str:
+    """A digest of a file's contents."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """Of all values of a model's state."""
+    """A digest of all values of a model's state."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.cpu().numpy().tobytes())

@@ -1,5 +1,5 @@
-"""What run.sh hands over to: decides which stages have anything to do, holds the folders' locks,
-and runs each in a process of its own.
+"""Runs the stages for run.sh: decides which have anything to do, holds the folders' locks, and
+starts each in a process of its own.
 
 It imports neither torch nor lhotse, so that a run of which everything has finished ends at once.
 """
@@ -11,10 +11,11 @@ import shlex
 import subprocess
 import sys
 
-from todm.config.effects import ineffective
+from todm.config.ineffective import ineffective
 from todm.config.keys import Config
 from todm.config.load import explicit_keys, load
-from todm.recipe.stages import folder_locks, lock_for_stage, runner, setup_logging
+from todm.recipe.command_line import setup_logging
+from todm.recipe.stages import folder_locks, lock_for_stage, runner
 from todm.recipe.summary import closing
 from utils.errors import UserError
 from utils.locks import held_by_parent
@@ -26,6 +27,8 @@ DRY_RUN = "todm.tables.dry_run"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parses what run.sh has looked through already: its options and overrides, and the script of
+    every stage."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,18 +68,18 @@ class Recipe:
 
     @property
     def runner(self) -> StageRunner:
+        """A stage runner that sees the stamps as they are now."""
         return runner(self.config, self.user_arguments)
 
     def warn(self) -> None:
-        """Name the keys that were set and change nothing."""
-        for sentence in ineffective(
-            self.config, explicit_keys(self.arguments.conf, self.arguments.overrides)
-        ):
+        """Warns of keys that were set and change nothing."""
+        keys = explicit_keys(self.arguments.conf, self.arguments.overrides)
+        for sentence in ineffective(self.config, keys):
             logging.warning("%s", sentence)
 
     def close(self) -> None:
-        """What there is now, and what one may want next; the table, too, where its stage had
-        nothing to do."""
+        """Prints what there is now and what one may want next, and the table again where its stage
+        had nothing to do."""
         report = self.config.exp_dir / "report.md"
         if self.arguments.stop_stage >= REPORT:
             if REPORT not in self.ran and report.is_file() and self.arguments.stage <= REPORT:
@@ -84,13 +87,15 @@ class Recipe:
             print(closing(self.config, shlex.join(self.user_arguments)), flush=True)
 
     def run(self) -> int:
-        """Every stage that was asked for, in order. Returns the exit status of the first that
-        fails, else 0."""
+        """Runs every stage that was asked for, in order.
+
+        Returns:
+          The exit status of the first stage that fails, else 0.
+        """
         for number in sorted(self.scripts):
-            if (
-                not self.arguments.stage <= number <= self.arguments.stop_stage
-                or not self.runner.wanted(number, self.arguments.force)
-            ):
+            if not self.arguments.stage <= number <= self.arguments.stop_stage:
+                continue
+            if not self.runner.wanted(number, self.arguments.force):
                 continue
             lock_for_stage(number, self.locks)
             if status := self.run_stage(number):
@@ -99,66 +104,48 @@ class Recipe:
         return 0
 
     def run_stage(self, number: int) -> int:
-        locks = [lock for lock in self.locks if lock.descriptor is not None]
-        environment = held_by_parent(locks)
+        """Runs the script of one stage, stage 4 through torchrun where it has several processes.
+
+        Returns:
+          Its exit status.
+        """
+        held = [lock for lock in self.locks if lock.descriptor is not None]
+        environment = held_by_parent(held)
         launcher = [sys.executable, "-m"]
-        if number == 4 and (processes := self.arguments.world_size or self.default_processes()) > 1:
-            launcher = [
-                sys.executable,
-                "-m",
-                "utils.torchrun",
-                "--standalone",
-                "--nproc-per-node",
-                str(processes),
-                "-m",
-            ]
-            cores = os.cpu_count() or 1
-            environment["OMP_NUM_THREADS"] = os.environ.get(
-                "OMP_NUM_THREADS", str(max(1, cores // processes))
-            )
+        processes = (self.arguments.world_size or self.default_processes()) if number == 4 else 1
+        if processes > 1:
+            size = ["--nproc-per-node", str(processes)]
+            launcher += ["utils.torchrun", "--standalone", *size, "-m"]
+            threads = str(max(1, (os.cpu_count() or 1) // processes))
+            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
         force = ["--force"] if self.arguments.force else []
-        command = [
-            *launcher,
-            self.scripts[number],
-            "--conf",
-            self.arguments.conf,
-            *force,
-            *self.arguments.overrides,
-        ]
-        return run_child(command, environment, [lock.descriptor for lock in locks])
+        arguments = ["--conf", self.arguments.conf, *force, *self.arguments.overrides]
+        command = [*launcher, self.scripts[number], *arguments]
+        descriptors = [lock.descriptor for lock in held if lock.descriptor is not None]
+        return run_child(command, environment, descriptors)
 
     def default_processes(self) -> int:
-        """Asked in a process of its own, because only torch knows of GPUs."""
-        command = [
-            sys.executable,
-            "-m",
-            "todm.recipe.stages",
-            "processes",
-            "--conf",
-            *self.user_arguments,
-        ]
+        """The number of processes of stage 4 when the user names none, asked in a process of its
+        own, because only torch knows of GPUs."""
+        command = [sys.executable, "-m", "todm.recipe.processes", "--conf", *self.user_arguments]
         return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
+def become_dry_run(arguments: argparse.Namespace) -> None:
+    """Goes on as the program that prints what the conf would train."""
+    size = ["--world-size", str(arguments.world_size)] if arguments.world_size else []
+    options = ["--conf", arguments.conf, *size, *arguments.overrides]
+    os.execv(sys.executable, [sys.executable, "-m", DRY_RUN, *options])
+
+
 def main() -> None:
+    """Runs the stages, or the dry run; the exit status is that of the first stage that fails."""
     arguments = parse_arguments()
     setup_logging()
     try:
         config = load(arguments.conf, arguments.overrides)
         if arguments.dry_run:
-            size = ["--world-size", str(arguments.world_size)] if arguments.world_size else []
-            os.execv(
-                sys.executable,
-                [
-                    sys.executable,
-                    "-m",
-                    DRY_RUN,
-                    "--conf",
-                    arguments.conf,
-                    *size,
-                    *arguments.overrides,
-                ],
-            )
+            become_dry_run(arguments)
         recipe = Recipe(arguments, config)
         recipe.warn()
         status = recipe.run()

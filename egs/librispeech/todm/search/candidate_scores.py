@@ -14,7 +14,9 @@ from todm.data.batches import Batch, eval_loader, load_cuts
 from todm.decoding.decode import decode_split
 from todm.subnet import Subnet
 from todm.training.experiment import Experiment
-from todm.training.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
+from todm.training.supernet_loss import SupernetLoss, Weights, make_transducer_loss
+from todm.training.validation import losses_per_frame, scorable
+from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.scoring import score
 
@@ -82,28 +84,26 @@ class CandidateScores:
         transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
         self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
+        if not self.slice:
+            raise UserError(
+                f"no utterance of {' or '.join(config.data.dev)} can score candidates: each has no "
+                "token, or more tokens than encoder frames"
+            )
         self.computed = {"loss": 0, "wer": 0}
 
-    @torch.no_grad()
     def losses(self, subnets: list[Subnet]) -> list[float]:
         """The pruned transducer loss per encoder frame of the slice, on the pruning ranges of the
         largest net."""
+        weights = Weights.scoring(self.experiment.config.loss)
         new = [
             subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None
         ]
         for first in range(0, len(new), GROUP):
             group = new[first : first + GROUP]
-            sums, frames = [0.0] * len(group), 0
-            for batch in self.slice:
-                targets = make_targets(
-                    batch, self.experiment.tokenizer, self.experiment.config.model.tail_frames
-                )
-                _, (_, *losses) = self.loss(
-                    batch.features, targets, group, Weights.scoring(self.experiment.config.loss)
-                )
-                sums = [a + float(b) for a, b in zip(sums, losses)]
-                frames += int(targets.frames.sum())
-            self.cache.add("loss", {subnet: total / frames for subnet, total in zip(group, sums)})
+            _, *losses = losses_per_frame(
+                self.loss, self.slice, self.experiment.tokenizer, group, weights
+            )
+            self.cache.add("loss", dict(zip(group, losses)))
         self.computed["loss"] += len(new)
         return [self.cache.values["loss", str(subnet)] for subnet in subnets]
 
@@ -138,10 +138,7 @@ def dev_slice(config: Config, experiment: Experiment) -> list[Batch]:
     for batch in eval_loader(
         config, config.data.dev, config.decode.max_duration, lambda cut: cut.id in chosen
     ):
-        targets = make_targets(batch, experiment.tokenizer, experiment.config.model.tail_frames)
-        keep = (
-            ((targets.lengths > 0) & (targets.lengths <= targets.frames)).nonzero()[:, 0].tolist()
-        )
-        if keep:
-            batches.append(batch.subset(keep))
+        kept = scorable(batch, experiment.tokenizer, experiment.config.model.tail_frames)
+        if kept is not None:
+            batches.append(kept)
     return batches

@@ -20,7 +20,7 @@ from todm.config.keys import Config
 from todm.deploy.client import Client
 from todm.deploy.onnx_export import export_decoder, export_joiner, export_offline_encoder
 from todm.model.transducer import Transducer
-from todm.recipe.stages import setup_logging
+from todm.recipe.command_line import setup_logging
 from todm.results.export_files import TOKENS, graph, parts
 from todm.search.timing import (
     SECONDS,

@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 
 from todm.config.keys import LEARNED, Config
+from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.score_file import selection_folder
 from todm.learned_selection.selection_report import draw_masks, draw_scores
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.results.subnets import write_subnets
 from todm.search.search_report import draw_front
 from todm.search.subnet_search import SubnetSearch
-from todm.supernet.budget import UNITS
+from todm.supernet.budget import UNIT_OF_COST
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import load_experiment
@@ -51,23 +52,23 @@ def select_learned(config: Config) -> None:
       UserError: the experiment has none.
     """
     experiment = load_experiment(config.exp_dir, "last", 0, torch.device("cpu"))
-    selector = experiment.model.selector
+    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
+    selector = restore_selector(trained, vocab_size, experiment.selector)
     if selector is None or not selector.frozen:
         raise UserError(
             f"{config.exp_dir} has no frozen masks: stage 4 with "
             f"select.method={config.select.method} makes them: "
             "./run.sh --stage 4 --stop-stage 4"
         )
-    trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     how = f"{config.select.method} ({trained.learn.granularity}-wise)"
     entries = []
     for budget, subnet in selector.subnets().items():
         entry = replace(
             describe_subnet(trained, vocab_size, subnet, how),
             budget=budget,
-            cost=selector.units.price(subnet),
+            cost=selector.units.cost(subnet),
             limit=round(selector.budgets[budget], 4),
-            cost_unit=UNITS[trained.search.cost],
+            cost_unit=UNIT_OF_COST[trained.search.cost],
         )
         entries.append(entry)
         logging.info("%s (%s, budget %s): %s", entry.name, how, budget, subnet)

@@ -16,7 +16,7 @@ from todm.search.budgeted_space import BudgetedSpace, Genome
 from todm.search.candidate_scores import CandidateScores, ScoreCache
 from todm.search.evolution import Candidate, CandidateSearch, Evolution, RandomSearch, pareto_front
 from todm.search.measured_latency import latency_table
-from todm.supernet.budget import UNITS, cost_function, parse_budgets
+from todm.supernet.budget import UNIT_OF_COST, cost_function, parse_budgets
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import Experiment
@@ -75,7 +75,7 @@ class SubnetSearch:
                 trained,
                 self.inner,
             )
-        self.cost = cost_function(config.search.cost, trained, vocab_size, latency)
+        self.cost = cost_function(config.search.cost, self.inner.costs, latency)
         self.space = BudgetedSpace(self.inner, self.cost)
         self.limits = parse_budgets(config, self.space.low, self.space.high)
         key = {
@@ -218,7 +218,7 @@ class SubnetSearch:
             budget=chosen.budget,
             cost=round(chosen.candidate.cost, 4),
             limit=round(chosen.limit, 4),
-            cost_unit=UNITS[self.config.search.cost],
+            cost_unit=UNIT_OF_COST[self.config.search.cost],
         )
 
     def results(self) -> SearchResults:
@@ -234,7 +234,7 @@ class SubnetSearch:
         return SearchResults(
             SearchSettings(
                 s.cost,
-                UNITS[s.cost],
+                UNIT_OF_COST[s.cost],
                 self.limits,
                 s.seed,
                 s.population,

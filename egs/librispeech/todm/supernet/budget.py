@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable
 
-from todm.config.check import BUDGET
+from todm.config.check_selection import BUDGET
 from todm.config.keys import LEARNED, Config
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
+from todm.supernet.cost import CostModel
 from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
 from utils.errors import UserError
 
-UNITS = {
+UNIT_OF_COST = {
     "encoder_params": "encoder parameters",
     "total_params": "parameters",
     "macs": "MACs per second of audio",
@@ -22,13 +22,18 @@ _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "ms": 1.0}
 
 
 def cost_function(
-    name: str, config: Config, vocab_size: int, latency: LatencyTable | None
+    name: str, costs: CostModel, latency: LatencyTable | None = None
 ) -> Callable[[Subnet], float]:
-    """The cost that ``search.cost`` names, as a function of the subnet."""
-    if name == "latency":
-        return latency.milliseconds
-    field = {"macs": "macs_per_second"}.get(name, name)
-    return lambda subnet: float(getattr(cost(config, vocab_size, subnet), field))
+    """The cost that ``search.cost`` names, as a function of the subnet, in ``UNIT_OF_COST``.
+
+    Args:
+      latency: the measured table, for the cost ``latency``.
+    """
+    if name != "latency":
+        return costs.function(name)
+    if latency is None:
+        raise ValueError("the cost latency needs a table of measured latencies")
+    return latency.milliseconds
 
 
 def parse_budget(
@@ -43,17 +48,17 @@ def parse_budget(
       UserError: not a budget, or no subnet is that small; the feasible range is named.
     """
     match = BUDGET.match(text.strip())
+    written, unit = (match[1], match[2] or "") if match else ("", "")
     feasible = (
-        f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNITS[name]}, that is "
-        f"{_rounded_up(smallest / largest)} to 1 of the largest net"
+        f"feasible: {_rounded_up(smallest)} to {_rounded_up(largest)} {UNIT_OF_COST[name]}, "
+        f"that is {_rounded_up(smallest / largest)} to 1 of the largest net"
     )
     try:
-        number = float(match[1])
+        number = float(written)
     except (TypeError, ValueError):
         raise UserError(
             f"{key}: {text!r} is not a budget such as 0.5, 50%, 600k or 3M; {feasible}"
         ) from None
-    unit = match[2] or ""
     if unit == "%":
         budget = number / 100 * largest
     elif not unit and number <= 1:
@@ -63,7 +68,9 @@ def parse_budget(
     if math.isclose(budget, smallest, rel_tol=1e-9):  # the smallest net itself, but for rounding
         return smallest
     if budget < smallest:
-        raise UserError(f"{key}: no subnet fits {text} ({budget:.6g} {UNITS[name]}); {feasible}")
+        raise UserError(
+            f"{key}: no subnet fits {text} ({budget:.6g} {UNIT_OF_COST[name]}); {feasible}"
+        )
     return budget
 
 
@@ -79,7 +86,7 @@ def within_budget(text: str, name: str, entries: list[SubnetEntry], key: str) ->
     """
     field = {"macs": "macs_per_second", "latency": "cost"}.get(name, name)
     costs = [getattr(entry, field) for entry in entries]
-    if name == "latency" and any(entry.cost_unit != UNITS["latency"] for entry in entries):
+    if name == "latency" and any(entry.cost_unit != UNIT_OF_COST["latency"] for entry in entries):
         raise UserError(
             f"{key}: the latency of these subnets is not known; use search.cost=encoder_params, "
             "or select them by latency in stage 5"
@@ -120,7 +127,5 @@ def check_budgets(config: Config, space: SearchSpace) -> None:
         )
     if config.search.cost == "latency":
         return
-    price: Callable[[Subnet], float] = cost_function(
-        config.search.cost, config, space.vocab_size, None
-    )
-    parse_budgets(config, price(space.smallest), price(space.largest))
+    cost = cost_function(config.search.cost, space.costs)
+    parse_budgets(config, cost(space.smallest), cost(space.largest))

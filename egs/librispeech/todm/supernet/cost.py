@@ -1,6 +1,7 @@
 """What a subnet costs, in closed form: parameters and multiply-accumulates (MACs) per second of
 audio."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from todm.config.keys import Config
@@ -12,13 +13,15 @@ from todm.subnet import Subnet
 
 @dataclass(frozen=True)
 class Cost:
-    """Attributes:
-    encoder_params: of frontend, blocks and final norm.
-    total_params: the encoder's, the predictor's and the joiner's, or of a CTC model the head's:
-      what decoding needs.
-    macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent
-      form (4 real MACs for a complex product, 2 for a complex by real); predictor and joiner run
-      once per encoder frame.  Norms, biases and activations are not counted.
+    """The cost of one subnet.
+
+    Attributes:
+      encoder_params: parameters of frontend, blocks and final norm.
+      total_params: with those of predictor and joiner, or of a CTC model's head: what decoding
+        needs.
+      macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent
+        form (4 real MACs for a complex product, 2 for a complex by real); predictor and joiner run
+        once per encoder frame.  Norms, biases and activations are not counted.
     """
 
     encoder_params: int
@@ -26,39 +29,58 @@ class Cost:
     macs_per_second: int
 
     def as_dict(self) -> dict[str, int]:
+        """The three numbers by their names."""
         return asdict(self)
 
 
-def cost(config: Config, vocab_size: int, subnet: Subnet) -> Cost:
-    """Exact cost of ``subnet``; a test holds the counts to the extracted model's."""
-    m = config.model
-    front_params, front_macs = _frontend(m.frontend_channels, m.dim)
-    encoder_params, frame_macs = front_params + m.dim, 0
-    for heads, chunks in subnet.sizes:
-        for params, macs in (_ssm(config, heads), _ffn(config, chunks)):
-            encoder_params += params
-            frame_macs += macs
-    predictor_groups = m.predictor_dim // 4 if m.predictor_dim % 4 == 0 else 1
-    conv = m.predictor_dim * (m.predictor_dim // predictor_groups) * m.context_size
-    joiner_weights = (m.dim + m.predictor_dim + vocab_size) * m.joiner_dim
-    decoder_params = (
-        vocab_size * m.predictor_dim + conv + joiner_weights + 2 * m.joiner_dim + vocab_size
-    )
-    decoder_macs = conv + joiner_weights
-    if config.loss.objective == "ctc":
-        decoder_macs = m.dim * vocab_size
-        decoder_params = decoder_macs + vocab_size
-    frames = FRAMES_PER_SECOND / SUBSAMPLING
-    return Cost(
-        encoder_params=encoder_params,
-        total_params=encoder_params + decoder_params,
-        macs_per_second=round(frames * (front_macs + frame_macs + decoder_macs)),
-    )
+class CostModel:
+    """The costs of the subnets of one conf, by the sizes of their blocks.
+
+    Args:
+      vocab_size: V, of the tokenizer.
+    """
+
+    def __init__(self, config: Config, vocab_size: int):
+        self.config = config
+        self.front = _frontend(config.model.frontend_channels, config.model.dim)
+        self.decoder = _decoder(config, vocab_size)
+
+    def cost(self, subnet: Subnet) -> Cost:
+        """The exact cost of a subnet; a test holds the counts to the extracted model's."""
+        parts = [self.front]
+        for heads, chunks in subnet.sizes:
+            parts += [_ssm(self.config, heads), _ffn(self.config, chunks)]
+        final_norm = self.config.model.dim
+        encoder_params = final_norm + sum(params for params, _ in parts)
+        decoder_params, decoder_macs = self.decoder
+        frame_macs = sum(macs for _, macs in parts) + decoder_macs
+        return Cost(
+            encoder_params=encoder_params,
+            total_params=encoder_params + decoder_params,
+            macs_per_second=round(FRAMES_PER_SECOND / SUBSAMPLING * frame_macs),
+        )
+
+    def encoder_params(self, subnet: Subnet) -> int:
+        """The number of parameters of a subnet's encoder."""
+        return self.cost(subnet).encoder_params
+
+    def function(self, name: str) -> Callable[[Subnet], float]:
+        """One of the costs as a function of the subnet.
+
+        Args:
+          name: as ``search.cost`` has it: ``encoder_params``, ``total_params`` or ``macs``.
+        """
+        field = {"macs": "macs_per_second"}.get(name, name)
+        return lambda subnet: float(getattr(self.cost(subnet), field))
 
 
-def _frontend(channels: int, dim: int) -> tuple[int, int]:
-    """Parameters, and MACs per encoder frame (two frames of the first convolution for each of the
-    second)."""
+# Of every part: its parameters, and its MACs per encoder frame.
+Part = tuple[int, int]
+
+
+def _frontend(channels: int, dim: int) -> Part:
+    """The convolutions, the projection and the norm; the first convolution makes two frames for
+    each of the second."""
     first = max(channels // 4, 1)
     bins1, bins2 = (NUM_MEL_BINS - 1) // 2, subsampled_length(NUM_MEL_BINS)
     params = (
@@ -67,7 +89,8 @@ def _frontend(channels: int, dim: int) -> tuple[int, int]:
     return params, 2 * first * 9 * bins1 + channels * first * 9 * bins2 + channels * bins2 * dim
 
 
-def _ssm(config: Config, groups: int) -> tuple[int, int]:
+def _ssm(config: Config, groups: int) -> Part:
+    """The MH-SSM of one block, with so many head groups; none: it is left out."""
     m = config.model
     if not groups:
         return 0, 0
@@ -84,12 +107,25 @@ def _ssm(config: Config, groups: int) -> tuple[int, int]:
     return params, project + mix + 8 * states + m.stack * directions * channels
 
 
-def _ffn(config: Config, chunks: int) -> tuple[int, int]:
+def _ffn(config: Config, chunks: int) -> Part:
+    """The FFN of one block, with so many chunks; none: it is left out."""
     m = config.model
     if not chunks:
         return 0, 0
     hidden = chunks * (m.ffn_dim // config.supernet.ffn_chunks)
     return 2 * m.dim * hidden + hidden + m.dim + m.dim, 2 * m.dim * hidden
+
+
+def _decoder(config: Config, vocab_size: int) -> Part:
+    """Predictor and joiner, which run once per encoder frame; of a CTC model its head."""
+    m = config.model
+    if config.loss.objective == "ctc":
+        return m.dim * vocab_size + vocab_size, m.dim * vocab_size
+    predictor_groups = m.predictor_dim // 4 if m.predictor_dim % 4 == 0 else 1
+    conv = m.predictor_dim * (m.predictor_dim // predictor_groups) * m.context_size
+    joiner = (m.dim + m.predictor_dim + vocab_size) * m.joiner_dim
+    embedding, biases = vocab_size * m.predictor_dim, 2 * m.joiner_dim + vocab_size
+    return embedding + conv + joiner + biases, conv + joiner
 
 
 def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -> SubnetEntry:
@@ -98,6 +134,7 @@ def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -
     Args:
       how: the way in which it was found, for people.
     """
-    found = cost(config, vocab_size, subnet)
+    found = CostModel(config, vocab_size).cost(subnet)
     name = f"{found.encoder_params / 1e6:.2f}M"
-    return SubnetEntry(name, subnet, **found.as_dict(), how=how)
+    counts = found.encoder_params, found.total_params, found.macs_per_second
+    return SubnetEntry(name, subnet, *counts, how=how)

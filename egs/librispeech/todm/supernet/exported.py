@@ -12,7 +12,7 @@ from todm.model.transducer import Transducer
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
 from todm.results.subnets import SubnetEntry
 from utils import conf as configuration
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import atomic_path, read_json, write_json_atomic, write_text_atomic
 from utils.text import first_line
 from utils.tokens import Tokenizer
@@ -93,5 +93,5 @@ def load_conf(folder: Path) -> Config:
     """The conf of an exported model."""
     try:
         return configuration.read_saved(Config, folder / CONF)
-    except configuration.ConfigError as error:
+    except ConfigError as error:
         raise UserError(f"{error}; export it again") from error

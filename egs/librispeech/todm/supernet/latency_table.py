@@ -7,7 +7,7 @@ from todm.subnet import Subnet
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds per second of audio, one utterance at a time on one thread.
+    """Latencies in milliseconds per second of audio, one utterance at a time on one thread.
 
     Attributes:
       engine: what ran it: sherpa-onnx or torch.
@@ -25,6 +25,7 @@ class LatencyTable:
         return self.fixed + sum(self.blocks[size] for size in subnet.sizes if size != (0, 0))
 
     def as_dict(self) -> dict:
+        """The table as latency.json has it."""
         return {
             "machine": self.machine,
             "engine": self.engine,
@@ -35,9 +36,9 @@ class LatencyTable:
 
     @classmethod
     def from_dict(cls, values: dict) -> "LatencyTable":
-        return cls(
-            values["machine"],
-            values.get("engine", "torch"),
-            values["fixed"],
-            {tuple(map(int, k.split(","))): ms for k, ms in values["blocks"].items()},
-        )
+        """The inverse of :meth:`as_dict`; a table without an engine was measured in torch."""
+        blocks = {}
+        for size, milliseconds in values["blocks"].items():
+            groups, chunks = map(int, size.split(","))
+            blocks[groups, chunks] = milliseconds
+        return cls(values["machine"], values.get("engine", "torch"), values["fixed"], blocks)

@@ -1,5 +1,5 @@
 """The search space of the supernet: which subnets exist, its ends, a ladder between them, and
-random draws."""
+random subnets."""
 
 import random
 from collections.abc import Callable
@@ -8,9 +8,7 @@ from todm.config.keys import Config
 from todm.model.encoder import head_groups
 from todm.model.transducer import configured_architecture
 from todm.subnet import Subnet
-from todm.supernet.cost import cost
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2
+from todm.supernet.cost import CostModel
 
 
 def drop_order(blocks: int) -> list[int]:
@@ -31,15 +29,16 @@ def drop_order(blocks: int) -> list[int]:
 
 
 class SearchSpace:
-    """Elastic depth, FFN width per block and, if the conf says so, heads per block.
+    """The subnets of a supernet: elastic depth, FFN width per block and, if the conf says so, head
+    groups per block.
 
     A subnet is drawn as a depth and sizes; blocks are left out in :func:`drop_order`.  A model
-    built from
-    ``model.architecture`` has the one subnet it is.
+    built from ``model.architecture`` has the one subnet it is.
     """
 
     def __init__(self, config: Config, vocab_size: int):
         self.config, self.vocab_size = config, vocab_size
+        self.costs = CostModel(config, vocab_size)
         self.full = configured_architecture(config).packed()
         s = config.supernet
         groups = head_groups(config.model)
@@ -53,10 +52,12 @@ class SearchSpace:
 
     @property
     def largest(self) -> Subnet:
+        """The largest net."""
         return self.full
 
     @property
     def smallest(self) -> Subnet:
+        """The smallest net: fewest blocks, and in each the fewest head groups and chunks."""
         return (
             self.full if self.fixed else self.uniform(self.depths[0], self.widths[0], self.heads[0])
         )
@@ -69,14 +70,16 @@ class SearchSpace:
         )
 
     def uniform(self, depth: int, width: int, heads: int) -> Subnet:
-        """The same size in every block that stays."""
+        """The subnet with the same size in every block that stays."""
         return self.build(depth, lambda: (heads, width))
 
     def encoder_params(self, subnet: Subnet) -> int:
-        return cost(self.config, self.vocab_size, subnet).encoder_params
+        """The number of parameters of a subnet's encoder, by which this class measures size."""
+        return self.costs.encoder_params(subnet)
 
     def draw(self, rng: random.Random) -> Subnet:
-        """Depth, then every block's sizes, independently and uniformly."""
+        """A random subnet: the depth, then the sizes of every block, independently and
+        uniformly."""
         if self.fixed:
             return self.full
         return self.build(
@@ -95,12 +98,11 @@ class SearchSpace:
         for _ in range(draws):
             common = rng.choice(self.widths)
             low, high = max(common - 2, self.widths[0]), min(common + 2, self.widths[-1])
-            candidates.append(
-                self.build(
-                    rng.choice(self.depths),
-                    lambda: (rng.choice(self.heads), rng.randint(low, high)),
-                )
-            )
+
+            def size(low: int = low, high: int = high) -> tuple[int, int]:
+                return rng.choice(self.heads), rng.randint(low, high)
+
+            candidates.append(self.build(rng.choice(self.depths), size))
         return min(candidates, key=lambda s: abs(self.encoder_params(s) - target))
 
     def ladder(self, count: int) -> list[Subnet]:
@@ -123,34 +125,3 @@ class SearchSpace:
         """The largest, a middle and the smallest; some are the same where there are not as many."""
         nets = self.ladder(3)
         return [nets[0], nets[len(nets) // 2], nets[-1]]
-
-
-class SubnetSampler:
-    """The subnets of every training step, a function of seed, update and rank alone, so that a
-    resumed run repeats them.
-
-    Budgets follow a golden-ratio sequence, which covers [smallest, largest] evenly over any stretch
-    of updates.
-    """
-
-    def __init__(self, space: SearchSpace, seed: int, rank: int = 0):
-        self.space, self.seed, self.rank = space, seed, rank
-
-    def __call__(self, update: int) -> list[Subnet]:
-        """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none
-        before ``subnets_from``."""
-        method = self.space.config.method
-        if update < method.subnets_from:
-            return []
-        rng = random.Random(f"{self.seed}/{update}/{self.rank}")
-        low, high = (
-            self.space.encoder_params(self.space.smallest),
-            self.space.encoder_params(self.space.largest),
-        )
-        subnets = []
-        for i in range(method.subnets_per_step):
-            index = update * method.subnets_per_step + i + 0.5 * self.rank
-            subnets.append(
-                self.space.random_near(low + (index * GOLDEN_RATIO) % 1.0 * (high - low), rng)
-            )
-        return subnets + ([self.space.smallest] if method.smallest else [])

@@ -18,11 +18,11 @@ import torch
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.data.frames import FRAMES_PER_SECOND, SUBSAMPLING
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets, cost_function, parse_budgets
-from todm.supernet.cost import cost
-from todm.supernet.search_space import SearchSpace, SubnetSampler
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace
 from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants
 from todm.training.benchmark_step import StepBenchmark
 from todm.training.supernet_loss import Weights
@@ -86,9 +86,7 @@ class Estimate:
             * self.vocab_size
             * self.config.model.joiner_dim
         )
-        return sum(
-            6 * (cost(self.config, self.vocab_size, net).macs_per_second + lattice) for net in nets
-        )
+        return sum(6 * (self.space.costs.cost(net).macs_per_second + lattice) for net in nets)
 
     def shares(self) -> tuple[float, float]:
         """The shares of the updates with the largest net alone, and with subnets."""
@@ -143,7 +141,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     weights, activations = estimate.memory()
     lines = [
         f"# {config.name}: dry run, nothing is read, written or trained\n",
-        describe_sizes(config, estimate),
+        describe_sizes(estimate),
         "",
         f"- an update: {processes} process(es) x {config.data.max_duration:g} s x "
         f"{config.train.accumulate} = {estimate.audio_per_update:,.0f} s of audio; "
@@ -173,11 +171,12 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     return "\n".join(lines)
 
 
-def describe_sizes(config: Config, estimate: Estimate) -> str:
+def describe_sizes(estimate: Estimate) -> str:
     """The table of the largest and the smallest net."""
     rows = []
-    for title, net in (("largest", estimate.space.largest), ("smallest", estimate.space.smallest)):
-        price = cost(config, estimate.vocab_size, net)
+    space = estimate.space
+    for title, net in (("largest", space.largest), ("smallest", space.smallest)):
+        price = space.costs.cost(net)
         rows.append(
             [
                 title,
@@ -245,13 +244,9 @@ def individual_hours(config: Config, estimate: Estimate, budget: str) -> tuple[f
     Its architecture is not known before the search: the hours are those of the largest net alone,
     scaled by the operations of the best uniform net within the budget.
     """
-    price = cost_function(
-        config.search.cost if config.search.cost != "latency" else "macs",
-        config,
-        estimate.vocab_size,
-        None,
-    )
     space = estimate.space
+    name = config.search.cost if config.search.cost != "latency" else "macs"
+    price = cost_function(name, space.costs)
     limit = parse_budgets(config, price(space.smallest), price(space.largest))[budget]
     uniform = [
         space.uniform(d, w, h) for d in space.depths for w in space.widths for h in space.heads

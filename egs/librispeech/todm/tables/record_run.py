@@ -14,8 +14,10 @@ from pathlib import Path
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.decoding.decode import decode_subnets
+from todm.learned_selection.methods import restore_selector
 from todm.learned_selection.selection_report import draw_scores
-from todm.recipe.stages import STAGES, setup_logging
+from todm.recipe.command_line import setup_logging
+from todm.recipe.stages import STAGES
 from todm.results.records import Curve, Record, RunJob
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
@@ -51,7 +53,8 @@ def record(config: Config, job: RunJob) -> None:
         raise UserError(
             f"{config.exp_dir} holds another training than this run's: {'; '.join(reasons[:3])}"
         )
-    selector = experiment.model.selector
+    vocab_size = experiment.tokenizer.vocab_size
+    selector = restore_selector(experiment.config, vocab_size, experiment.selector)
     chosen: list[tuple[str | None, Subnet]]
     if job.nets or selector is None:
         chosen = [(None, Subnet.parse(net)) for net in job.nets]
@@ -64,10 +67,7 @@ def record(config: Config, job: RunJob) -> None:
             path.stem,
         )
     entries = [
-        replace(
-            describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, ""),
-            budget=budget,
-        )
+        replace(describe_subnet(experiment.config, vocab_size, net, ""), budget=budget)
         for budget, net in chosen
     ]
     results = decode_subnets(config, experiment, entries, device)

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.page.page import write_page
-from todm.recipe.stages import STAGES, parse_arguments, stage_main
+from todm.recipe.command_line import parse_arguments
+from todm.recipe.stage_main import stage_main
+from todm.recipe.stages import STAGES
 from todm.results.decode_results import DecodeRow, RunResults, read_results
 from todm.results.subnets import SubnetEntry
 from todm.tables import table_report
 from todm.tables.runs import tables_folder
 from todm.tables.table_pictures import draw_subnets
-from utils.conf import ConfigError
+from utils.errors import ConfigError
 from utils.files import write_text_atomic
 from utils.text import markdown_table
 

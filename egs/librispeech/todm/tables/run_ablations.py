@@ -4,7 +4,7 @@ seed."""
 from argparse import Namespace
 
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.tables.run_tables import Table
 from todm.tables.runs import ablation_variants, pinned_subnets, selection_variants, supernet_variant
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from todm.config.keys import Config
-from todm.recipe.stages import default_processes
+from todm.recipe.processes import default_processes
 from todm.results.records import Record, RunJob, RunPlan
 from todm.tables.launch import Job, run_local, run_submitit
 from todm.tables.runs import SAME, Records, Run, Variant, best_setting, differences, run_values

@@ -13,7 +13,7 @@ from pathlib import Path
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.learned_selection.selection_report import draw_masks
-from todm.recipe.stages import parse_arguments, setup_logging
+from todm.recipe.command_line import parse_arguments, setup_logging
 from todm.results.records import Record
 from todm.results.search_results import SearchResults
 from todm.search.search_report import draw_front

@@ -4,7 +4,7 @@ on dev (table a)."""
 from argparse import Namespace
 
 from todm.config.keys import Config
-from todm.recipe.stages import stage_main
+from todm.recipe.stage_main import stage_main
 from todm.tables.run_tables import Table
 from todm.tables.runs import individual_variants, pinned_subnets, supernet_variant
 

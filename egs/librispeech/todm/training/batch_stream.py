@@ -42,6 +42,7 @@ class BatchStream:
         )
 
     def state(self) -> dict:
+        """The part of a checkpoint that says where in the data the training stands."""
         return {
             "epoch": self.epoch,
             "batch_in_epoch": self.batch,
@@ -58,12 +59,10 @@ class BatchStream:
             state["batch_in_epoch"],
             state["batches_per_epoch"],
         )
-        self.whole = float(
-            state.get("passes_before_epoch", self.epoch)
-        )  # older checkpoints lack it, and broke no epoch off
-        generators = (
-            state["rng"] if isinstance(state["rng"], list) else [state["rng"]]
-        )  # older ones have the first rank's alone
+        # Older checkpoints lack it, and broke no epoch off.
+        self.whole = float(state.get("passes_before_epoch", self.epoch))
+        # Older ones have the generators of the first rank alone.
+        generators = state["rng"] if isinstance(state["rng"], list) else [state["rng"]]
         self.generators = generators[self.rank] if self.rank < len(generators) else None
         data, old = self.config.data, state["config"]["data"]
         then = replace(data, max_duration=old["max_duration"], num_buckets=old["num_buckets"])
@@ -102,13 +101,12 @@ class BatchStream:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches for ever, from where the last checkpoint stood."""
+        """Batches without end, from where the last checkpoint stood."""
         while True:
             self.sampler.start(self.epoch, self.batch)
             iterator = iter(self.loader)
-            if (
-                self.generators is not None
-            ):  # now, because a loader draws random numbers when it starts
+            # Now, because a loader draws random numbers when it starts.
+            if self.generators is not None:
                 set_rng_state(self.generators)
                 self.generators = None
             for batch in iterator:
@@ -124,7 +122,7 @@ class BatchStream:
 
 
 def count_batches(config: Config, epoch: int, world_size: int) -> int:
-    """How many batches an epoch of the sampler has for every rank; no audio is read."""
+    """The number of batches that an epoch of the sampler has for every rank; no audio is read."""
     _, sampler = train_loader(config, 0, world_size)
     sampler.start(epoch, 0)
     return sum(1 for _ in sampler)

@@ -18,7 +18,8 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
-from todm.supernet.search_space import SearchSpace, SubnetSampler
+from todm.supernet.sandwich import SubnetSampler
+from todm.supernet.search_space import SearchSpace
 from todm.training.optimization import PRECISIONS, make_optimizer
 from todm.training.supernet_loss import SupernetLoss, Weights, make_transducer_loss
 from utils.distributed import local_device
@@ -102,6 +103,7 @@ def run(config: Config, pairs: int, utterance_seconds: float) -> dict:
 
 
 def main() -> None:
+    """The command line: prints the figures as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

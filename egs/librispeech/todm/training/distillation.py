@@ -15,7 +15,8 @@ IMPOSSIBLE = -30.0  # log-probability of a class that a node does not have
 def node_divergence(
     method: MethodConfig, config: DistillConfig, teacher: Tensor, student: Tensor
 ) -> Tensor:
-    """The divergence that ``method.distill`` names, of log-probabilities (..., V) -> (...)."""
+    """The divergence that ``method.distill`` names, between log-probabilities: (..., V) twice ->
+    (...)."""
     if method.distill == "kl":
         return kl_divergence(teacher, student)
     return adaptive_alpha_divergence(
@@ -24,7 +25,7 @@ def node_divergence(
 
 
 class LatticeDistillation:
-    """Divergence of student from teacher over the nodes of one batch's pruned lattice.
+    """The divergence of a student from its teacher over the nodes of one batch's pruned lattice.
 
     Teacher and student share pruning ranges, so their logits (B, T, R, V) are of the same nodes.
     ``full`` compares the whole softmax; ``collapsed`` (arXiv 2011.06110) three classes: the next
@@ -43,21 +44,25 @@ class LatticeDistillation:
         rnnt_type: str = "regular",
     ):
         self.method, self.config = method, config
+        # the nodes that count, (B, T, R): of real frames, with at most as many symbols as there are
         self.mask = targets.real_frames(ranges.shape[1])[..., None] & (
             ranges <= targets.lengths[:, None, None]
-        )  # (B, T, R)
+        )
         if rnnt_type != "regular":
             self.mask &= _within_reach(ranges, targets, rnnt_type)
+        # the next symbol at every node: (B, S + 1) taken at (B, T, R) -> (B, T, R); at the end of
+        # the transcript there is none
         batch = torch.arange(len(ranges), device=ranges.device)[:, None, None]
-        self.symbol = torch.nn.functional.pad(targets.symbols, (0, 1))[batch, ranges]  # (B, T, R)
-        self.at_end = ranges >= targets.lengths[:, None, None]  # no next symbol there
+        self.symbol = torch.nn.functional.pad(targets.symbols, (0, 1))[batch, ranges]
+        self.at_end = ranges >= targets.lengths[:, None, None]
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """Logits (B, T, R, V) -> log-probabilities of the classes that are compared, (B, T, R, V or
-        3), in fp32."""
+        """The log-probabilities of the classes that are compared, in fp32: logits (B, T, R, V) ->
+        (B, T, R, V or 3)."""
         log_probs = logits.float().log_softmax(-1)
         if self.method.lattice == "full":
             return log_probs
+        # the next symbol, blank, and what is left of the probability: (B, T, R) each
         blank = log_probs[..., BLANK]
         symbol = log_probs.gather(-1, self.symbol[..., None])[..., 0].masked_fill(
             self.at_end, IMPOSSIBLE
@@ -66,7 +71,12 @@ class LatticeDistillation:
         return torch.stack([symbol, blank, rest], dim=-1)
 
     def __call__(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """Sum over frames of the mean over the frame's nodes; both of :meth:`log_probs`."""
+        """The divergence, summed over frames, of the mean over the nodes of every frame.
+
+        Args:
+          teacher, student: by :meth:`log_probs`, (B, T, R, V or 3).
+        """
+        # (B, T, R, classes) twice -> (B, T, R)
         divergence = node_divergence(self.method, self.config, teacher, student).masked_fill(
             ~self.mask, 0.0
         )

@@ -1,4 +1,8 @@
-"""An experiment's folder: what a checkpoint holds, and how a model comes back out of it."""
+"""An experiment's folder: what a checkpoint holds, and how a model comes back out of it.
+
+Nothing of learned selection is imported here: whoever needs its nets makes the selector from the
+state that :class:`Experiment` holds (``learned_selection.methods.restore_selector``).
+"""
 
 import logging
 import random
@@ -10,7 +14,6 @@ import torch
 
 from todm.config.keys import Config
 from todm.data.learnt_length import learnt_seconds_of_data
-from todm.learned_selection.selector import make_selector
 from todm.model.transducer import Transducer
 from utils import conf as configuration
 from utils.checkpoint import (
@@ -26,11 +29,12 @@ FORMAT = 1
 
 
 def checkpoint_folder(exp: Path) -> Path:
+    """The folder of an experiment's checkpoints."""
     return exp / "checkpoints"
 
 
 def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None) -> dict:
-    """What every checkpoint carries, so that it can be used without any other file.
+    """The part of every checkpoint with which it can be used without any other file.
 
     Args:
       longest: seconds that the net learns to recognise at once (``learnt_length.py``).
@@ -43,14 +47,47 @@ def describe(config: Config, tokenizer: Tokenizer, longest: float | None = None)
     }
 
 
+def in_present_form(state: dict) -> dict:
+    """A checkpoint as training writes it now, whichever version of the recipe wrote it.
+
+    Older ones have the scores and masks of learned selection among the model's values and their
+    averages, by names that begin with ``selector.``.
+    """
+    if "selector" in state:
+        return state
+
+    def model_only(values: dict) -> dict:
+        return {k: v for k, v in values.items() if not k.startswith("selector.")}
+
+    average = dict(state.get("average") or {})
+    if "values" in average:
+        average["values"] = model_only(average["values"])
+    selector = {
+        k.removeprefix("selector."): v
+        for k, v in state["model"].items()
+        if k.startswith("selector.")
+    }
+    return state | {
+        "model": model_only(state["model"]),
+        "average": average,
+        "selector": selector or None,
+    }
+
+
+def set_seeds(seed: int) -> None:
+    """Seed every random generator that training uses."""
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):
+        set_seed(seed)
+
+
 def rng_state() -> dict:
-    """State of every random generator that training uses, as plain containers."""
+    """The state of every random generator that training uses, as plain containers."""
     kind, keys, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [kind, keys.tolist(), *rest],
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "python": [version, list(internal), gauss],
     }
 
@@ -79,6 +116,7 @@ class Experiment:
     seconds: float  # of training, wall clock
     weights: str  # which weights these are, in words
     longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
+    selector: dict | None = None  # state of learned selection's scores and masks; None: it has none
 
 
 def load_experiment(
@@ -103,7 +141,7 @@ def load_experiment(
             "--stop-stage 4"
         )
     update, path = found[-1]
-    last = load_checkpoint(path, device)
+    last = in_present_form(load_checkpoint(path, device))
     config = configuration.from_dict(Config, last["config"])
     if weights is None:
         weights, count = config.decode.weights, config.decode.range
@@ -121,16 +159,22 @@ def load_experiment(
             f"mean over updates 1 to {update}",
             last["model"] | average_between(None, last["average"]),
         )
-    elif weights == "range" and (start := window_start(found, count, config.train.save_every)):
-        first = load_checkpoint(start[1], device)
+    elif weights == "range" and (start := window_start(found, count or 0, config.train.save_every)):
+        first = in_present_form(load_checkpoint(start[1], device))
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
-    model = Transducer(
-        config, tokenizer.vocab_size, selector=make_selector(config, tokenizer.vocab_size)
-    ).to(device)
+    model = Transducer(config, tokenizer.vocab_size).to(device)
     model.load_state_dict(state)
     longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
     return Experiment(
-        config, model.eval(), tokenizer, update, last["hours"], last["seconds"], words, longest
+        config,
+        model.eval(),
+        tokenizer,
+        update,
+        last["hours"],
+        last["seconds"],
+        words,
+        longest,
+        last["selector"],
     )

@@ -6,6 +6,7 @@ import time
 import torch
 
 from todm.config.keys import Config
+from utils.eden import eden
 from utils.errors import UserError
 from utils.scaled_adam import ScaledAdam
 
@@ -14,16 +15,19 @@ SMALLEST_SCALE = 1e-5  # of fp16's gradients: below it icefall, too, gives up
 DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
 
 
-def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: Config, model: torch.nn.Module, selector: torch.nn.Module | None = None
+) -> torch.optim.Optimizer:
     """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight
-    decay, and learned scores in another."""
+    decay, and the scores of learned selection in another.
+
+    Checkpoints hold the optimiser's state by the number of the parameter: the order of groups and
+    of the parameters in them must stay.
+    """
     groups: dict[bool, list] = {False: [], True: []}
-    scores = []
     for name, p in model.named_parameters():
-        if name.startswith("selector."):
-            scores.append(p)
-        else:
-            groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+    scores = [] if selector is None else list(selector.parameters())
     t = config.train
     params = [
         {"params": groups[False], "lr_scale": 1.0, "weight_decay": t.adam_weight_decay},
@@ -35,14 +39,27 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
         return torch.optim.AdamW(params, lr=t.lr, betas=(0.9, 0.98))
     for group in params:
         del group["weight_decay"]
-    params[1]["param_max_rms"] = (
-        math.inf
-    )  # the imaginary parts of A start at pi n, far above ScaledAdam's usual bound
-    if (
-        scores
-    ):  # their size is no scale to learn by: they move by the learning rate itself, as with Adam
+    # The imaginary parts of A start at pi n, far above ScaledAdam's usual bound.
+    params[1]["param_max_rms"] = math.inf
+    # The size of scores is no scale to learn by: they move by the learning rate itself, as with
+    # Adam.
+    if scores:
         params[2] |= {"scaled": False}
     return ScaledAdam(params, lr=t.lr)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: Config, update: int, passes: float
+) -> None:
+    """Set every group's learning rate to ``train.lr`` times Eden's factor and its own scale.
+
+    Args:
+      passes: over the training data so far.
+    """
+    t = config.train
+    factor = eden(update, passes, t.lr_batches, t.lr_epochs, t.lr_warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = t.lr * group["lr_scale"] * factor
 
 
 def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
@@ -53,8 +70,10 @@ def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
 
 def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
     """Double a small scale sooner than the scaler itself does (after 2000 good steps), as icefall
-    does: below 8 every 100 updates, below 32 every 400.  Called after every good update; the scale
-      is on the device and is not looked at otherwise."""
+    does: below 8 every 100 updates, below 32 every 400.
+
+    Called after every good update; the scale is on the device and is not looked at otherwise.
+    """
     if scaler.is_enabled() and update % 100 == 0:
         scale = scaler.get_scale()
         if scale < (32.0 if update % 400 == 0 else 8.0):
@@ -62,7 +81,7 @@ def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
 
 
 def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
-    """Instead of a step whose gradients are not finite.
+    """Lower the scale, instead of a step whose gradients are not finite.
 
     Raises:
       UserError: the scale has become so small that gradients overflow at any.
@@ -78,8 +97,8 @@ def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
 
 
 def slower_than_fp32(precision: str) -> float:
-    """How many times longer a matrix product takes in a precision than in fp32 on this CPU: above 1
-    where it has no such instructions."""
+    """The time of a matrix product in a precision over that in fp32 on this CPU: above 1 where it
+    has no such instructions."""
     seconds = {}
     for dtype in (torch.float32, PRECISIONS[precision]):
         a, b = torch.ones(256, 144, dtype=dtype), torch.ones(144, 576, dtype=dtype)
@@ -101,6 +120,12 @@ class Window:
         self.frames, self.audio, self.wall = 0, 0.0, 0.0
 
     def add(self, losses: list[float], frames: int, audio: float, wall: float) -> None:
+        """Count one update.
+
+        Args:
+          losses: of every net, summed over the batch, largest first. frames: encoder frames.
+          audio, wall: seconds of audio, and of time.
+        """
         self.losses.append([losses[0], losses[-1]])
         self.frames, self.audio, self.wall = (
             self.frames + frames,
@@ -110,10 +135,12 @@ class Window:
 
     @property
     def largest(self) -> float:
+        """Loss per encoder frame of the largest net."""
         return sum(x[0] for x in self.losses) / max(self.frames, 1)
 
     @property
     def smallest(self) -> float:
+        """Loss per encoder frame of the last net of every update."""
         return sum(x[1] for x in self.losses) / max(self.frames, 1)
 
     @property
@@ -121,7 +148,16 @@ class Window:
         """Hours of audio per second."""
         return self.audio / 3600 / max(self.wall, 1e-9)
 
+    def scalars(self) -> dict[str, float]:
+        """Losses and speed by the names of TensorBoard's curves."""
+        return {
+            "train loss per frame/largest": self.largest,
+            "train loss per frame/smallest": self.smallest,
+            "hours of audio per second": self.speed,
+        }
+
     def summary(self) -> str:
+        """Losses and speed as text, for the progress bar."""
         return (
             f"loss/frame largest {self.largest:.3f} smallest {self.smallest:.3f}, "
             f"{self.speed:.4f} h audio/s"

@@ -1,6 +1,7 @@
 """One training step's loss: the largest net on the transcripts, its subnets on the transcripts and
 on its outputs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from todm.config.keys import Config, DistillConfig, LossConfig
 from todm.data.batches import Batch
-from todm.learned_selection.selector import stochastic_depth
+from todm.learned_selection.selector import Selector
+from todm.learned_selection.stochastic_depth import stochastic_depth
 from todm.model.frontend import subsampled_length
 from todm.model.gates import Gates
 from todm.model.transducer import Transducer
@@ -20,40 +22,44 @@ from utils.tokens import BLANK, Tokenizer
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the parts of the loss at one update."""
+    """The weights of the parts of the loss at one update.
+
+    Attributes:
+      simple, pruned: of the transducer's simple and pruned loss. distill: of the distillation.
+      ctc_alone: CTC trains the encoder alone, and no part of the transducer runs; what is distilled
+        is then the CTC head's output.
+    """
 
     simple: float
     pruned: float
     distill: float
+    ctc_alone: bool = False
+
+    @classmethod
+    def of_ctc(cls, distill: float = 0.0) -> "Weights":
+        """The weights under which CTC trains the encoder alone."""
+        return cls(0.0, 0.0, distill, ctc_alone=True)
 
     @classmethod
     def at(cls, update: int, loss: LossConfig, distill: DistillConfig) -> "Weights":
-        """Simple 1 -> simple_scale and pruned 0.1 -> 1 over the warm-up; distillation 0 -> weight
-        over its ramp.
+        """The weights at an update: simple 1 -> simple_scale and pruned 0.1 -> 1 over the warm-up;
+        distillation 0 -> weight over its ramp.
 
         In the first ``ctc_first`` updates CTC trains the encoder alone; the warm-up begins after
         them.  A CTC model has nothing else, but is distilled.
         """
+        distilled = distill.weight * _ramp(update, distill.start, distill.ramp)
         if loss.objective == "ctc":
-            return cls(0.0, 0.0, distill.weight * _ramp(update, distill.start, distill.ramp))
+            return cls.of_ctc(distilled)
         if update < loss.ctc_first:
-            return cls(0.0, 0.0, 0.0)
+            return cls.of_ctc()
         done = _ramp(update, loss.ctc_first, loss.warmup)
-        return cls(
-            1 + done * (loss.simple_scale - 1),
-            0.1 + 0.9 * done,
-            distill.weight * _ramp(update, distill.start, distill.ramp),
-        )
+        return cls(1 + done * (loss.simple_scale - 1), 0.1 + 0.9 * done, distilled)
 
     @classmethod
     def scoring(cls, loss: LossConfig) -> "Weights":
-        """Those under which the loss of every net is what it is judged by on dev."""
-        return cls(0.0, 0.0, 0.0) if loss.objective == "ctc" else cls(1.0, 1.0, 0.0)
-
-    @property
-    def ctc_alone(self) -> bool:
-        """Whether the transducer is not trained (yet)."""
-        return self.simple == self.pruned == 0
+        """The weights under which the loss of every net is what it is judged by on dev."""
+        return cls.of_ctc() if loss.objective == "ctc" else cls(1.0, 1.0, 0.0)
 
 
 def _ramp(update: int, start: int, length: int) -> float:
@@ -62,8 +68,11 @@ def _ramp(update: int, start: int, length: int) -> float:
 
 
 def make_targets(batch: Batch, tokenizer: Tokenizer, tail_frames: int) -> Targets:
-    """Token ids of a batch's transcripts, and the lengths that the losses need; ``tail_frames`` is
-    the model's."""
+    """The token ids of a batch's transcripts, and the lengths that the losses need.
+
+    Args:
+      tail_frames: ``model.tail_frames``.
+    """
     tokens = [torch.tensor(tokenizer.encode(text), dtype=torch.long) for text in batch.texts]
     device = batch.features.device
     symbols = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=BLANK).to(device)
@@ -90,11 +99,25 @@ class SupernetLoss(nn.Module):
     What does not depend on the subnet is computed once: frontend, SSM operators, predictor, pruning
     ranges and the predictor's part of the pruned joiner input.  With no subnets this is the loss of
     an ordinary single-size model.
+
+    Shapes: B utterances, T filterbank frames, T' encoder frames, S symbols, R symbols in a pruning
+    range, J joiner channels, V vocabulary.
+
+    Args:
+      selector: the scores and masks of learned selection, which train with the model; None: there
+        is no learned selection.
     """
 
-    def __init__(self, model: Transducer, config: Config, transducer_loss: TransducerLoss):
+    def __init__(
+        self,
+        model: Transducer,
+        config: Config,
+        transducer_loss: TransducerLoss,
+        selector: Selector | None = None,
+    ):
         super().__init__()
         self.model, self.config, self.loss = model, config, transducer_loss
+        self.selector = selector
 
     def forward(
         self,
@@ -104,145 +127,159 @@ class SupernetLoss(nn.Module):
         weights: Weights,
         update: int | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Args:
+        """The loss of the largest net and of subnets on one batch.
+
+        Args:
           features: (B, T, 80). subnets: beside the largest net, which always runs.
           update: the number of this update, for learned selection; None: not training.
         Returns:
           The loss summed over the batch, and every net's transducer loss (largest first; the gated
           net of learned selection last), detached; its CTC loss where CTC trains alone.
         """
-        model = self.model
-        if model.encoder.frontend.tail_frames and targets.heard is None:
+        encoder = self.model.encoder
+        if encoder.frontend.tail_frames and targets.heard is None:
             raise ValueError(
                 "a model with a tail (model.tail_frames) needs targets that know the utterances' "
                 "own frames"
             )
-        x, operators = model.encoder.frontend(features, targets.heard), model.encoder.operators()
+        # shared by all nets: frontend output (B, T', dim), and the SSMs' operators
+        x, operators = encoder.frontend(features, targets.heard), encoder.operators()
+        # the nets of this step, each with its gates: the largest, the subnets, and in step 1 of
+        # learned selection the largest again under the gates that the scores give
         gates, penalty = self._learned_gates(update)
-        total = penalty * int(targets.frames.sum()) + self._untrained(weights)
-        others: list[tuple[Subnet, Gates | None]] = [(subnet, None) for subnet in subnets]
+        nets = [(encoder.full, self._depth_gates(update)), *((subnet, None) for subnet in subnets)]
         if gates is not None:
-            others.append((model.full, gates))
-
-        def encode(net: Subnet, gates: Gates | None) -> Tensor:
-            return model.encoder.encode(x, targets.frames, net, operators, gates)
-
+            nets.append((encoder.full, gates))
+        total = penalty * int(targets.frames.sum()) + self._untrained(weights)
+        # every net's encoder output, (B, T', dim), computed when its loss asks for it
+        encoded = (
+            encoder.encode(x, targets.frames, net, operators, its_gates) for net, its_gates in nets
+        )
         if weights.ctc_alone:
-            return self._ctc_losses(
-                [
-                    encode(model.full, self._depth_gates(update)),
-                    *(encode(*other) for other in others),
-                ],
-                targets,
-                weights,
-                total,
-            )
-        predicted = model.predictor.teacher_forced(targets.symbols)
-        encoded = encode(model.full, self._depth_gates(update))
+            return self._ctc_losses(total, list(encoded), targets, weights)
+        return self._transducer_losses(total, encoded, len(nets), targets, weights)
+
+    def _transducer_losses(
+        self,
+        total: Tensor | float,
+        encoded: Iterator[Tensor],
+        nets: int,
+        targets: Targets,
+        weights: Weights,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The simple, pruned and CTC loss of the largest net; of every subnet the pruned loss and
+        the distillation from the largest, on the largest net's pruning ranges.
+
+        Args:
+          total: to which the losses are added. encoded: of ``nets`` nets, the largest first.
+        """
+        heads, joiner = self.model.training_heads, self.model.joiner
+        # predictor before every token and after the last: (B, S) -> (B, S+1, predictor_dim)
+        predicted = self.model.predictor.teacher_forced(targets.symbols)
+        largest = next(encoded)
+        # the simple loss on (B, T', V) and (B, S+1, V), which finds the ranges (B, T', R)
         simple, ranges = self.loss.simple(
-            model.heads.simple_am(encoded), model.heads.simple_lm(predicted), targets
+            heads.simple_am(largest), heads.simple_lm(predicted), targets
         )
-        projected = model.joiner.encoder_proj(encoded)
+        # joiner inputs on the kept nodes, two of (B, T', R, J)
         am_nodes, lm_nodes = self.loss.prune(
-            projected, model.joiner.predictor_proj(predicted), ranges
-        )  # (B, T, R, J)
-        logits = model.joiner(am_nodes, lm_nodes)
-        pruned = self.loss.pruned(logits, ranges, targets)
-        total = (
-            total + weights.simple * simple + weights.pruned * pruned + self._ctc(encoded, targets)
+            joiner.encoder_proj(largest), joiner.predictor_proj(predicted), ranges
         )
+        # the largest net on the kept nodes: (B, T', R, V)
+        logits = joiner(am_nodes, lm_nodes)
+        pruned = self.loss.pruned(logits, ranges, targets)
+        ctc = self._ctc(largest, targets) if self.config.loss.ctc_weight else 0.0
+        total = total + weights.simple * simple + weights.pruned * pruned + ctc
         losses = [pruned.detach()]
-        distill = self._distillation(weights, others, ranges, targets)
+        # what it teaches: the classes that are compared on every node, (B, T', R, V or 3)
+        distill = self._distillation(weights, nets, ranges, targets)
         teacher = distill.log_probs(logits.detach()) if distill else None
-        for other in others:
-            logits = model.joiner(model.joiner.encoder_proj(encode(*other))[:, :, None], lm_nodes)
+        for student in encoded:
+            # a subnet on the same nodes: (B, T', J) -> (B, T', 1, J) -> (B, T', R, V)
+            logits = joiner(joiner.encoder_proj(student)[:, :, None], lm_nodes)
             pruned = self.loss.pruned(logits, ranges, targets)
             losses.append(pruned.detach())
             total = total + self._subnet_weight(pruned, targets) * weights.pruned * pruned
-            if distill:
+            if distill and teacher is not None:
                 total = total + weights.distill * distill(teacher, distill.log_probs(logits))
         return total, losses
 
     def _ctc_losses(
-        self, encoded: list[Tensor], targets: Targets, weights: Weights, total: Tensor
+        self, total: Tensor | float, encoded: list[Tensor], targets: Targets, weights: Weights
     ) -> tuple[Tensor, list[Tensor]]:
-        """CTC of every net, and with a weight the distillation of frame posteriors (a CTC model
-        alone has it)."""
+        """The CTC loss of every net, and with a weight the distillation of frame posteriors, which
+        a CTC model alone has.
+
+        Args:
+          total: to which the losses are added. encoded: of every net, the largest first.
+        """
         losses = [self._ctc(one, targets) for one in encoded]
+        ctc_weight = self.config.loss.ctc_weight
         total = (
             total
             + losses[0]
-            + sum(
-                self._subnet_weight(loss / self.config.loss.ctc_weight, targets) * loss
-                for loss in losses[1:]
-            )
+            + sum(self._subnet_weight(loss / ctc_weight, targets) * loss for loss in losses[1:])
         )
         if weights.distill and self.config.method.distill != "none" and len(encoded) > 1:
-            teacher, *students = (
-                self.model.heads.ctc(one).float().log_softmax(-1) for one in encoded
-            )
+            # frame posteriors of every net, (B, T', V)
+            teacher, *students = (self.model.ctc_log_probs(one) for one in encoded)
+            real = targets.real_frames(teacher.shape[1])  # (B, T')
             for student in students:
                 divergence = node_divergence(
                     self.config.method, self.config.distill, teacher.detach(), student
-                )  # (B, T)
-                total = (
-                    total
-                    + weights.distill
-                    * divergence.masked_fill(~targets.real_frames(divergence.shape[1]), 0.0).sum()
-                )
-        return total, [loss.detach() / self.config.loss.ctc_weight for loss in losses]
+                )  # (B, T', V) twice -> (B, T')
+                total = total + weights.distill * divergence.masked_fill(~real, 0.0).sum()
+        return total, [loss.detach() / ctc_weight for loss in losses]
 
     def _untrained(self, weights: Weights) -> Tensor | float:
-        """0, with a gradient (of 0) for parameters that this update does not use: DDP wants one for
-        each."""
-        selector = self.model.selector
-        parameters = (
-            self.parameters()
-            if weights.ctc_alone
-            else selector.parameters()
-            if selector is not None
-            else ()
-        )
-        return sum(p.sum() for p in parameters) * 0.0
+        """0, with a gradient of 0 for the parameters that this update may not use: DDP wants one
+        for each."""
+        if weights.ctc_alone:
+            unused = list(self.parameters())
+        else:
+            unused = [] if self.selector is None else list(self.selector.parameters())
+        return sum(p.sum() for p in unused) * 0.0
 
     def _subnet_weight(self, loss: Tensor, targets: Targets) -> Tensor | float:
-        """``loss.subnet_weight``; saturating: times 1 - exp(-loss per frame), a number without
-        gradient (arXiv 2501.18895)."""
+        """The weight of a subnet's own loss: ``loss.subnet_weight``; saturating (arXiv 2501.18895):
+        times 1 - exp(-loss per frame), a number without gradient."""
         weight = self.config.loss.subnet_weight
         if self.config.loss.subnet_weighting == "constant":
             return weight
         return weight * (1 - torch.exp(-loss.detach() / targets.frames.sum()))
 
     def _learned_gates(self, update: int | None) -> tuple[Gates | None, Tensor | float]:
-        """Step 1 of learned selection: the gates of this update, and the penalty of the scores per
-        frame."""
-        selector = self.model.selector
+        """The gates of this update in step 1 of learned selection, and the penalty of the scores
+        per frame; in other updates no gates."""
+        selector = self.selector
         if selector is None or update is None or not selector.learns(update):
             return None, 0.0
         values, penalty = selector.gates(update)
         return selector.units.gates(values), penalty
 
     def _depth_gates(self, update: int | None) -> Gates | None:
-        """Stochastic depth of the largest net's pass in step 2 of learned selection."""
-        selector, probability = self.model.selector, self.config.learn.stochastic_depth
+        """The gates of stochastic depth for the largest net's pass in step 2 of learned
+        selection."""
+        selector, probability = self.selector, self.config.learn.stochastic_depth
         if selector is None or update is None or not probability or not selector.frozen:
             return None
         values = stochastic_depth(selector.units, selector.distinct_nets()[-1], probability)
         return selector.units.gates(values.to(next(self.parameters()).device))
 
     def _distillation(
-        self, weights: Weights, others: list, ranges: Tensor, targets: Targets
+        self, weights: Weights, nets: int, ranges: Tensor, targets: Targets
     ) -> LatticeDistillation | None:
-        if self.config.method.distill == "none" or weights.distill == 0 or not others:
+        """The distillation of this step; None: there is no subnet, or it has no weight."""
+        if self.config.method.distill == "none" or weights.distill == 0 or nets == 1:
             return None
         return LatticeDistillation(
             self.config.method, self.config.distill, ranges, targets, self.config.loss.rnnt_type
         )
 
-    def _ctc(self, encoded: Tensor, targets: Targets) -> Tensor | float:
-        if self.config.loss.ctc_weight == 0:
-            return 0.0
-        log_probs = self.model.heads.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
+    def _ctc(self, encoded: Tensor, targets: Targets) -> Tensor:
+        """The weighted CTC loss of one net, summed over the batch: (B, T', dim) -> ()."""
+        # (B, T', dim) -> (T', B, V), as torch wants it
+        log_probs = self.model.ctc_log_probs(encoded).transpose(0, 1)
         loss = nn.functional.ctc_loss(
             log_probs,
             targets.symbols,

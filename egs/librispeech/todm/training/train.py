@@ -11,10 +11,11 @@ from argparse import Namespace
 import torch
 
 from todm.config.keys import Config
+from todm.recipe.command_line import setup_logging
 from todm.recipe.lineage import data_changes, training_data
-from todm.recipe.stages import STAGES, setup_logging, stage_main
+from todm.recipe.stage_main import stage_main
+from todm.recipe.stages import STAGES
 from todm.supernet.budget import check_budgets
-from todm.supernet.cost import cost
 from todm.training.experiment import checkpoint_folder
 from todm.training.optimization import slower_than_fp32
 from todm.training.trainer import Trainer
@@ -26,8 +27,8 @@ from utils.locks import LOCK
 
 
 def reasons_to_begin_anew(config: Config, state: dict) -> list[str]:
-    """What makes the checkpoints of another training unusable for this one; empty: it goes on from
-    them."""
+    """The reasons why the checkpoints of another training are unusable for this one; without any,
+    this one goes on from them."""
     saved = configuration.from_dict(Config, state["config"])
     reasons = STAGES.changes_before(4, saved, config) + data_changes(
         state.get("data"), training_data(config)
@@ -74,6 +75,7 @@ def previous_state(config: Config, force: bool) -> dict | None:
 
 
 def train(config: Config, arguments: Namespace) -> None:
+    """Train, or go on training, as one of the processes of stage 4."""
     rank, world_size = distributed.setup()
     device = distributed.local_device()
     state = previous_state(config, arguments.force) if rank == 0 else None
@@ -88,11 +90,7 @@ def train(config: Config, arguments: Namespace) -> None:
     trainer = Trainer(config, device, rank, world_size)
     check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
-        logging.info(
-            "%s net: %s",
-            name,
-            json.dumps(cost(config, trainer.tokenizer.vocab_size, net).as_dict()),
-        )
+        logging.info("%s net: %s", name, json.dumps(trainer.space.costs.cost(net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
     warn_of_slow_precision(config.train.precision, device)
     if state is not None:
@@ -100,8 +98,8 @@ def train(config: Config, arguments: Namespace) -> None:
         logging.info(
             "going on from update %d (epoch %d, batch %d)",
             trainer.update,
-            trainer.epoch,
-            trainer.batch_in_epoch,
+            trainer.stream.epoch,
+            trainer.stream.batch,
         )
     try:
         trainer.run()

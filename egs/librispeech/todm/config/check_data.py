@@ -1,0 +1,101 @@
+"""Checks of the corpus, its splits and the utterances in them."""
+
+from todm.config.keys import Config
+from utils.errors import need
+
+# the splits of the two corpora at OpenSLR, from where stage 0 downloads them
+PARTS = {
+    "librispeech": (
+        "dev-clean",
+        "dev-other",
+        "test-clean",
+        "test-other",
+        "train-clean-100",
+        "train-clean-360",
+        "train-other-500",
+    ),
+    "mini-librispeech": ("dev-clean-2", "train-clean-5"),
+}
+
+
+def check_data(config: Config) -> None:
+    """Checks lengths, splits and the settings of the embedded corpus."""
+    data = config.data
+    need(
+        data.min_seconds < data.max_seconds,
+        f"data.min_seconds {data.min_seconds:g} is not below data.max_seconds "
+        f"{data.max_seconds:g}: no utterance would be left",
+    )
+    check_splits(config)
+    check_synthetic(config)
+    pause = data.join_pause
+    need(
+        len(pause) == 2 and 0 <= pause[0] <= pause[1],
+        f"data.join_pause is {pause}; it must be two numbers of seconds, the shorter first",
+    )
+
+
+def check_splits(config: Config) -> None:
+    """Refuses missing splits, and splits that share utterances or that the corpus lacks."""
+    data = config.data
+    need(
+        bool(data.train),
+        "data.train is empty; it names the splits that are trained on, e.g. "
+        "data.train=[train-clean-100]",
+    )
+    need(
+        bool(data.dev),
+        "data.dev is empty; training is watched and subnets are selected on it, e.g. "
+        "data.dev=[dev-clean]",
+    )
+    for key, splits in (
+        ("data.train", data.train),
+        ("data.dev", data.dev),
+        ("data.test", data.test),
+    ):
+        for split in splits:
+            check_split(key, split, config.splits)
+        need(
+            not (data.musan and "musan" in splits),
+            f"{key} has a split musan, which is what data.musan's noise is called; rename the "
+            "folder",
+        )
+    shared = set(data.train) & set(data.dev + data.test) | set(data.dev) & set(data.test)
+    need(
+        not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test"
+    )
+    if data.corpus in PARTS and not data.root:
+        unknown = [split for split in config.splits if split not in PARTS[data.corpus]]
+        need(
+            not unknown,
+            f"data.corpus={data.corpus} has no {', '.join(unknown)}; it has: "
+            f"{', '.join(PARTS[data.corpus])}. For a corpus of your own: data.root=FOLDER",
+        )
+
+
+def check_split(key: str, split: str, others: list[str]) -> None:
+    """Refuses a split that is not the name of a folder, or lies inside one of the others."""
+    need(
+        not {"", ".", ".."} & set(split.split("/")) and split.isprintable(),
+        f"{key} has {split!r}; a split is the name of a folder in the corpus, such as "
+        "train or clean/train. For /corpora/a/train: "
+        f"data.root=/corpora/a {key}=[train]; folders that lie elsewhere can be linked "
+        "into one: ln -s",
+    )
+    within = [other for other in others if split.startswith(other + "/")]
+    need(
+        not within,
+        f"{key} has {split!r}, which lies in {', '.join(within)}, another split: the same "
+        "utterances would be in both",
+    )
+
+
+def check_synthetic(config: Config) -> None:
+    """Checks the ranges that the embedded corpus draws noise and levels from."""
+    synthetic = config.synthetic
+    for key, ends, top in (("snr_db", synthetic.snr_db, 200), ("level_db", synthetic.level_db, 0)):
+        need(
+            len(ends) == 2 and -200 <= ends[0] <= ends[1] <= top,
+            f"synthetic.{key} is {ends}; it must be [lowest, highest] in dB, from -200 to {top}, "
+            f"e.g. synthetic.{key}={'[25, 40]' if top else '[-12, 0]'}",
+        )

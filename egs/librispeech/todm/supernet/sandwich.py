@@ -1,0 +1,39 @@
+"""The sandwich rule: a training step runs the largest net, the smallest and random ones between."""
+
+import random
+
+from todm.subnet import Subnet
+from todm.supernet.search_space import SearchSpace
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+class SubnetSampler:
+    """The subnets of every training step, a function of seed, update and rank alone, so that a
+    resumed run repeats them.
+
+    Budgets follow a golden-ratio sequence, which covers [smallest, largest] evenly over any stretch
+    of updates.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, rank: int = 0):
+        self.space, self.seed, self.rank = space, seed, rank
+
+    def __call__(self, update: int) -> list[Subnet]:
+        """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none
+        before ``subnets_from``."""
+        method = self.space.config.method
+        if update < method.subnets_from:
+            return []
+        rng = random.Random(f"{self.seed}/{update}/{self.rank}")
+        low, high = (
+            self.space.encoder_params(self.space.smallest),
+            self.space.encoder_params(self.space.largest),
+        )
+        subnets = []
+        for i in range(method.subnets_per_step):
+            index = update * method.subnets_per_step + i + 0.5 * self.rank
+            subnets.append(
+                self.space.random_near(low + (index * GOLDEN_RATIO) % 1.0 * (high - low), rng)
+            )
+        return subnets + ([self.space.smallest] if method.smallest else [])
