@@ -36,7 +36,7 @@ def label(text: str) -> str:
     return html.escape(str(text), quote=False)
 
 
-def scatter(name: str, colour: str, points: list[tuple], **style) -> go.Scatter:
+def scatter(name: str, colour: str, points: list[tuple], **style: Any) -> go.Scatter:
     """A line or a cloud of points, in a colour of the page. ``points``: (x, y); a y that is
     infinite or unknown is left out."""
     return go.Scatter(
@@ -58,7 +58,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def figure(traces: list[go.Scatter], x: str, y: str, **layout) -> dict:
+def figure(traces: list[go.Scatter], x: str, y: str, **layout: Any) -> dict:
     """The picture as the page's script draws it, of plain lists and dictionaries."""
     made = go.Figure(
         traces,
@@ -160,7 +160,7 @@ def draw_curves(folder: Path) -> dict | None:
     )
 
 
-def curve(points: list[tuple[int, float]], name: str, colour: str, **style) -> go.Scatter:
+def curve(points: list[tuple[int, float]], name: str, colour: str, **style: Any) -> go.Scatter:
     """A line over updates."""
     return scatter(
         name, colour, points, hovertemplate="update %{x}<br>loss per frame %{y:.4f}", **style

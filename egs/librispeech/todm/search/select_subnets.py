@@ -75,7 +75,7 @@ def select_learned(config: Config) -> None:
     write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
     folder = selection_folder(config.exp_dir)
     draw_scores(config.exp_dir, selector.units, folder / "scores.png", f"{config.name}: {how}")
-    draw_masks({e.budget: e.subnet for e in entries}, folder / "masks.png", how)
+    draw_masks({e.budget or "": e.subnet for e in entries}, folder / "masks.png", how)
     logging.info("pictures: %s, %s", folder / "scores.png", folder / "masks.png")
 
 
