@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 
 from todm.config.keys import Config
-from todm.recipe.stages import runner
-
-DATA_STAGES = (0, 1, 2, 3)
+from todm.recipe.stages import STAGES, runner
 
 
 def split_digest(config: Config, splits: Iterable[str]) -> str:
@@ -42,7 +40,7 @@ def training_data(config: Config) -> dict:
         "train": split_digest(config, config.data.train),
         "bpe": file_digest(config.lang_dir / "bpe.model"),
         "statistics": file_digest(config.data_dir / "cuts" / "statistics.json"),
-        "forced": runner(config, []).forced(DATA_STAGES),
+        "forced": runner(config, []).forced(STAGES.upstream(4)),
     }
 
 

@@ -141,7 +141,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     weights, activations = estimate.memory()
     lines = [
         f"# {config.name}: dry run, nothing is read, written or trained\n",
-        describe_sizes(config, estimate),
+        describe_sizes(estimate),
         "",
         f"- an update: {processes} process(es) x {config.data.max_duration:g} s x "
         f"{config.train.accumulate} = {estimate.audio_per_update:,.0f} s of audio; "
@@ -171,7 +171,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
     return "\n".join(lines)
 
 
-def describe_sizes(config: Config, estimate: Estimate) -> str:
+def describe_sizes(estimate: Estimate) -> str:
     """The table of the largest and the smallest net."""
     rows = []
     for title, net in (("largest", estimate.space.largest), ("smallest", estimate.space.smallest)):
