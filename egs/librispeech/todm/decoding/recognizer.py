@@ -71,7 +71,7 @@ class Recognizer(LoadedModel):
     def load(
         cls, path: str | Path, beam: int = 0, device: torch.device | None = None
     ) -> "Recognizer":
-        """From an experiment's folder (the whole supernet) or an exported one.
+        """A recogniser of an experiment's folder (the whole supernet) or of an exported one.
 
         Raises:
           UserError: it is neither, or something in it is missing or damaged.

@@ -14,7 +14,7 @@ from todm.model.transducer import Transducer
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How hypotheses are looked for.
+    """The way in which hypotheses are looked for.
 
     Attributes:
       beam: 0: greedy search; else the width of modified beam search, or of a CTC model's prefix

@@ -79,7 +79,7 @@ def cells(results: ExportResults, measured: BenchmarkRow) -> list[str]:
 
 
 def agreement(results: ExportResults) -> list[str]:
-    """How far the client's hypotheses and the graphs' outputs are torch's, in lines of Markdown."""
+    """Lines of Markdown that say how far the client and the graphs agree with torch."""
     lines = ["Hypotheses of the client in fp32 that are torch's, from the same audio:", ""]
     counts: dict[tuple[str, str, str], tuple[int, int]] = {}
     for row in results.rows:
@@ -121,7 +121,7 @@ def layers_in_fp32(results: ExportResults) -> list[str]:
 
 
 def origin(results: ExportResults) -> list[str]:
-    """Where the figures come from, in lines of Markdown."""
+    """Lines of Markdown that say where the figures come from."""
     run, measured = results.run, results.benchmark[0]
     return [
         f"- corpus: {run.corpus}; weights: {run.weights}; {run.updates} updates",

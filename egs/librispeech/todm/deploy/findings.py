@@ -35,7 +35,7 @@ class KeptFindings:
         return {split: split_digest(config, [split]) for split in splits}
 
     def sources(self, entry: SubnetEntry) -> dict[str, Any]:
-        """What a subnet's files and findings are made from, beside the values of the conf."""
+        """The sources that a subnet's files and findings are made from, beside the values of the conf."""
         trained = self.exports.experiment
         return {
             "architecture": str(entry.subnet),

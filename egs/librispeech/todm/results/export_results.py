@@ -63,7 +63,7 @@ def kept_as_dict(kept: KeptLayers) -> dict[str, list]:
 
 @dataclass(frozen=True)
 class Findings:
-    """What stage 10 found of one subnet in checked.json.
+    """The findings of stage 10 about one subnet, as checked.json has them.
 
     Attributes:
       key: what the files and the findings depend on.
@@ -106,7 +106,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is found and measured of one subnet, and where it comes from, as export.json has it."""
+    """All that is found and measured of one subnet, with its origin, as export.json has it."""
 
     rows: tuple[ClientRow, ...]
     benchmark: tuple[BenchmarkRow, ...]

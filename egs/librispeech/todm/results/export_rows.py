@@ -33,7 +33,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class ClientRow:
-    """What the client recognised of a split, beside the references and beside torch.
+    """A row of results: what the client recognised of a split, beside the references and beside torch.
 
     Attributes:
       name: the subnet's. method: ``greedy`` or ``beam``. role: ``dev`` or ``test``.
@@ -118,7 +118,7 @@ class KeptLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """What one process measures of one variant.
+    """The figures that one process measures of one variant.
 
     Attributes:
       real_time_factor: seconds of computing per second of audio.

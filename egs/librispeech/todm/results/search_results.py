@@ -24,7 +24,7 @@ class ScoredNet:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a search was made; the meaning of a value is that of its key in the conf.
+    """The settings of a search; the meaning of a value is that of its key in the conf.
 
     Attributes:
       cost: ``search.cost``. cost_unit: its unit, for people.
