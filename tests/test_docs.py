@@ -127,8 +127,12 @@ def test_modules_can_be_run(page):
         if name not in ("pytest", "pip", "venv"):
             found = importlib.util.find_spec(name)
             assert found and found.origin, f"{page} runs {name}"
-            source = Path(found.origin).read_text(encoding="utf-8")
-            assert "__main__" in source, f"{page} runs {name}, which is no program"
+            program = Path(found.origin)
+            if program.name == "__init__.py":  # python -m of a package runs its __main__.py
+                assert program.with_name("__main__.py").is_file(), f"{page} runs {name}"
+            else:
+                text = program.read_text(encoding="utf-8")
+                assert "__main__" in text, f"{page} runs {name}, which is no program"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -172,7 +172,8 @@ class Unreadable:
     message: str
 
     def to(self, device: torch.device) -> "Batch":
-        """Raises the error where a dataset is asked without a loader, as before a training on a GPU."""
+        """Raises the error where a dataset is asked without a loader, as before a training on a
+        GPU."""
         raise UserError(self.message)
 
 

@@ -35,7 +35,8 @@ class KeptFindings:
         return {split: split_digest(config, [split]) for split in splits}
 
     def sources(self, entry: SubnetEntry) -> dict[str, Any]:
-        """The sources that a subnet's files and findings are made from, beside the values of the conf."""
+        """The sources that a subnet's files and findings are made from, beside the values of the
+        conf."""
         trained = self.exports.experiment
         return {
             "architecture": str(entry.subnet),

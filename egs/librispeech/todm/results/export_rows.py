@@ -33,7 +33,8 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class ClientRow:
-    """A row of results: what the client recognised of a split, beside the references and beside torch.
+    """A row of results: what the client recognised of a split, beside the references and beside
+    torch.
 
     Attributes:
       name: the subnet's. method: ``greedy`` or ``beam``. role: ``dev`` or ``test``.
