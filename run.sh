@@ -42,7 +42,7 @@ Options:
   --stop-stage N     last stage (default 9)
   --conf FILE        a YAML conf; names are looked up in egs/librispeech/todm (default conf/mini.yaml)
   --force            redo stages that have finished already
-  --world-size N     processes of stage 4, one per GPU (several machines: see README.md); default 1, or without a GPU
+  --world-size N     processes of stage 4, one per GPU (several machines: docs/gpus-and-clusters.md); default 1, or without a GPU
                      train.cpu_processes
   --dry-run          print what the conf would train and what that costs, from measured steps; needs no data
   --help             this text
