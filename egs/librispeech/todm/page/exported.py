@@ -1,9 +1,9 @@
 """The exported nets of the report page, as stage 10 has measured them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from todm.results.decode_results import RunFacts
+from todm.results.export_results import ExportResults
 
 SAME_TRAINING = ("updates", "training_seconds", "weights", "seed")  # they tell two trainings apart
 
@@ -41,33 +41,25 @@ class Export:
     outdated: bool
 
 
-def find_export(facts: dict[str, Any] | None, run: RunFacts) -> Export | None:
+def find_export(results: ExportResults | None, run: RunFacts) -> Export | None:
     """The exported nets out of export/results.json.
 
     Args:
-      facts: the file's content; None: stage 10 has not run.
+      results: what the file holds; None: stage 10 has not run.
+      run: the training that the page is about.
     """
-    if facts is None:
+    if results is None:
         return None
-    splits = list(dict.fromkeys(row["split"] for row in facts["rows"]))
-    rows = []
-    for measured in facts["benchmark"]:
-        wers = {
-            row["split"]: row["wer"]
-            for row in reversed(facts["rows"])
-            if all(row[key] == measured[key] for key in ("name", "mode", "precision"))
-        }
-        rows.append(
-            Deployed(
-                measured["name"],
-                measured["mode"],
-                measured["precision"],
-                [wers.get(split) for split in splits],
-                measured["real_time_factor"],
-                measured["latency_ms"],
-                measured["peak_mib"],
-                measured["bytes"] / 1e6,
-            )
+    rows = [
+        Deployed(
+            *measured.variant,
+            [results.row(measured.variant, split).wer for split in results.splits],
+            measured.real_time_factor,
+            measured.latency_ms,
+            measured.peak_mib,
+            measured.bytes / 1e6,
         )
-    outdated = any(facts.get(key) != getattr(run, key) for key in SAME_TRAINING)
-    return Export(splits, rows, facts["machine"], outdated)
+        for measured in results.benchmark
+    ]
+    outdated = any(getattr(results.run, key) != getattr(run, key) for key in SAME_TRAINING)
+    return Export(results.splits, rows, results.run.machine, outdated)

@@ -30,6 +30,7 @@ from todm.recipe.summary import (
     results_or_none,
 )
 from todm.results.decode_results import RunFacts, RunResults
+from todm.results.export_results import ExportResults
 from todm.results.search_results import SearchResults
 from utils import conf as configuration
 from utils.errors import ConfigError, UserError
@@ -112,7 +113,8 @@ def collect(config: Config, conf_argument: str) -> Page:
     nets, splits = find_nets(results, deployed_names(exp, results)), find_splits(results.rows)
     deployed = [net for net in nets if net.deployed]
     table = make_rows(results.rows, nets, splits)
-    export = find_export(read_part(exp / "export" / "results.json"), results.run)
+    measured = read_part(exp / "export" / "results.json", ExportResults.from_dict)
+    export = find_export(measured, results.run)
     plots, notes = find_plots(exp, conf, results, nets, export)
     return Page(
         run=results.run,

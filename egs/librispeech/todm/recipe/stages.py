@@ -43,6 +43,25 @@ def selection_values(config: Config) -> dict[str, Any]:
     )
 
 
+def score_values(config: Config) -> dict[str, Any]:
+    """The values that the search's kept scores (search/scores.jsonl) depend on, beside the weights
+    and the utterances of dev, of which they have digests."""
+    return {
+        "dev": config.data.dev,
+        "features": config.features.extractor,
+        "seed": config.search.seed,
+        "proxy_seconds": config.search.proxy_seconds,
+        "max_symbols": config.decode.max_symbols,
+    }
+
+
+def result_values(config: Config) -> dict[str, Any]:
+    """The values that the record of a table's run depends on, beside its nets and its data: those
+    of the training and of decoding, but not of stage 5, because the nets are given."""
+    values = STAGES.all_values([*STAGES.upstream(4), 4, 6], config)
+    return values | configuration.select(config, ("model.architecture",))
+
+
 def without_tables(config: Config) -> str | None:
     """The reason why stages 7 and 8 have nothing to do; None: they have."""
     if config.tables.records:

@@ -10,6 +10,7 @@ import torch
 
 from todm.config.keys import Config
 from todm.recipe.lineage import split_digest, weights_digest
+from todm.recipe.stages import score_values
 from todm.results.search_results import ScoredNet, SearchResults, SearchSettings
 from todm.results.subnets import SubnetEntry
 from todm.search.budgeted_space import BudgetedSpace, Genome
@@ -80,12 +81,8 @@ class SubnetSearch:
         self.limits = parse_budgets(config, self.space.low, self.space.high)
         key = {
             "model": weights_digest(experiment.model),
-            "dev": config.data.dev,
             "utterances": split_digest(config, config.data.dev),
-            "features": config.features.extractor,
-            "seed": config.search.seed,
-            "proxy_seconds": config.search.proxy_seconds,
-            "max_symbols": config.decode.max_symbols,
+            **score_values(config),
         }
         self.scores = CandidateScores(
             experiment, config, ScoreCache(folder / "scores.jsonl", key), device

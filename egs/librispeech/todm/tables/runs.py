@@ -10,11 +10,10 @@ from typing import Any
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.recipe.lineage import data_values
-from todm.recipe.stages import STAGES
+from todm.recipe.stages import result_values
 from todm.results.records import Record
 from todm.results.subnets import SubnetEntry, read_subnets
 from todm.supernet.search_space import SearchSpace
-from utils import conf as configuration
 from utils.config_values import literal
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
@@ -244,13 +243,7 @@ def run_values(conf: str, overrides: list[str], config: Config, run: Run) -> dic
     """The conf values that a run's result depends on, flat, and a digest of the data where they are
     here."""
     resolved = load(conf, [*overrides, *run.all_overrides(config)])
-    values = STAGES.all_values([*STAGES.upstream(4), 4, 6], resolved)  # not 5: the nets are given
-    return (
-        values
-        | configuration.select(resolved, ("model.architecture",))
-        | {"nets": list(run.nets)}
-        | data_values(resolved)
-    )
+    return result_values(resolved) | {"nets": list(run.nets)} | data_values(resolved)
 
 
 def best_setting(records: list[Record]) -> str | None:
