@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,25 @@ def make_tiny_run(folder: Path) -> tuple[Path, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow every test that needs an experiment which run.sh has made."""
+    """Marks as slow every test that needs an experiment which run.sh has made, and lets files with
+    slow tests go first: begun last, one of them would run alone while the other cores rest.
+    (.ci/run tells pytest-xdist to keep this order.)
+
+    One quick file stands after the first slow one: it is for the worker that would otherwise wait
+    while the first makes the experiment.
+    """
     for item in items:
         if EXPERIMENTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    counts = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    files = sorted(counts, key=lambda path: (-slow[path], -counts[path]))
+    if slow:
+        quick = next((path for path in files if not slow[path]), files[-1])
+        files.remove(quick)
+        files.insert(1, quick)
+    places = {path: place for place, path in enumerate(files)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def write_utterance(
