@@ -16,9 +16,8 @@ import torch
 
 from tests.helpers import debug_overrides
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # in the background of a shell; tests send it to their children, who would inherit that
+# In the background of a shell; tests send it to their children, who would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests' nets are tiny: threads would mostly wait for each other.
 torch.set_num_threads(1)
