@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, run_sh, tiny_arguments
+from tests.tables.made_up import run_job
 from todm.config.load import load
 from todm.recipe.stages import STAGES, runner
 from todm.subnet import Subnet
@@ -268,7 +269,7 @@ def test_the_record_of_a_run_has_its_own_nets(tiny_run, ctc, tmp_path):
     scores."""
     folder, _ = ctc
     config = load("conf/mini.yaml", arguments(tiny_run, folder, *CTC, "decode.methods=[greedy]"))
-    record(config, tmp_path / "records/run.json", {"run": "run", "seed": 1}, [])
+    record(config, run_job(tmp_path / "records/run.json"))
     written = json.loads((tmp_path / "records/run.json").read_text())
     chosen = {
         e["budget"]: e["architecture"]

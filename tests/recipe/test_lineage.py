@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import tiny_arguments
 from tests.helpers import VOCAB, tiny_config, tiny_model
+from tests.tables.made_up import run_job
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.recipe.lineage import (
@@ -142,7 +143,7 @@ def test_a_record_is_not_made_of_another_training(tiny_run, tmp_path):
         UserError,
         match="holds another training than this run's: bpe.model_type was 'unigram', is 'bpe'",
     ):
-        record(config, tmp_path / "record.json", {}, ["h0-1f0-3 h0-1f0-3 h0-1f0-3"])
+        record(config, run_job(tmp_path / "record.json", "h0-1f0-3 h0-1f0-3 h0-1f0-3"))
     assert not (tmp_path / "record.json").exists()
 
 

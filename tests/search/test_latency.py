@@ -206,4 +206,5 @@ def test_the_client_is_what_is_timed(monkeypatch):
     table, check = client_latency.measure(
         tiny_model(config), config, SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:]
     )
-    assert table.fixed > 0 and set(table.blocks) == {SIZES[0], SIZES[-1]} and len(check) == 3
+    assert set(table.blocks) == {SIZES[0], SIZES[-1]} and len(check) == 3
+    assert all(row["measured_ms"] > 0 for row in check) and table.fixed >= 0

@@ -5,10 +5,11 @@ speakers have 25 words.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
-from todm.results.records import Curve, Record, RunPlan
+from todm.results.records import Curve, Record, RunJob, RunPlan
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 
@@ -79,3 +80,9 @@ def made_record(
     plan = RunPlan(f"{variant} {setting} {seed}", variant, setting, "", 2, conf or {}, "./run.sh")
     curves = {"dev loss per frame/largest": Curve((1, 2), (0.5, 0.25))}
     return Record(plan, made_results(rows, seed, hours), curves)
+
+
+def run_job(record: Path, *nets: str) -> RunJob:
+    """The job of a run whose record goes to a path; none of ``nets``: those that it selected."""
+    plan = RunPlan("run", "variant", "", "", 1, {}, "./run.sh")
+    return RunJob("conf/mini.yaml", (), nets, str(record), plan)
