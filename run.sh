@@ -8,7 +8,7 @@
 set -euo pipefail
 # relative paths in a conf and in data.root are meant from the folder that the user stands in
 TODM_CALLER=${TODM_CALLER:-$PWD}; export TODM_CALLER
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
 stage=0
 stop_stage=9
@@ -73,8 +73,8 @@ if [ -n "${want_help:-}" ]; then
   python -m todm.recipe.help 2>/dev/null || echo "Stages and confs are listed here once the first run has installed the packages; README.md has them too."
   exit 0
 fi
-[ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"
 [ "$stage" -le 10 ] || wrong "--stage $stage: there are stages 0 to 10"
+[ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"
 local/setup.sh
 . ./path.sh
 exec python -m todm.recipe.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \

@@ -2,7 +2,7 @@
 # Speech to text with an experiment or an exported subnet: ./transcribe.sh exp/mini speech.wav (--help tells the rest)
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # sh transcribe.sh
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/path.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/path.sh"
 for _argument in "$@"; do
   case $_argument in
     -h | --help) _python=$(command -v python || command -v python3) ;;  # needs no package: nothing is installed for it

@@ -768,3 +768,12 @@ def test_names_of_any_bytes(causal, tmp_path):
         result.stdout == path + b"\t\n"
         and b"ERROR: /missing-\xff.wav: no such file" in result.stderr
     )
+
+
+@pytest.mark.parametrize("script", ["run.sh", "transcribe.sh"])
+def test_a_link_to_a_script_finds_the_recipe(tmp_path, script):
+    link = tmp_path / "link.sh"
+    link.symlink_to(ROOT / script)
+    environment = os.environ | {"TODM_VENV": str(Path(sys.prefix))}
+    found = subprocess.run([link, "--help"], capture_output=True, text=True, env=environment)
+    assert found.returncode == 0 and "usage" in found.stdout.lower(), found.stderr

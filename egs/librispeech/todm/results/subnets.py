@@ -8,6 +8,7 @@ from typing import Any
 from todm.subnet import Subnet
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
+from utils.text import first_line
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class SubnetEntry:
         """
         try:
             return cls(
-                values["name"],
+                str(values["name"]),
                 Subnet.parse(values["architecture"]),
-                values["encoder_params"],
-                values["total_params"],
-                values["macs_per_second"],
+                int(values["encoder_params"]),
+                int(values["total_params"]),
+                int(values["macs_per_second"]),
                 values["how"],
                 values.get("dev_score"),
                 *(values.get(key) for key in SEARCHED),
@@ -126,9 +127,18 @@ def read_subnets(path: Path, baselines: bool = False) -> list[SubnetEntry]:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; stage 5 makes it: ./run.sh --stage 5 --stop-stage 5")
-    content = read_json(path)
-    entries = content["subnets"] + (content.get("baselines", []) if baselines else [])
     try:
-        return [SubnetEntry.from_dict(entry) for entry in entries]
-    except UserError as error:
-        raise UserError(f"{path}: {error}; stage 5 makes it anew") from error
+        content = read_json(path)
+        rows = content["subnets"] + (content.get("baselines", []) if baselines else [])
+        entries = [SubnetEntry.from_dict(row) for row in rows]
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}); stage 5 makes it anew: "
+            "./run.sh --stage 5 --stop-stage 5 --force"
+        ) from error
+    if not entries:
+        raise UserError(
+            f"{path} has no subnet; stage 5 makes it anew: ./run.sh --stage 5 --stop-stage 5 "
+            "--force"
+        )
+    return entries

@@ -40,8 +40,8 @@ def select_ladder(config: Config) -> None:
     trained, vocab_size = experiment.config, experiment.tokenizer.vocab_size
     ladder = SearchSpace(trained, vocab_size).ladder(config.select.num_subnets)
     entries = [describe_subnet(trained, vocab_size, subnet, "uniform ladder") for subnet in ladder]
-    write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
-    for entry in entries:
+    path = config.exp_dir / "subnets.json"
+    for entry in write_subnets(path, config.select.method, entries):
         logging.info("%s: %s", entry.name, entry.subnet)
 
 
@@ -71,8 +71,9 @@ def select_learned(config: Config) -> None:
             cost_unit=UNIT_OF_COST[trained.search.cost],
         )
         entries.append(entry)
-        logging.info("%s (%s, budget %s): %s", entry.name, how, budget, subnet)
-    write_subnets(config.exp_dir / "subnets.json", config.select.method, entries)
+    path = config.exp_dir / "subnets.json"
+    for entry in write_subnets(path, config.select.method, entries):
+        logging.info("%s (%s, budget %s): %s", entry.name, how, entry.budget, entry.subnet)
     folder = selection_folder(config.exp_dir)
     draw_scores(config.exp_dir, selector.units, folder / "scores.png", f"{config.name}: {how}")
     draw_masks({str(e.budget): e.subnet for e in entries}, folder / "masks.png", how)
