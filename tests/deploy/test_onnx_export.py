@@ -256,6 +256,7 @@ def mini(tmp_path_factory) -> tuple[Transducer, Path]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+@pytest.mark.slow
 def test_memory_is_linear_in_the_length(mini):
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
 
