@@ -28,6 +28,7 @@ from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
 
+pytestmark = pytest.mark.slow  # exports whole nets
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SOME = "h0,2f1,3 f2 h1"
 VARIANTS = [
@@ -256,7 +257,6 @@ def mini(tmp_path_factory) -> tuple[Transducer, Path]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
-@pytest.mark.slow
 def test_memory_is_linear_in_the_length(mini):
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
 
