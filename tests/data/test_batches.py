@@ -250,6 +250,7 @@ def loss_and_gradients(rank: int, world_size: int, port: int, output: str) -> No
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     import socket
 

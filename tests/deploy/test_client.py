@@ -36,6 +36,7 @@ from todm.training.experiment import Experiment
 from utils.errors import UserError
 from utils.tokens import BLANK
 
+pytestmark = pytest.mark.slow  # exports whole nets
 CHUNK = 32
 
 

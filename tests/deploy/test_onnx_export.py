@@ -28,6 +28,7 @@ from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
 
+pytestmark = pytest.mark.slow  # exports whole nets
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SOME = "h0,2f1,3 f2 h1"
 VARIANTS = [

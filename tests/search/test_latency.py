@@ -199,6 +199,7 @@ def test_measuring_in_the_client(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_client_is_what_is_timed(monkeypatch):
     monkeypatch.setattr(timing, "REPEATS", 3)
     monkeypatch.setattr(client_latency, "SECONDS", 0.5)

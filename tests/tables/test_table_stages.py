@@ -206,6 +206,7 @@ def test_latency_as_the_cost_of_the_search(table_run):
     assert table["blocks"] and all(math.isfinite(ms) for ms in table["blocks"].values())
 
 
+@pytest.mark.slow
 def test_a_dry_run_needs_no_data_and_lists_every_run(tmp_path):
     output = run_sh("--dry-run", *table_arguments(tmp_path, tmp_path / "none")).stdout
     assert all(

@@ -265,16 +265,19 @@ def table(tmp_path, monkeypatch):
     return go
 
 
+@pytest.mark.slow
 def test_tuned_settings_follow_in_a_second_round_and_nothing_is_run_twice(table):
     assert table() == [ALL, TUNED]
     assert table() == table("tables.workers=1") == []
 
 
+@pytest.mark.slow
 def test_failed_run_is_named_and_repeated_alone(table):
     assert table(fail="individual-0.3-lr-0.09-seed1") == [ALL]
     assert table() == [["individual-0.3-lr-0.09-seed1", TUNED[1]], TUNED[:1]]
 
 
+@pytest.mark.slow
 def test_record_of_another_conf_is_run_again(table, tmp_path):
     table()
     path = tmp_path / "records" / "supernet-seed2.json"

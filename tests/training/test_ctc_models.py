@@ -13,7 +13,7 @@ from todm.deploy.client import Client
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import CtcOutput
 from todm.deploy.quantize import quantizable, quantize, session
-from todm.search import client_latency
+from todm.search import client_latency, timing
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.supernet.exported import load_model
@@ -203,9 +203,11 @@ def test_what_no_client_can_do_with_a_ctc_model_is_refused(folder, kind):
         Client(folder, **kind)
 
 
+@pytest.mark.slow
 def test_latency_of_a_ctc_model_is_measured_in_the_client(monkeypatch):
     """One graph a net; a transducer's three would end the process."""
-    monkeypatch.setattr(client_latency, "SECONDS", 1.0)
+    monkeypatch.setattr(timing, "REPEATS", 3)
+    monkeypatch.setattr(client_latency, "SECONDS", 0.5)
     config = ctc_config()
     space = SearchSpace(config, tokenizer().vocab_size)
     table, check = client_latency.measure(

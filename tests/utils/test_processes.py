@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
 from utils.processes import in_fresh_processes, run_child
 
+# Not from conftest, which imports torch: every process that is spawned below would do so again.
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-c"]
 WAITING = (
     "import signal, sys, time, pathlib\n{handler}\npathlib.Path({ready!r}).touch()\ntime.sleep(60)"
