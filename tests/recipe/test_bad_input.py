@@ -125,6 +125,7 @@ def test_an_utterance_too_short_for_its_tokens_is_dropped(tmp_path):
     assert token_problem(cuts[1], tokenizer) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [

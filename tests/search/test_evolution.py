@@ -200,6 +200,7 @@ def test_the_sequence_depends_on_the_seed_alone():
     assert first == again != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "loss, budgets",

@@ -31,6 +31,7 @@ def with_kept_pictures(text: str, folder: Path) -> str:
     return pictures.sub(lambda m: m[0] if (folder / m[1]).is_file() else "", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_tables_are_made_from_the_records(name):
     folder, config = RESULTS[name], load(f"conf/tables/{name}.yaml")

@@ -187,6 +187,7 @@ def test_values_know_of_the_command_line_but_not_of_speed_or_other_stages():
     ) == {"bpe.vocab_size was 120, is 99", "decode.range was 3, is 2"}
 
 
+@pytest.mark.slow
 def test_every_run_of_the_conf_resolves_to_what_it_should_be():
     """2 supernets, 4 + 2 models alone for each of 3 budgets, 2 of each of 5 ablations and 2 + 1
     with Adam."""

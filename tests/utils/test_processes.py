@@ -154,6 +154,7 @@ def test_a_tasks_error_is_raised_and_what_came_before_it_is_there(function, erro
     assert seen == [0, 1] and not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_fresh_processes_end_again_and_again():
     """A pool of the standard library hangs here now and then where its owner handles SIGTERM."""
     before = signal.signal(signal.SIGTERM, lambda *_: None)
