@@ -31,13 +31,15 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     """A request to stop, true once there is one.
 
+    Args:
+      echo: seconds within which a second signal is an echo of the first.
     Attributes:
       signal: the number of the first signal, or None while there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, echo: float = SAME) -> None:
         self.signal: int | None = None
-        self._since = 0.0
+        self._since, self._echo = 0.0, echo
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -53,19 +55,22 @@ class StopRequest:
                         f"\n{signal.Signals(number).name}: stopping after this update; again: at "
                         "once, without saving\n".encode(),
                     )
-        elif time.monotonic() - self._since > SAME:
+        elif time.monotonic() - self._since > self._echo:
             raise Stopped(number)
 
 
 @contextlib.contextmanager
-def gentle_stops() -> Iterator[StopRequest]:
+def gentle_stops(echo: float = SAME) -> Iterator[StopRequest]:
     """Gives a request: in the block, the first SIGINT, SIGTERM or SIGHUP only sets it; a second one
     raises :class:`Stopped` where the program is.
 
     Signals that were ignored stay so: SIGINT in a shell's background jobs, SIGHUP under nohup.
     Outside the main thread, which alone may handle signals, the request is never set.
+
+    Args:
+      echo: as of :class:`StopRequest`.
     """
-    request = StopRequest()
+    request = StopRequest(echo)
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         # None: a handler that is not Python's, which could not be put back

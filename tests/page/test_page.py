@@ -17,11 +17,17 @@ from tests.conftest import ROOT, tiny_arguments
 from tests.tables.made_up import made_entry, made_row
 from todm.config.keys import Config
 from todm.config.load import load
-from todm.page import audio as page_audio
-from todm.page import utterances as page_utterances
 from todm.page.page import collect, render, write_page
 from todm.page.plots import draw_subnets
-from todm.page.utterances import direction, evenly, find_errors, frequent, interlinear, visible
+from todm.page.utterances import (
+    direction,
+    evenly,
+    find_errors,
+    frequent,
+    interlinear,
+    visible,
+    with_audio,
+)
 from todm.recipe.summary import deployed_rows
 from todm.results.decode_results import read_results
 from utils.files import read_json, write_json_atomic
@@ -274,22 +280,16 @@ def test_audio_that_is_gone_is_said(tiny, tiny_run, tmp_path):
     assert f"No audio: {data}/cuts/dev.jsonl.gz is missing." in page_text(tiny)
 
 
-def test_audio_is_bounded(tiny, monkeypatch):
+def test_audio_is_bounded(tiny):
     rows = deployed_rows(tiny.exp_dir, read_results(tiny.exp_dir / "results.json"))
     whole = find_errors(tiny, rows).worst
     size = len(base64.b64decode(whole[0].audio.uri.partition(",")[2]))
-    monkeypatch.setattr(page_utterances, "AUDIO_BYTES", size + 10)
-    few = find_errors(tiny, rows).worst
-    assert (
-        few[0].audio == whole[0].audio
-        and not any(u.audio for u in few[1:])
-        and "stays small" in few[1].note
-    )
-    monkeypatch.setattr(page_audio, "AUDIO_SECONDS", 0.5)
-    cut = find_errors(tiny, rows).worst[0]
-    assert (
-        cut.audio.cut == 0.5 and cut.seconds > 0.5 and len(cut.audio.uri) < len(whole[0].audio.uri)
-    )
+    few = with_audio(tiny, whole, most=size + 10)
+    assert few[0].audio == whole[0].audio and not any(u.audio for u in few[1:])
+    assert "stays small" in few[1].note
+    cut = with_audio(tiny, whole, longest=0.5)[0]
+    assert cut.audio.cut == 0.5 and cut.seconds > 0.5
+    assert len(cut.audio.uri) < len(whole[0].audio.uri)
 
 
 def test_worst_utterances_have_most_errors(tiny):

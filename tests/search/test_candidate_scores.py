@@ -183,7 +183,6 @@ def test_losses_by_hand_and_each_once(
 ):
     """In groups of two; a second search on the same cache computes only what is new. Lattice and
     tail are the trained model's."""
-    monkeypatch.setattr(candidate_scores, "GROUP", 2)
     trained = experiment.config
     trained = replace(
         trained,
@@ -193,7 +192,7 @@ def test_losses_by_hand_and_each_once(
     monkeypatch.setattr(experiment.model.encoder.frontend, "tail_frames", tail_frames)
     experiment = replace(experiment, config=trained)
     config = make_config(tiny_run, "search.proxy_seconds=6")
-    scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU)
+    scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU, 2)
     expected = [loss_by_hand(experiment, config, net) for net in (SMALL, FULL, MIDDLE)]
     first = scores.losses([SMALL, FULL, MIDDLE])
     assert (
@@ -206,7 +205,7 @@ def test_losses_by_hand_and_each_once(
         first[0],
         first[1],
     ] and scores.computed == {"loss": 3, "wer": 0}
-    again = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU)
+    again = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU, 2)
     assert (
         again.losses([Subnet.parse("h0-1f0 - h0-1f0-3"), SMALL, FULL, MIDDLE])[1:] == first
         and again.computed["loss"] == 1

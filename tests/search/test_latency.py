@@ -1,23 +1,22 @@
 import json
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.helpers import VOCAB, tiny_config, tiny_model
-from todm.search import client_latency, measured_latency, timing, torch_latency
+from todm.search import client_latency, torch_latency
 from todm.search.measured_latency import latency_table
+from todm.search.timing import checked_nets, compare, interleaved
 from todm.search.torch_latency import measure
 from todm.subnet import Subnet
 from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
 from utils.errors import UserError
+from utils.provenance import machine
 
 SIZES = [(3, 1), (3, 2), (3, 3), (3, 4)]  # of the tiny space: its heads are not elastic
-TABLE = LatencyTable(
-    "this machine", "torch", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0}
-)
+TABLE = LatencyTable(machine(), "torch", 0.5, {(3, 1): 1.0, (3, 2): 1.25, (3, 3): 1.5, (3, 4): 2.0})
 CHECK = [{"net": "the largest net", "table_ms": 6.5, "measured_ms": 6.25}]
 
 
@@ -27,23 +26,20 @@ def write(path, table: LatencyTable):
 
 
 @pytest.fixture
-def ask(tmp_path, monkeypatch):
+def ask(tmp_path):
     """ask(given) -> the table for the tiny space; its attribute ``calls`` holds the sizes of every
     measurement."""
     calls: list[list] = []
 
     def fake_measure(model, config, space, sizes):
         calls.append(sizes)
-        return LatencyTable("this machine", "torch", 9.0, dict.fromkeys(sizes, 1.0)), CHECK
+        return LatencyTable(machine(), "torch", 9.0, dict.fromkeys(sizes, 1.0)), CHECK
 
-    def ask(given: str | None = None) -> LatencyTable:
-        config = tiny_config()
-        return latency_table(
-            tmp_path / "latency.json", given, "torch", None, config, SearchSpace(config, VOCAB)
-        )
+    def ask(given: str | None = None, measure=fake_measure) -> LatencyTable:
+        config, path = tiny_config(), tmp_path / "latency.json"
+        space = SearchSpace(config, VOCAB)
+        return latency_table(path, given, "torch", None, config, space, measure)
 
-    monkeypatch.setattr(torch_latency, "measure", fake_measure)
-    monkeypatch.setattr(measured_latency, "machine", lambda: "this machine")
     ask.calls = calls
     return ask
 
@@ -116,16 +112,15 @@ def test_a_given_table_that_is_missing_is_refused(ask, tmp_path):
 @pytest.mark.parametrize(
     "table_ms, warned", [(1.14, False), (0.86, False), (1.16, True), (0.84, True)]
 )
-def test_a_table_that_misses_a_whole_net_is_warned_of(ask, monkeypatch, caplog, table_ms, warned):
+def test_a_table_that_misses_a_whole_net_is_warned_of(ask, caplog, table_ms, warned):
     check = [{"net": "a middle net", "table_ms": table_ms, "measured_ms": 1.0}]
-    monkeypatch.setattr(torch_latency, "measure", lambda *_: (TABLE, check))
     with caplog.at_level(logging.INFO):
-        ask()
+        ask(measure=lambda *_: (TABLE, check))
     (record,) = [r for r in caplog.records if "a middle net" in r.message]
     assert (record.levelno == logging.WARNING) == warned
 
 
-def test_times_are_medians_in_turns_without_the_first_two(monkeypatch):
+def test_times_are_medians_in_turns_without_the_first_two():
     """A clock that only the jobs move: their 1st and 2nd runs are slow, the others take 10, 30 and
     20 or thrice that."""
     clock, order = [0.0], []
@@ -139,13 +134,9 @@ def test_times_are_medians_in_turns_without_the_first_two(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(timing, "REPEATS", 5)
-    monkeypatch.setattr(timing, "SECONDS", 4.0)
-    assert timing.interleaved({"a": job("a", 1), "b": job("b", 3)}) == {
-        "a": 20 * 1000 / 4,
-        "b": 60 * 1000 / 4,
-    }
+    jobs = {"a": job("a", 1), "b": job("b", 3)}
+    times = interleaved(jobs, seconds=4.0, repeats=5, clock=lambda: clock[0])
+    assert times == {"a": 20 * 1000 / 4, "b": 60 * 1000 / 4}
     assert order == ["a", "b"] * 5
 
 
@@ -158,16 +149,15 @@ def test_measuring_a_tiny_model(monkeypatch):
         return greedy_search(*arguments)
 
     monkeypatch.setattr(torch_latency, "greedy_search", search)
-    monkeypatch.setattr(timing, "REPEATS", 3)
-    monkeypatch.setattr(torch_latency, "SECONDS", 0.5)
     config, before = tiny_config(), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        table, check = measure(tiny_model(config), config, SearchSpace(config, VOCAB), SIZES)
+        space = SearchSpace(config, VOCAB)
+        table, check = measure(tiny_model(config), config, space, SIZES, 0.5, 3)
         assert torch.get_num_threads() == 2 and threads == {1}
     finally:
         torch.set_num_threads(before)
-    assert table.machine == torch_latency.machine() and list(table.blocks) == SIZES
+    assert table.machine == machine() and list(table.blocks) == SIZES
     assert table.fixed > 0 and all(ms > 0 for ms in table.blocks.values())
     assert [row["net"] for row in check] == ["the largest net", "a middle net", "the smallest net"]
     assert all(row["measured_ms"] > 0 for row in check)
@@ -175,37 +165,36 @@ def test_measuring_a_tiny_model(monkeypatch):
     assert check[2]["table_ms"] == pytest.approx(table.fixed + 2 * table.blocks[3, 1], abs=1e-4)
 
 
-def test_measuring_in_the_client(monkeypatch):
-    """A clock by which a net takes 2 ms and 0.5 ms per chunk and block: that is what the table must
-    say."""
-
-    def clocked(jobs):
-        return {key: 2.0 + 0.5 * sum(chunks for _, chunks in nets[key].sizes) for key in jobs}
-
-    nets = {}
+def test_the_table_out_of_times_by_hand():
+    """Nets that take 2 ms and 0.5 ms per chunk and block: that is what the table must say."""
     config = tiny_config()
-    space = SearchSpace(config, VOCAB)
-    monkeypatch.setattr(
-        client_latency, "_clients", lambda model, config, given, root: nets.update(given) or given
-    )
-    monkeypatch.setattr(client_latency, "interleaved", clocked)
-    table, check = client_latency.measure(tiny_model(config), config, space, SIZES)
+    nets = client_latency.timed_nets(tiny_model(config).full, SIZES)
+    assert len(nets) == 2 * len(SIZES) and str(nets[(3, 2), 1]) == "h0-2f0-1 - -"
+
+    def milliseconds(net: Subnet) -> float:
+        return 2.0 + 0.5 * sum(chunks for _, chunks in net.sizes)
+
+    times = {key: milliseconds(net) for key, net in nets.items()}
+    table = client_latency.table_of(times, 3, SIZES)
     assert table.engine == "sherpa-onnx" and table.fixed == pytest.approx(2.0)
     assert table.blocks == pytest.approx({(h, c): 0.5 * c for h, c in SIZES})
-    assert [(row["table_ms"], row["measured_ms"]) for row in check] == [
-        (8.0, 8.0),
-        (check[1]["measured_ms"],) * 2,
-        (3.0, 3.0),
-    ]
+    whole = checked_nets(SearchSpace(config, VOCAB))
+    check = compare(table, whole, {name: milliseconds(net) for name, net in whole.items()})
+    assert [row["measured_ms"] for row in check[::2]] == [8.0, 3.0]
+    assert all(row["table_ms"] == row["measured_ms"] for row in check)
+
+
+def test_noise_makes_no_part_negative():
+    times = {((3, 1), 1): 1.0, ((3, 1), 3): 9.0, ((3, 2), 1): 1.0, ((3, 2), 3): 0.5}
+    table = client_latency.table_of(times, 3, SIZES[:2])
+    assert table.fixed == 0.0  # 1 - 4 and 1 - 0 have the median -1
+    assert table.blocks == {(3, 1): 4.0, (3, 2): 4.0}  # and what keeps more never takes less
 
 
 @pytest.mark.slow
-def test_the_client_is_what_is_timed(monkeypatch):
-    monkeypatch.setattr(timing, "REPEATS", 3)
-    monkeypatch.setattr(client_latency, "SECONDS", 0.5)
+def test_the_client_is_what_is_timed():
     config = tiny_config()
-    table, check = client_latency.measure(
-        tiny_model(config), config, SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:]
-    )
+    space, sizes = SearchSpace(config, VOCAB), SIZES[:1] + SIZES[-1:]
+    table, check = client_latency.measure(tiny_model(config), config, space, sizes, 0.5, 3)
     assert set(table.blocks) == {SIZES[0], SIZES[-1]} and len(check) == 3
     assert all(row["measured_ms"] > 0 for row in check) and table.fixed >= 0

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from utils import interrupts
 from utils.interrupts import SIGNALS, Stopped, gentle_stops, leave_group
 
 
@@ -26,10 +25,9 @@ def harmless():
 @pytest.mark.parametrize(
     "first, second", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
 )
-def test_the_first_asks_and_the_second_ends(monkeypatch, first, second):
-    monkeypatch.setattr(interrupts, "SAME", -1.0)
+def test_the_first_asks_and_the_second_ends(first, second):
     with pytest.raises(KeyboardInterrupt) as caught:
-        with gentle_stops() as request:
+        with gentle_stops(echo=-1.0) as request:
             assert not request and request.signal is None
             send(first)
             assert request and request.signal == first

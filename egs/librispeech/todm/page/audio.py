@@ -55,7 +55,7 @@ def find_cuts(
     return cuts, reasons
 
 
-def encoded(cut: Cut, most: int) -> tuple[Audio | None, str]:
+def encoded(cut: Cut, most: int, longest: float = AUDIO_SECONDS) -> tuple[Audio | None, str]:
     """The sound of a cut, mono and compressed, in at most so many bytes; else the reason why there
     is none."""
     sources = cut.recording.sources if cut.has_recording else []
@@ -63,9 +63,9 @@ def encoded(cut: Cut, most: int) -> tuple[Audio | None, str]:
     gone = [name for name in files if not Path(name).is_file()]
     if gone:
         return None, f"No audio: {gone[0]} is gone."
-    long = cut.duration > AUDIO_SECONDS
+    long = cut.duration > longest
     try:
-        part = cut.truncate(duration=AUDIO_SECONDS) if long else cut
+        part = cut.truncate(duration=longest) if long else cut
         samples = part.resample(SAMPLE_RATE).load_audio().mean(axis=0)
     except Exception as error:  # lhotse's readers raise whatever their libraries do
         logging.warning("report page: the audio of %s can not be read: %s", cut.id, error)
@@ -77,4 +77,4 @@ def encoded(cut: Cut, most: int) -> tuple[Audio | None, str]:
         return None, "Its audio is left out, so that this page stays small."
     text = base64.b64encode(content.getvalue()).decode()
     uri = f"data:{AUDIO_FORMATS[form]};base64,{text}"
-    return Audio(uri, AUDIO_SECONDS if long else None), ""
+    return Audio(uri, longest if long else None), ""

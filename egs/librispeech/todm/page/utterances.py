@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from todm.config.keys import Config
-from todm.page.audio import Audio, encoded, find_cuts
+from todm.page.audio import AUDIO_SECONDS, Audio, encoded, find_cuts
 from todm.results.decode_results import DecodeRow
 from utils.scoring import GAP, align, read_recogs
 
@@ -292,18 +292,27 @@ def direction(text: str) -> str:
     return "ltr"
 
 
-def with_audio(config: Config, utterances: list[Utterance]) -> list[Utterance]:
-    """The same utterances with sound, as far as there is any, and as far as it fits."""
+def with_audio(
+    config: Config,
+    utterances: list[Utterance],
+    most: int = AUDIO_BYTES,
+    longest: float = AUDIO_SECONDS,
+) -> list[Utterance]:
+    """The same utterances with sound, as far as there is any, and as far as it fits.
+
+    Args:
+      most: bytes of all sound together. longest: seconds of an utterance that are kept.
+    """
     wanted = {(u.split, u.name) for u in utterances}
     cuts, reasons = find_cuts(config, wanted)
-    left, found = AUDIO_BYTES, []
+    left, found = most, []
     for u in utterances:
         cut = cuts.get((u.split, u.name))
         if cut is None:
             reason = reasons.get(u.split, "it is not among the cuts of stage 3")
             found.append(replace(u, note=f"No audio: {reason}."))
             continue
-        audio, note = encoded(cut, left)
+        audio, note = encoded(cut, left, longest)
         left -= len(audio.uri) * 3 // 4 if audio else 0
         found.append(replace(u, seconds=cut.duration, audio=audio, note=note))
     return found

@@ -78,9 +78,15 @@ class CandidateScores:
     """
 
     def __init__(
-        self, experiment: Experiment, config: Config, cache: ScoreCache, device: torch.device
+        self,
+        experiment: Experiment,
+        config: Config,
+        cache: ScoreCache,
+        device: torch.device,
+        group: int = GROUP,
     ):
         self.experiment, self.config, self.cache, self.device = experiment, config, cache, device
+        self.group = group
         transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
         self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
@@ -98,8 +104,8 @@ class CandidateScores:
         new = [
             subnet for subnet in dict.fromkeys(subnets) if self.cache.get("loss", subnet) is None
         ]
-        for first in range(0, len(new), GROUP):
-            group = new[first : first + GROUP]
+        for first in range(0, len(new), self.group):
+            group = new[first : first + self.group]
             _, *losses = losses_per_frame(
                 self.loss, self.slice, self.experiment.tokenizer, group, weights
             )

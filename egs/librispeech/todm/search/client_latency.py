@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from todm.model.transducer import Transducer
 from todm.recipe.command_line import setup_logging
 from todm.results.export_files import TOKENS, graph, parts
 from todm.search.timing import (
+    REPEATS,
     SECONDS,
     checked_nets,
     compare,
@@ -45,37 +47,56 @@ ENGINE = "sherpa-onnx"
 
 
 def measure(
-    model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
+    model: Transducer,
+    config: Config,
+    space: SearchSpace,
+    sizes: list[tuple[int, int]],
+    seconds: float = SECONDS,
+    repeats: int = REPEATS,
 ) -> tuple[LatencyTable, list[dict]]:
     """Measures every block size once in a net of one block and once in all blocks; the difference
     is the blocks', the rest is fixed.
 
+    Args:
+      seconds: of the audio that is decoded. repeats: of every job, in turns.
     Returns:
       The table, and its check on three whole nets, as
       :func:`todm.search.torch_latency.measure` has it.
     Raises:
       UserError: the supernet has one block alone.
     """
-    blocks = len(model.full.blocks)
-    nets = {
+    if len(model.full.blocks) == 1:
+        raise UserError("search.cost=latency needs a supernet of more than one block")
+    nets, checked = timed_nets(model.full, sizes), checked_nets(space)
+    samples = _noise(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        clients = _clients(model, config, {**nets, **checked}, Path(folder))
+        jobs = {key: _decoding(client, samples) for key, client in clients.items()}
+        times = interleaved(jobs, seconds, repeats)
+    table = table_of(times, len(model.full.blocks), sizes)
+    return table, compare(table, checked, times)
+
+
+def timed_nets(full: Subnet, sizes: list[tuple[int, int]]) -> dict[Any, Subnet]:
+    """Nets of every block size, by size and depth: with one block and with all blocks."""
+    blocks = len(full.blocks)
+    return {
         (size, depth): Subnet.leading([size] * depth + [(0, 0)] * (blocks - depth))
         for size in sizes
         for depth in {1, blocks}
     }
-    checked = checked_nets(space)
-    samples = _noise(SECONDS)
-    with tempfile.TemporaryDirectory() as folder:
-        clients = _clients(model, config, {**nets, **checked}, Path(folder))
-        times = interleaved({key: _decoding(client, samples) for key, client in clients.items()})
-    if blocks == 1:
-        raise UserError("search.cost=latency needs a supernet of more than one block")
+
+
+def table_of(times: dict, blocks: int, sizes: list[tuple[int, int]]) -> LatencyTable:
+    """The table out of measured times of :func:`timed_nets`, in ms per second of audio.
+
+    The clock's noise can make a difference negative; no part of a net takes less than nothing.
+    """
     of_block = {
         size: max(times[size, blocks] - times[size, 1], 0.0) / (blocks - 1) for size in sizes
     }
-    # The clock's noise can make a difference negative; no part of a net takes less than nothing.
     fixed = max(float(np.median([times[size, 1] - of_block[size] for size in sizes])), 0.0)
-    table = LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
-    return table, compare(table, checked, times)
+    return LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
 
 
 def _noise(seconds: float) -> np.ndarray:

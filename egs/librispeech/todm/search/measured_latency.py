@@ -1,7 +1,9 @@
 """The latency table that a search bounds its candidates by: given, kept from an earlier search, or
 measured now."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from todm.config.keys import Config
 from todm.model.transducer import Transducer
@@ -13,6 +15,11 @@ from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
 from utils.provenance import machine
 
+Sizes = list[tuple[int, int]]  # of blocks: head groups and FFN chunks
+Measure = Callable[
+    [Transducer, Config, SearchSpace, Sizes], tuple[LatencyTable, list[dict[str, Any]]]
+]
+
 
 def latency_table(
     path: Path,
@@ -21,6 +28,7 @@ def latency_table(
     model: Transducer,
     config: Config,
     space: SearchSpace,
+    measure: Measure | None = None,
 ) -> LatencyTable:
     """The latency table of this machine and this engine.
 
@@ -28,6 +36,7 @@ def latency_table(
       path: where a table is kept; it is measured anew where it is of another machine or engine.
       given: ``search.latency_table``, which is used as it is.
       engine: ``search.latency_engine``.
+      measure: the measurement; None: the engine's.
 
     Raises:
       UserError: the given table is missing, or lacks a size of this search space.
@@ -46,7 +55,8 @@ def latency_table(
                 f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) "
                 f"{missing[:5]}"
             )
-    measure = torch_latency.measure if engine == "torch" else client_latency.measure
+    if measure is None:
+        measure = torch_latency.measure if engine == "torch" else client_latency.measure
     table, check = measure(model, config, space, sizes)
     write_json_atomic(path, table.as_dict() | {"check": check})
     log_check(check)

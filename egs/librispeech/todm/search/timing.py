@@ -4,6 +4,7 @@ the clock's noise removed."""
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,16 +71,25 @@ def never_less_for_more(times: dict[tuple[int, int], float]) -> dict[tuple[int, 
     return {(h, w): max(times[a, b] for a, b in times if a <= h and b <= w) for h, w in times}
 
 
-def interleaved(jobs: dict) -> dict:
+def interleaved(
+    jobs: dict,
+    seconds: float = SECONDS,
+    repeats: int = REPEATS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict:
     """The median ms per second of audio of every job, repeated in turns so that a drift of the
-    machine meets all."""
+    machine meets all. The first two rounds warm up and do not count.
+
+    Args:
+      seconds: of audio that every job works on.
+    """
     taken: dict = {key: [] for key in jobs}
-    for _ in progress(range(REPEATS), desc="latency", unit="round"):
+    for _ in progress(range(repeats), desc="latency", unit="round"):
         for key, job in jobs.items():
-            begin = time.perf_counter()
+            begin = clock()
             job()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            taken[key].append((time.perf_counter() - begin) * 1000 / SECONDS)
+            taken[key].append((clock() - begin) * 1000 / seconds)
     # the first two warm up
     return {key: statistics.median(values[2:]) for key, values in taken.items()}

@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator
 import torch
 
 from todm.config.keys import Config
-from todm.data.frames import NUM_MEL_BINS
+from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS
 from todm.decoding.transducer_search import greedy_search
 from todm.model.transducer import Transducer
-from todm.search.timing import SECONDS, checked_nets, compare, interleaved, never_less_for_more
+from todm.search.timing import (
+    REPEATS,
+    SECONDS,
+    checked_nets,
+    compare,
+    interleaved,
+    never_less_for_more,
+)
 from todm.subnet import BlockChoice, Subnet
 from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
@@ -19,17 +26,24 @@ from utils.provenance import machine
 
 @torch.no_grad()
 def measure(
-    model: Transducer, config: Config, space: SearchSpace, sizes: list[tuple[int, int]]
+    model: Transducer,
+    config: Config,
+    space: SearchSpace,
+    sizes: list[tuple[int, int]],
+    seconds: float = SECONDS,
+    repeats: int = REPEATS,
 ) -> tuple[LatencyTable, list[dict]]:
     """Measures every block size, the fixed part, and three whole models to check the sum against,
     all interleaved.
 
+    Args:
+      seconds: of the audio that is decoded. repeats: of every job, in turns.
     Returns:
       The table, and per whole model ``net``, ``table_ms`` and ``measured_ms``.
     """
     model.eval()
     device = next(model.parameters()).device
-    features = torch.randn(1, round(SECONDS * 100), NUM_MEL_BINS, device=device)
+    features = torch.randn(1, round(seconds * FRAMES_PER_SECOND), NUM_MEL_BINS, device=device)
     encoder = model.encoder
     frames = torch.tensor([features.shape[1]], device=device)
     lengths = encoder.frontend.length(frames)
@@ -58,7 +72,7 @@ def measure(
         | {name: whole(net) for name, net in nets.items()}
     )
     with _one_thread():
-        times = interleaved(jobs)
+        times = interleaved(jobs, seconds, repeats)
     table = LatencyTable(
         machine(),
         "torch",
