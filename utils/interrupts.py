@@ -60,7 +60,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def gentle_stops(echo: float = SAME) -> Iterator[StopRequest]:
+def gentle_stops(echo: float | None = None) -> Iterator[StopRequest]:
     """Gives a request: in the block, the first SIGINT, SIGTERM or SIGHUP only sets it; a second one
     raises :class:`Stopped` where the program is.
 
@@ -68,9 +68,9 @@ def gentle_stops(echo: float = SAME) -> Iterator[StopRequest]:
     Outside the main thread, which alone may handle signals, the request is never set.
 
     Args:
-      echo: as of :class:`StopRequest`.
+      echo: as of :class:`StopRequest`; None: half a second.
     """
-    request = StopRequest(echo)
+    request = StopRequest(SAME if echo is None else echo)
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         # None: a handler that is not Python's, which could not be put back

@@ -110,22 +110,25 @@ def test_a_training_ends_with_its_run_sh(tiny_run, tmp_path, number):
 
 
 def test_data_in_use_are_not_made_anew(tiny_run, tmp_path):
-    """While one experiment trains on them; another may."""
-    arguments = experiment(tiny_run, tmp_path, *LONG, "train.cpu_processes=1")
+    """While one experiment trains on them; another may. The data are a copy: those of the tiny
+    experiment may be in use by tests beside this one."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_run[0] / "data", data, symlinks=True)
+    mine = f"data.dir={data}"
+    arguments = experiment(tiny_run, tmp_path, *LONG, "train.cpu_processes=1", mine)
     process = start("--stage", "4", "--stop-stage", "4", *arguments)
     try:
         wait_for_checkpoint(tmp_path / "exp", process)
         busy = run_sh("--stage", "1", "--stop-stage", "1", "--force", *arguments, check=False)
-        assert (
-            busy.returncode == 2
-            and f"{tiny_run[0] / 'data'} is in use by process {process.pid} " in busy.stdout
-        )
+        assert busy.returncode == 2 and f"{data} is in use by process {process.pid} " in busy.stdout
         other = run_sh(
             "--stage",
             "4",
             "--stop-stage",
             "4",
-            *experiment(tiny_run, tmp_path / "other", "train.updates=2", "train.cpu_processes=1"),
+            *experiment(
+                tiny_run, tmp_path / "other", "train.updates=2", "train.cpu_processes=1", mine
+            ),
         )
         assert "trained 2 updates" in other.stdout
     finally:
