@@ -113,7 +113,9 @@ def test_data_in_use_are_not_made_anew(tiny_run, tmp_path):
     """While one experiment trains on them; another may. The data are a copy: those of the tiny
     experiment may be in use by tests beside this one."""
     data = tmp_path / "data"
-    shutil.copytree(tiny_run[0] / "data", data, symlinks=True)
+    # without .lock, which may name readers of the original
+    without = shutil.ignore_patterns(".lock")
+    shutil.copytree(tiny_run[0] / "data", data, symlinks=True, ignore=without)
     mine = f"data.dir={data}"
     arguments = experiment(tiny_run, tmp_path, *LONG, "train.cpu_processes=1", mine)
     process = start("--stage", "4", "--stop-stage", "4", *arguments)
