@@ -1,5 +1,7 @@
 """The methods of learned selection by the names that ``select.method`` has for them."""
 
+from collections.abc import Callable
+
 from todm.config.keys import LEARNED, Config
 from todm.learned_selection.iterative_zero_out import IterativeZeroOut
 from todm.learned_selection.orthosoftmax import OrthoSoftmax
@@ -7,7 +9,7 @@ from todm.learned_selection.selector import Selector
 from todm.learned_selection.simple_topk import SimpleTopK
 from todm.learned_selection.units import Units
 
-SELECTORS = {
+SELECTORS: dict[str, Callable[[Config, Units], Selector]] = {
     "simple-topk": SimpleTopK,
     "iterative-zero-out": IterativeZeroOut,
     "orthosoftmax": OrthoSoftmax,

@@ -9,6 +9,7 @@ size's budget allows, so that sizes nest.  Each method has a file of its own: ``
 """
 
 import logging
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from utils.errors import UserError
 NOISE = 0.01  # standard deviation of initial scores: equal ones would stay equal
 
 
-class Selector(nn.Module):
+class Selector(nn.Module, ABC):
     """The part that all methods share: the schedule of step 1, the order, the sizes.
 
     N is the number of units. A *gate* is the number that the largest net's output of a unit is
@@ -116,17 +117,17 @@ class Selector(nn.Module):
             wanted,
         )
 
+    @abstractmethod
     def gates(self, update: int) -> tuple[Tensor, Tensor]:
         """The gates of an update, (N,), and a penalty that is added to the loss per frame, ()."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ranking(self) -> list[int]:
         """The units, best first, by the present scores."""
-        raise NotImplementedError
 
+    @abstractmethod
     def importance(self) -> Tensor:
         """The importance of every unit, (N,), for pictures: the larger, the longer it stays."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def after_update(self, update: int) -> bool:

@@ -117,10 +117,8 @@ def _clients(model: Transducer, config: Config, nets: dict, root: Path) -> dict[
     encoder, *others = parts("offline", model.is_ctc)
     for part, write in zip(others, (export_decoder, export_joiner)):
         write(model, common / graph(part, "fp32"))
-    symbols = [
-        "<blk>",
-        *map(str, range(1, model.vocab_size)),
-    ]  # the client looks for blank by this name
+    # The client looks for blank by this name.
+    symbols = ["<blk>", *map(str, range(1, model.vocab_size))]
     (common / TOKENS).write_text(
         "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols)), encoding="utf-8"
     )

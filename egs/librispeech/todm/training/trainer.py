@@ -109,11 +109,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, in place of the interrupt's that this training went on from."""
-        state, folder, t = (
-            self.state(),
-            experiment.checkpoint_folder(self.config.exp_dir),
-            self.config.train,
-        )
+        state, t = self.state(), self.config.train
+        folder = experiment.checkpoint_folder(self.config.exp_dir)
         if self.rank == 0:
             save_checkpoint(folder, self.update, state, t.keep_last, t.save_every)
             if self.stopped_at not in (None, self.update):
