@@ -4,17 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from todm.model.ssm import (
+from todm.model.blockwise import (
     BLOCK,
-    DiagonalSSM,
-    blockwise,
+    Powers,
     carry_state,
-    carry_state_by_doubling,
     causal_toeplitz,
     make_operators,
-    powers_of_exp,
-    step_block,
+    powers_of,
 )
+from todm.model.ssm import DiagonalSSM
 
 CHANNELS, MODES, BATCH = 3, 4, 2
 LENGTHS = (1, BLOCK - 1, BLOCK, BLOCK + 1, 100)
@@ -57,7 +55,7 @@ def recurrent(ssm: DiagonalSSM, u: Tensor) -> Tensor:
 
 def in_blocks(ssm: DiagonalSSM, u: Tensor) -> Tensor:
     (operators,) = make_operators([ssm])
-    return blockwise(u.transpose(0, 1), operators).transpose(0, 1)
+    return operators.apply(u.transpose(0, 1)).transpose(0, 1)
 
 
 def gradients(form, ssm: DiagonalSSM, u: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -105,7 +103,7 @@ def test_selected_operators_serve_their_channels():
     (operators,) = make_operators([ssm])
     channels = torch.tensor([2, 0])
     torch.testing.assert_close(
-        blockwise(u[channels], operators.select(channels)), blockwise(u, operators)[channels]
+        operators.select(channels).apply(u[channels]), operators.apply(u)[channels]
     )
 
 
@@ -116,15 +114,29 @@ def test_causal_toeplitz_against_loops():
         assert matrix[c, j, i] == (kernel[c, i - j] if i >= j else 0)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 9, 33])
-def test_powers_of_exp_against_repeated_products(count):
-    x = torch.complex(-torch.rand(3, 2), torch.randn(3, 2)).to(torch.complex128)
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 16, 33])
+def test_powers_against_repeated_products(count):
+    x = torch.complex(-torch.rand(3, 2), torch.randn(3, 2)).to(torch.complex128).exp()
     powers = [torch.ones_like(x)]
-    while len(powers) < count:
-        powers.append(powers[-1] * x.exp())
-    torch.testing.assert_close(
-        torch.complex(*powers_of_exp((x.real, x.imag), count)), torch.stack(powers, dim=-1)
-    )
+    while len(powers) <= count:
+        powers.append(powers[-1] * x)
+    torch.testing.assert_close(powers_of(x, count), torch.stack(powers, dim=1))
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_closed_form_gradients_are_finite_differences(block):
+    """Of every operator, also where only some of them are used."""
+    torch.manual_seed(block)
+    log_lam = torch.complex(-torch.rand(2, 3), torch.randn(2, 3)).to(torch.complex128)
+    weight = torch.randn(2, 3, dtype=torch.complex128)
+
+    def operators(log_lam: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        return Powers.apply(log_lam, weight, block)
+
+    arguments = log_lam.requires_grad_(), weight.requires_grad_()
+    assert torch.autograd.gradcheck(operators, arguments)
+    for i in range(4):
+        assert torch.autograd.gradcheck(lambda *x, i=i: operators(*x)[i], arguments)
 
 
 def test_initial_parameters_are_s4d_lin():
@@ -140,21 +152,11 @@ def test_every_channel_needs_a_dt_range():
         DiagonalSSM(2, 3, [(0.001, 0.1)])
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3, 8, 9, 13])
-def test_doubling_carries_what_the_loop_carries(blocks):
-    arriving = torch.randn(
-        CHANNELS, BATCH, blocks, 2, MODES, generator=torch.Generator().manual_seed(blocks)
-    )
-    (operators,) = make_operators([make_ssm()])
-    got = carry_state_by_doubling(arriving, operators.decay, 4)
-    torch.testing.assert_close(got, carry_state(arriving, operators.decay), rtol=1e-5, atol=1e-6)
-
-
-def test_too_few_levels_forget_what_is_too_far():
-    arriving = torch.zeros(1, 1, 6, 2, 1)
-    arriving[0, 0, 0, 0, 0] = 1
-    seen = carry_state_by_doubling(arriving, torch.tensor([[[0.5], [0.0]]]), 2)[0, 0, :, 0, 0]
-    assert seen.tolist() == [0, 1, 0.5, 0.25, 0.125, 0]
+def test_states_before_blocks_against_the_recurrence():
+    arriving = torch.randn(1, 1, 3, 1, dtype=torch.complex64)
+    a, b, _ = arriving.flatten().tolist()
+    got = carry_state(arriving, torch.tensor([[0.5j]])).flatten().tolist()
+    assert got == pytest.approx([0, a, 0.5j * a + b])
 
 
 @pytest.mark.parametrize("block", [1, 4, 7])
@@ -164,9 +166,9 @@ def test_chunks_with_their_states_are_the_held_continuous_system(block):
         torch.randn(BATCH, CHANNELS, 4 * block, generator=torch.Generator().manual_seed(block)),
     )
     (operators,) = make_operators([ssm], block)
-    state, outputs = torch.zeros(CHANNELS, BATCH, 2 * MODES), []
+    state, outputs = torch.zeros(CHANNELS, BATCH, MODES, dtype=torch.complex64), []
     for chunk in u.transpose(0, 1).split(block, dim=-1):
-        output, state = step_block(chunk, operators, state)
+        output, state = operators.step(chunk, state)
         outputs.append(output.transpose(0, 1))
     torch.testing.assert_close(
         torch.cat(outputs, dim=-1).double(), truth(ssm, u), rtol=1e-4, atol=1e-4

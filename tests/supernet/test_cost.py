@@ -4,7 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers import VOCAB, tiny_config, tiny_model
 from tests.learned import CHUNK, FIXED, HEAD, MODULE
-from todm.model import mhssm
+from todm.model.blockwise import BlockwiseOperators
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.supernet.cost import CostModel
@@ -55,7 +55,7 @@ def test_parameters_are_those_of_the_extracted_model(overrides, text):
 @pytest.mark.parametrize("overrides", CONFS)
 def test_macs_are_what_torch_counts_and_the_recurrence(overrides, text, monkeypatch):
     monkeypatch.setattr(
-        mhssm, "blockwise", lambda u, operators: u
+        BlockwiseOperators, "apply", lambda operators, u: u
     )  # whose products are not those of the recurrence
     config, subnet = tiny_config(*overrides), Subnet.parse(text)
     model = extract(tiny_model(config), config, subnet)

@@ -4,6 +4,9 @@ from todm.config.keys import Config
 from todm.subnet import Subnet
 from utils.errors import ConfigError, need
 
+RATES = (1, 2, 4, 8)
+SUBSAMPLING = 4  # filterbank frames for one encoder frame
+
 
 def head_groups(config: Config) -> int:
     """The number of head groups in a block: with gating, a value head and its gate are one."""
@@ -47,8 +50,30 @@ def check_model(config: Config) -> None:
         m.dt_min <= m.dt_max,
         f"model.dt_min {m.dt_min:g} must be positive and at most model.dt_max {m.dt_max:g}",
     )
+    check_rates(config)
     if m.architecture is not None:
         check_architecture("model.architecture", m.architecture, config)
+
+
+def check_rates(config: Config) -> None:
+    """Refuses rates that are not one for every block, or that chunks of a stream can not be divided
+    by."""
+    m = config.model
+    need(
+        not m.rates or len(m.rates) == m.blocks,
+        f"model.rates has {len(m.rates)} numbers, and model.blocks is {m.blocks}: every block needs "
+        "a rate",
+    )
+    need(
+        all(rate in RATES for rate in m.rates),
+        f"model.rates may have {', '.join(map(str, RATES))}, not {m.rates}",
+    )
+    chunk, step = config.export.chunk_frames, SUBSAMPLING * max(m.rates, default=1)
+    need(
+        m.direction != "causal" or chunk % step == 0,
+        f"export.chunk_frames {chunk} is not a multiple of {step}, {SUBSAMPLING} times the largest "
+        "of model.rates",
+    )
 
 
 def check_architecture(key: str, text: str, config: Config) -> None:

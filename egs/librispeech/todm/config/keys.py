@@ -95,6 +95,9 @@ class ModelConfig:
 
     dim: int = 256
     blocks: int = 12
+    # encoder frames for one frame of every block, e.g. [1, 2, 4, 4, 2, 1]: blocks at a lower frame
+    # rate cost a half or a quarter; empty: every block sees every frame
+    rates: list[int] = field(default_factory=list)
     ffn_dim: int = 1024
     ssm_dim: int = 256  # channels of the state space models, split evenly over the heads
     heads: int = 8  # with gating: heads/2 value heads, each gated by one of the other half
@@ -142,6 +145,9 @@ class MethodConfig:
     # update at which the subnets join; before it the largest net trains alone
     subnets_from: int = 0
     smallest: bool = True  # the smallest subnet is in every step, too (the sandwich rule)
+    # of the utterances of a batch, how many every subnet trains on, drawn anew for each; their loss
+    # counts as that of all
+    subnet_share: float = 1.0
 
 
 @dataclass

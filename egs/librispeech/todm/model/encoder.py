@@ -7,21 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from todm.config.keys import ModelConfig
+from todm.model.blockwise import BLOCK, BlockwiseOperators, make_operators
 from todm.model.feed_forward import FeedForward
 from todm.model.frontend import Frontend
 from todm.model.gates import Gate, Gates
 from todm.model.mhssm import MultiHeadSSM
-from todm.model.ssm import BLOCK, BlockwiseOperators, make_operators
+from todm.model.multi_rate import LowerRate, common_multiple, rate_groups
 from todm.subnet import BlockChoice, Subnet
 
 Operators = list[list[BlockwiseOperators]]  # per block, per stacked SSM
-States = list[list[Tensor]]  # the same, (C, B, 2N) each: of streaming
+States = list[list[Tensor]]  # the same, complex (C, B, N) each: of streaming
 
 
 def head_groups(config: ModelConfig) -> int:
     """The number of head groups of the MH-SSM, which a subnet keeps or leaves out as a whole: pairs
     of value and gating head, or without gating single heads."""
     return config.heads // 2 if config.gating else config.heads
+
+
+def block_rates(config: ModelConfig) -> list[int]:
+    """The encoder frames for one frame of every block: ``model.rates``, by default 1."""
+    return config.rates or [1] * config.blocks
 
 
 def full_architecture(config: ModelConfig, ffn_chunks: int) -> Subnet:
@@ -99,28 +105,42 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.full = architecture.packed()
+        self.groups = rate_groups(block_rates(config))
+        self.multiple = common_multiple(config.rates)
         self.frontend = Frontend(config.frontend_channels, config.dim, config.tail_frames)
         chunk_dim = config.ffn_dim // ffn_chunks
         blocks = (Block(config, chunk_dim, g, c, adaptive_dropout) for g, c in self.full.sizes)
         self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
+        # of the groups with blocks at a lower rate, by the number of the group
+        self.lower = nn.ModuleDict(
+            {
+                str(i): LowerRate(group.rate)
+                for i, group in enumerate(self.groups)
+                if group.rate > 1 and any(self.full.sizes[b] != (0, 0) for b in group.blocks)
+            }
+        )
         self.norm = nn.LayerNorm(config.dim, bias=False)
 
-    def operators(self, block: int = BLOCK) -> Operators:
+    def operators(self, chunk: int | None = None) -> Operators:
         """The operators of the SSMs of all blocks, made from their parameters once per step for
         all subnets.
 
         Args:
-          block: frames in a block of the blockwise form; in streaming the encoder frames of a
-            chunk.
+          chunk: in streaming the encoder frames of a chunk, which are then a block of the blockwise
+            form, at the lower rates accordingly fewer; None: whole utterances.
         """
-        ssms = [list(block.ssm.ssms) if block.ssm is not None else [] for block in self.blocks]
+        made: Operators = [[] for _ in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
-            made = iter(
-                make_operators([ssm for of_block in ssms for ssm in of_block], block)
-                if any(ssms)
-                else []
-            )
-        return [[next(made) for _ in of_block] for of_block in ssms]
+            for rate in sorted({group.rate for group in self.groups}):
+                numbers = [i for group in self.groups if group.rate == rate for i in group.blocks]
+                ssms = [list(block.ssm.ssms) if block.ssm else [] for block in self.blocks]
+                if not any(ssms[i] for i in numbers):
+                    continue
+                size = chunk // rate if chunk else BLOCK
+                of_rate = iter(make_operators([x for i in numbers for x in ssms[i]], size))
+                for i in numbers:
+                    made[i] = [next(of_rate) for _ in ssms[i]]
+        return made
 
     def encode(
         self,
@@ -141,10 +161,48 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"the subnet does not fit this model.\n  subnet: {subnet}\n  model:  {self.full}"
             )
-        mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        for i, (block, choice, ops) in enumerate(zip(self.blocks, subnet.blocks, operators)):
-            x = block(x, mask, choice, ops, gates=None if gates is None else gates.of_block(i))
-        return self.norm(x)
+        length = x.shape[1]
+        if self.multiple > 1:
+            x = nn.functional.pad(x, (0, 0, 0, -length % self.multiple))
+        return self.norm(self.run_blocks(x, lengths, subnet, operators, None, gates)[:, :length])
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        subnet: Subnet,
+        operators: Operators,
+        states: States | None,
+        gates: Gates | None = None,
+    ) -> Tensor:
+        """The blocks that a subnet keeps, each at its rate: (B, T, dim) -> (B, T, dim).
+
+        Args:
+          x: its T is a multiple of every rate. lengths: (B,) real frames.
+          states: in streaming, changed in place; None: whole utterances.
+        """
+        for number, (rate, blocks) in enumerate(self.groups):
+            kept = [i for i in blocks if not subnet.blocks[i].dropped]
+            if not kept:
+                continue
+            mask = _real_frames(lengths, x.shape[1])
+            if rate == 1:
+                frames = x
+            else:
+                lower = cast(LowerRate, self.lower[str(number)])
+                frames = slow = lower.down(x, mask)
+                mask = _real_frames((lengths + rate - 1) // rate, frames.shape[1])
+            for i in kept:
+                frames = self.blocks[i](
+                    frames,
+                    mask,
+                    subnet.blocks[i],
+                    operators[i],
+                    None if states is None else states[i],
+                    None if gates is None else gates.of_block(i),
+                )
+            x = frames if rate == 1 else lower.up(x, frames - slow)
+        return x
 
     def forward(
         self,
@@ -176,26 +234,41 @@ class Encoder(nn.Module):
                     "(model.direction=causal)"
                 )
             channels = len(block.ssm.ssm_index(choice.heads, weight.device))
-            sizes = [2 * ssm.a_imag.shape[1] for ssm in block.ssm.ssms]
-            states.append([weight.new_zeros(channels, batch, size) for size in sizes])
+            states.append(
+                [
+                    weight.new_zeros(channels, batch, ssm.a_imag.shape[1], dtype=torch.complex64)
+                    for ssm in block.ssm.ssms
+                ]
+            )
         return states
 
     def step(
-        self, features: Tensor, states: States, subnet: Subnet, operators: Operators
+        self,
+        features: Tensor,
+        states: States,
+        subnet: Subnet,
+        operators: Operators,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, States]:
         """One chunk of a stream: the next Q frames of what :meth:`forward` computes of the whole
         utterance.
 
         Args:
-          features: (B, 4 Q + 3, 80), the last 3 frames of which are the first 3 of the next chunk.
+          features: (B, 4 Q + 3, 80), the last 3 frames of which are the first 3 of the next chunk;
+            Q is a multiple of every rate.
           states: by :meth:`initial_states` or of the chunk before.
           operators: by ``operators(Q)``.
+          lengths: (B,) real encoder frames of the chunk, where an utterance ends in it; None: Q.
         Returns:
           (B, Q, dim) and the states after it.
         """
         x = self.frontend(features)
-        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        if lengths is None:
+            lengths = torch.full((x.shape[0],), x.shape[1], device=x.device)
         states = [list(of_block) for of_block in states]
-        for block, choice, ops, of_block in zip(self.blocks, subnet.blocks, operators, states):
-            x = block(x, mask, choice, ops, of_block)
-        return self.norm(x), states
+        return self.norm(self.run_blocks(x, lengths, subnet, operators, states)), states
+
+
+def _real_frames(lengths: Tensor, frames: int) -> Tensor:
+    """The mask of a padded batch, (B, frames) bool: True at real frames."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from todm.model.adaptive_dropout import dropout_probability
+from todm.model.blockwise import BlockwiseOperators
 from todm.model.gates import Gate
-from todm.model.ssm import BlockwiseOperators, DiagonalSSM, blockwise, step_block
+from todm.model.ssm import DiagonalSSM
 from todm.subnet import is_leading
 from utils.cpu_dropout import dropout
 
@@ -124,8 +125,8 @@ class MultiHeadSSM(nn.Module):
         Args:
           x: (B, T, dim). mask: (B, T) bool, True at real frames. kept: head groups.
           operators: of :attr:`ssms`, by make_operators.
-          states: in streaming what the SSMs remember, (D C, B, 2N) each, replaced by what they
-            remember after ``x``, which is one block of the operators; None: ``x`` is the whole
+          states: in streaming what the SSMs remember, complex (D C, B, N) each, replaced by what
+            they remember after ``x``, which is one block of the operators; None: ``x`` is the whole
             utterance.
           gate: what learned selection multiplies every head group's part of the output by; all
             groups are kept then.
@@ -142,17 +143,17 @@ class MultiHeadSSM(nn.Module):
             out = out[:, self.channel_index(kept, self.head_dim, x.device)]
             mixes = [(w[heads], b[heads]) for w, b in mixes]
             operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
-        u = nn.functional.linear(self.norm(x), weight, bias)  # (B, T, dim) -> (B, T, C)
-        y = self.run_heads(u, mask, mixes, operators, states)  # (B, T, C) -> (B, T, G hd)
+        # Channels come first, as the SSMs have them: (B, T, dim) -> (C, B T) -> (C, B, T)
+        u = torch.addmm(bias[:, None], weight, self.norm(x).flatten(0, 1).t())
+        u = u.unflatten(1, mask.shape)
+        y = self.run_heads(u, mask, mixes, operators, states)  # (C, B, T) -> (G hd, B T)
         p = dropout_probability(self.dropout, len(kept), self.groups, self.adaptive)
         y = dropout(y.to(u.dtype), p, self.training)
-        # (B, T, G hd) -> (B, T, dim); the gate of a group is one number for its hd channels
-        if gate is None:
-            return nn.functional.linear(y, out, self.project_out.bias)
-        return (
-            nn.functional.linear(y * gate.parts.repeat_interleave(self.head_dim).to(y.dtype), out)
-            + gate.shared * self.project_out.bias
-        )
+        bias = self.project_out.bias
+        if gate is not None:  # the gate of a group is one number for its hd channels
+            y = y * gate.parts.repeat_interleave(self.head_dim)[:, None].to(y.dtype)
+            bias = gate.shared * bias
+        return torch.addmm(bias, y.t(), out.t()).unflatten(0, mask.shape)  # -> (B, T, dim)
 
     def run_heads(
         self,
@@ -164,12 +165,10 @@ class MultiHeadSSM(nn.Module):
     ) -> Tensor:
         """SSMs, mixing and inter-head gating of the kept heads, in fp32.
 
-        (B, T, C) -> (B, T, G hd).
+        (C, B, T) -> (G hd, B T).
         """
-        batch, length, _ = u.shape
         with torch.autocast(u.device.type, enabled=False):
-            # channels first, padding set to 0: (B, T, C) -> (C, B, T)
-            z = u.float().permute(2, 0, 1) * mask.float()
+            z = u.float() * mask.float()  # padding set to 0
             for i, ((weight, bias), ops) in enumerate(zip(mixes, operators)):
                 if i > 0:  # a bias must not leak out of the padding into the reversed direction
                     z = z * mask.float()
@@ -177,21 +176,20 @@ class MultiHeadSSM(nn.Module):
                 if states is None:
                     y = self.run_ssm(z, ops)
                 else:
-                    y, states[i] = step_block(z, ops, states[i])
+                    y, states[i] = ops.step(z, states[i])
                 # every head's linear layer: (D C, B, T) -> (C, B, T)
                 z = self.mix(y, weight.float(), bias.float())
             # inter-head gating: (C, B, T) -> two of (G, hd, B, T) -> (G hd, B, T)
             if self.heads_per_group == 2:
                 value, gating = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)
                 z = (value * torch.sigmoid(gating)).flatten(0, 1)
-        # channels last: (G hd, B, T) -> (B, T, G hd)
-        return z.flatten(1).t().unflatten(0, (batch, length))
+        return z.flatten(1)
 
     def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> Tensor:
         """The SSMs over whole utterances, in one or both directions: (C, B, T) -> (D C, B, T)."""
         if self.directions == 1:
-            return blockwise(z, ops)
-        y = blockwise(torch.cat([z, z.flip(-1)]), ops)  # (2 C, B, T), the second half reversed
+            return ops.apply(z)
+        y = ops.apply(torch.cat([z, z.flip(-1)]))  # (2 C, B, T), the second half reversed
         forward, backward = y.chunk(2)  # (C, B, T) each
         return torch.cat([forward, backward.flip(-1)])
 

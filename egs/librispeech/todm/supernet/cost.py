@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 
 from todm.config.keys import Config
 from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS, SUBSAMPLING
+from todm.model.encoder import block_rates
 from todm.model.frontend import subsampled_length
+from todm.model.multi_rate import Group, rate_groups
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 
@@ -19,7 +21,8 @@ class Cost:
       encoder_params: parameters of frontend, blocks and final norm.
       total_params: with those of predictor and joiner, or of a CTC model's head: what decoding
         needs.
-      macs_per_second: of the whole transducer per second of audio.  SSMs count in their recurrent
+      macs_per_second: of the whole transducer per second of audio, every block at its own frame
+      rate.  SSMs count in their recurrent
         form (4 real MACs for a complex product, 2 for a complex by real); predictor and joiner run
         once per encoder frame.  Norms, biases and activations are not counted.
     """
@@ -43,22 +46,32 @@ class CostModel:
     def __init__(self, config: Config, vocab_size: int):
         self.config = config
         self.front = _frontend(config.model.frontend_channels, config.model.dim)
+        self.rates = block_rates(config.model)
+        self.groups = rate_groups(self.rates)
         self.decoder = _decoder(config, vocab_size)
 
     def cost(self, subnet: Subnet) -> Cost:
         """The exact cost of a subnet; a test holds the counts to the extracted model's."""
-        parts = [self.front]
-        for heads, chunks in subnet.sizes:
-            parts += [_ssm(self.config, heads), _ffn(self.config, chunks)]
+        params, frame_macs = self.front
+        for (heads, chunks), rate in zip(subnet.sizes, self.rates):
+            for part_params, part_macs in (_ssm(self.config, heads), _ffn(self.config, chunks)):
+                params, frame_macs = params + part_params, frame_macs + part_macs / rate
+        params += sum(self._lower_rate(subnet, group) for group in self.groups)
         final_norm = self.config.model.dim
-        encoder_params = final_norm + sum(params for params, _ in parts)
+        encoder_params = final_norm + params
         decoder_params, decoder_macs = self.decoder
-        frame_macs = sum(macs for _, macs in parts) + decoder_macs
+        frame_macs += decoder_macs
         return Cost(
             encoder_params=encoder_params,
             total_params=encoder_params + decoder_params,
             macs_per_second=round(FRAMES_PER_SECOND / SUBSAMPLING * frame_macs),
         )
+
+    @staticmethod
+    def _lower_rate(subnet: Subnet, group: Group) -> int:
+        """The parameters of a group's way to its rate, which stays if a block of it does."""
+        stays = any(not subnet.blocks[i].dropped for i in group.blocks)
+        return group.rate if group.rate > 1 and stays else 0
 
     def encoder_params(self, subnet: Subnet) -> int:
         """The number of parameters of a subnet's encoder."""
@@ -74,7 +87,7 @@ class CostModel:
         return lambda subnet: float(getattr(self.cost(subnet), field))
 
 
-# Of every part: its parameters, and its MACs per encoder frame.
+# Of every part: its parameters, and its MACs per frame that it sees.
 Part = tuple[int, int]
 
 

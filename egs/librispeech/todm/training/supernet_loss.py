@@ -1,7 +1,7 @@
 """One training step's loss: the largest net on the transcripts, its subnets on the transcripts and
 on its outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from todm.model.gates import Gates
 from todm.model.transducer import Transducer
 from todm.subnet import Subnet
 from todm.training.distillation import LatticeDistillation, node_divergence
+from todm.training.share import Share
 from utils.pruned_rnnt import Targets, TransducerLoss, choose_backend
 from utils.tokens import BLANK, Tokenizer
 
@@ -147,22 +148,35 @@ class SupernetLoss(nn.Module):
         # the nets of this step, each with its gates: the largest, the subnets, and in step 1 of
         # learned selection the largest again under the gates that the scores give
         gates, penalty = self._learned_gates(update)
-        nets = [(encoder.full, self._depth_gates(update)), *((subnet, None) for subnet in subnets)]
+        everything, share = Share(), self._subnet_share(len(x))
+        nets = [
+            (encoder.full, self._depth_gates(update), everything),
+            *((subnet, None, share()) for subnet in subnets),
+        ]
         if gates is not None:
-            nets.append((encoder.full, gates))
+            nets.append((encoder.full, gates, everything))
         total = penalty * int(targets.frames.sum()) + self._untrained(weights)
-        # every net's encoder output, (B, T', dim), computed when its loss asks for it
+        # every net's share of the batch, of B' utterances, and its encoder output (B', T', dim),
+        # computed when its loss asks for it
         encoded = (
-            encoder.encode(x, targets.frames, net, operators, its_gates) for net, its_gates in nets
+            (part, encoder.encode(part.of(x), part.of(targets.frames), net, operators, its_gates))
+            for net, its_gates, part in nets
         )
         if weights.ctc_alone:
             return self._ctc_losses(total, list(encoded), targets, weights)
         return self._transducer_losses(total, encoded, len(nets), targets, weights)
 
+    def _subnet_share(self, batch: int) -> Callable[[], Share]:
+        """What draws a subnet's share of a batch: ``method.subnet_share`` of its utterances, in
+        training."""
+        share = self.config.method.subnet_share if self.training else 1.0
+        count = max(1, round(share * batch))
+        return lambda: Share() if count == batch else Share.drawn(count, batch)
+
     def _transducer_losses(
         self,
         total: Tensor | float,
-        encoded: Iterator[Tensor],
+        encoded: Iterator[tuple[Share, Tensor]],
         nets: int,
         targets: Targets,
         weights: Weights,
@@ -171,12 +185,14 @@ class SupernetLoss(nn.Module):
         the distillation from the largest, on the largest net's pruning ranges.
 
         Args:
-          total: to which the losses are added. encoded: of ``nets`` nets, the largest first.
+          total: to which the losses are added.
+          encoded: of ``nets`` nets, the largest first, which has the whole batch: the share, and
+            its encoder output.
         """
         heads, joiner = self.model.training_heads, self.model.joiner
         # predictor before every token and after the last: (B, S) -> (B, S+1, predictor_dim)
         predicted = self.model.predictor.teacher_forced(targets.symbols)
-        largest = next(encoded)
+        _, largest = next(encoded)
         # the simple loss on (B, T', V) and (B, S+1, V), which finds the ranges (B, T', R)
         simple, ranges = self.loss.simple(
             heads.simple_am(largest), heads.simple_lm(predicted), targets
@@ -192,28 +208,38 @@ class SupernetLoss(nn.Module):
         total = total + weights.simple * simple + weights.pruned * pruned + ctc
         losses = [pruned.detach()]
         # what it teaches: the classes that are compared on every node, (B, T', R, V or 3)
-        distill = self._distillation(weights, nets, ranges, targets)
-        teacher = distill.log_probs(logits.detach()) if distill else None
-        for student in encoded:
-            # a subnet on the same nodes: (B, T', J) -> (B, T', 1, J) -> (B, T', R, V)
-            logits = joiner(joiner.encoder_proj(student)[:, :, None], lm_nodes)
-            pruned = self.loss.pruned(logits, ranges, targets)
+        teaches = weights.distill and self.config.method.distill != "none" and nets > 1
+        teacher = (
+            self._distillation(ranges, targets).log_probs(logits.detach()) if teaches else None
+        )
+        for part, student in encoded:
+            # a subnet on the same nodes: (B', T', J) -> (B', T', 1, J) -> (B', T', R, V)
+            its_ranges, its_targets = part.of(ranges), part.of_targets(targets)
+            logits = joiner(joiner.encoder_proj(student)[:, :, None], part.of(lm_nodes))
+            pruned = part.scale * self.loss.pruned(logits, its_ranges, its_targets)
             losses.append(pruned.detach())
             total = total + self._subnet_weight(pruned, targets) * weights.pruned * pruned
-            if distill and teacher is not None:
-                total = total + weights.distill * distill(teacher, distill.log_probs(logits))
+            if teacher is not None:
+                distill = self._distillation(its_ranges, its_targets)
+                divergence = distill(part.of(teacher), distill.log_probs(logits))
+                total = total + weights.distill * part.scale * divergence
         return total, losses
 
     def _ctc_losses(
-        self, total: Tensor | float, encoded: list[Tensor], targets: Targets, weights: Weights
+        self,
+        total: Tensor | float,
+        encoded: list[tuple[Share, Tensor]],
+        targets: Targets,
+        weights: Weights,
     ) -> tuple[Tensor, list[Tensor]]:
         """The CTC loss of every net, and with a weight the distillation of frame posteriors, which
         a CTC model alone has.
 
         Args:
-          total: to which the losses are added. encoded: of every net, the largest first.
+          total: to which the losses are added.
+          encoded: of every net, the largest first: its share of the batch and its encoder output.
         """
-        losses = [self._ctc(one, targets) for one in encoded]
+        losses = [part.scale * self._ctc(one, part.of_targets(targets)) for part, one in encoded]
         ctc_weight = self.config.loss.ctc_weight
         total = (
             total
@@ -221,14 +247,18 @@ class SupernetLoss(nn.Module):
             + sum(self._subnet_weight(loss / ctc_weight, targets) * loss for loss in losses[1:])
         )
         if weights.distill and self.config.method.distill != "none" and len(encoded) > 1:
-            # frame posteriors of every net, (B, T', V)
-            teacher, *students = (self.model.ctc_log_probs(one) for one in encoded)
+            # frame posteriors of the largest net, (B, T', V)
+            teacher = self.model.ctc_log_probs(encoded[0][1]).detach()
             real = targets.real_frames(teacher.shape[1])  # (B, T')
-            for student in students:
+            for part, student in encoded[1:]:
                 divergence = node_divergence(
-                    self.config.method, self.config.distill, teacher.detach(), student
-                )  # (B, T', V) twice -> (B, T')
-                total = total + weights.distill * divergence.masked_fill(~real, 0.0).sum()
+                    self.config.method,
+                    self.config.distill,
+                    part.of(teacher),
+                    self.model.ctc_log_probs(student),
+                )  # (B', T', V) twice -> (B', T')
+                divergence = divergence.masked_fill(~part.of(real), 0.0).sum()
+                total = total + weights.distill * part.scale * divergence
         return total, [loss.detach() / ctc_weight for loss in losses]
 
     def _untrained(self, weights: Weights) -> Tensor | float:
@@ -266,12 +296,8 @@ class SupernetLoss(nn.Module):
         values = stochastic_depth(selector.units, selector.distinct_nets()[-1], probability)
         return selector.units.gates(values.to(next(self.parameters()).device))
 
-    def _distillation(
-        self, weights: Weights, nets: int, ranges: Tensor, targets: Targets
-    ) -> LatticeDistillation | None:
-        """The distillation of this step; None: there is no subnet, or it has no weight."""
-        if self.config.method.distill == "none" or weights.distill == 0 or nets == 1:
-            return None
+    def _distillation(self, ranges: Tensor, targets: Targets) -> LatticeDistillation:
+        """The distillation on the nodes that pruning kept."""
         return LatticeDistillation(
             self.config.method, self.config.distill, ranges, targets, self.config.loss.rnnt_type
         )
