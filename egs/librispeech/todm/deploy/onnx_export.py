@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from todm.data.frames import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS, RECEPTIVE_FIELD, SUBSAMPLING
 from todm.decoding.ctc_search import FIRST_TOKEN
+from todm.deploy.graph_ssm import RealState, graph_operators
 from todm.deploy.onnx_graph import write_graph
-from todm.model.encoder import States
 from todm.model.transducer import Transducer
 
 # The log-probability of what a client must not choose; the best token's is at least -log V.
@@ -59,6 +59,7 @@ class OfflineEncoder(nn.Module):
     def __init__(self, model: Transducer):
         super().__init__()
         self.encoder, self.project = model.encoder, output_layer(model)
+        self.operators = graph_operators(model.encoder)
         self.register_buffer("padding", torch.full((1, RECEPTIVE_FIELD, NUM_MEL_BINS), LOG_EPSILON))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +67,9 @@ class OfflineEncoder(nn.Module):
         # Padded, so that at least one frame comes out of any length; lengths say which of them
         # count.
         encoded, lengths = self.encoder(
-            torch.cat([x, self.padding.expand(x.shape[0], -1, -1)], dim=1), x_lens
+            torch.cat([x, self.padding.expand(x.shape[0], -1, -1)], dim=1),
+            x_lens,
+            operators=self.operators,
         )
         return self.project(encoded), lengths
 
@@ -85,6 +88,8 @@ class StreamingEncoder(nn.Module):
         super().__init__()
         self.encoder, self.project = model.encoder, model.joiner.encoder_proj
         self.chunk_frames = chunk_frames
+        self.operators = graph_operators(model.encoder, chunk_frames // SUBSAMPLING)
+        self.shapes = [[s.shape for s in of_block] for of_block in model.encoder.initial_states(1)]
 
     @property
     def state_size(self) -> int:
@@ -95,37 +100,39 @@ class StreamingEncoder(nn.Module):
     @property
     def remembered(self) -> int:
         """The number of complex numbers in the states of all SSMs."""
-        return sum(
-            s[:, 0].numel() // 2 for of_block in self.encoder.initial_states(1) for s in of_block
-        )
+        return sum(c * n for of_block in self.shapes for c, _, n in of_block)
 
-    def unflatten(self, real: Tensor, imag: Tensor) -> States:
-        """The encoder's states, (C, N, 2 modes) each, out of their real and imaginary parts,
+    def unflatten(self, real: Tensor, imag: Tensor) -> list[list[RealState]]:
+        """The states of the SSMs, real and imaginary parts (C, N, modes) each, out of all of them,
         (1, N, S) each."""
-        shapes = [[s.shape for s in of_block] for of_block in self.encoder.initial_states(1)]
-        sizes = [c * double // 2 for of_block in shapes for c, _, double in of_block]
+        sizes = [c * n for of_block in self.shapes for c, _, n in of_block]
         parts = iter(
             zip(real[0].split(sizes, dim=-1), imag[0].split(sizes, dim=-1)) if sizes else ()
         )
+
+        def channels_first(x: Tensor, channels: int) -> Tensor:
+            return x.unflatten(-1, (channels, -1)).transpose(0, 1)
+
         return [
             [
-                torch.cat([x.unflatten(-1, (c, -1)).transpose(0, 1) for x in next(parts)], dim=-1)
-                for c, _, _ in of_block
+                (channels_first(re, c), channels_first(im, c))
+                for (c, _, _), (re, im) in zip(of_block, parts)
             ]
-            for of_block in shapes
+            for of_block in self.shapes
         ]
 
-    def flatten(self, states: States) -> tuple[Tensor, Tensor]:
+    def flatten(self, states: list[list[RealState]]) -> RealState:
         """The inverse of :meth:`unflatten`."""
-        parts = [s.transpose(0, 1).chunk(2, dim=-1) for of_block in states for s in of_block]
-        real, imag = (torch.cat([x.flatten(1) for x in side], dim=-1) for side in zip(*parts))
+        real, imag = (
+            torch.cat([x.transpose(0, 1).flatten(1) for x in side], dim=-1)
+            for side in zip(*(state for of_block in states for state in of_block))
+        )
         return real[None], imag[None]
 
     def forward(self, x: Tensor, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk, as the class says."""
-        operators = self.encoder.operators(self.chunk_frames // SUBSAMPLING)
         encoded, states = self.encoder.step(
-            x, self.unflatten(state0, state1), self.encoder.full, operators
+            x, self.unflatten(state0, state1), self.encoder.full, self.operators
         )
         return self.project(encoded), *(
             self.flatten(states) if self.remembered else (1 * state0, 1 * state1)

@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from todm.deploy.graph_ssm import CARRY_STATE
 from utils.files import atomic_path
 
 OPSET = 17
@@ -37,10 +38,12 @@ def write_graph(
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
+            custom_opsets={CARRY_STATE.split("::")[0]: 1},
         )
     graph = onnx.load_from_string(buffer.getvalue())
     _share_constants(graph.graph)
     _shorten_names(graph.graph)
+    _expand_carry_state(graph)
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph)
     with atomic_path(path) as temporary:
@@ -78,6 +81,65 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
         node.output[:] = [short.get(name, name) for name in node.output]
         node.doc_string = ""
     del graph.value_info[:]
+
+
+def _expand_carry_state(model: onnx.ModelProto) -> None:
+    """Puts a Scan in the place of every node of :class:`~todm.deploy.graph_ssm.CarryState`."""
+    domain, kind = CARRY_STATE.split("::")
+    nodes = []
+    for i, node in enumerate(model.graph.node):
+        if (node.domain, node.op_type) == (domain, kind):
+            real, imag, add_real, add_imag, *lam = node.input
+            node = onnx.helper.make_node(
+                "Scan",
+                [real, imag, add_real, add_imag],
+                [f"scan{i}_real", f"scan{i}_imag", *node.output],
+                name=f"CarryState{i}",
+                body=_carry_state_body(*lam),
+                num_scan_inputs=2,
+                scan_input_axes=[2, 2],
+                scan_output_axes=[2, 2],
+            )
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    standard = [opset for opset in model.opset_import if opset.domain != domain]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+
+
+def _carry_state_body(lam_real: str, lam_imag: str) -> onnx.GraphProto:
+    """One step of the scan: the state h and what a block adds -> lam h + add, and h, in real and
+    imaginary parts.
+
+    Args:
+      lam_real, lam_imag: names of lam in the graph outside, (C, 1, N).
+    """
+    steps = [
+        ("Mul", lam_real, "real", "rr"),
+        ("Mul", lam_imag, "imag", "ii"),
+        ("Mul", lam_real, "imag", "ri"),
+        ("Mul", lam_imag, "real", "ir"),
+        ("Sub", "rr", "ii", "kept_real"),
+        ("Add", "ri", "ir", "kept_imag"),
+        ("Add", "add_real", "kept_real", "next_real"),
+        ("Add", "add_imag", "kept_imag", "next_imag"),
+    ]
+    nodes = [onnx.helper.make_node(op, [a, b], [c]) for op, a, b, c in steps]
+    nodes += [
+        onnx.helper.make_node("Identity", [side], [f"before_{side}"]) for side in ("real", "imag")
+    ]
+
+    def values(*names: str) -> list[onnx.ValueInfoProto]:
+        shape = [None, None, None]  # (C, B, N)
+        return [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n in names]
+
+    return onnx.helper.make_graph(
+        nodes,
+        "carry_state",
+        values("real", "imag", "add_real", "add_imag"),
+        values("next_real", "next_imag", "before_real", "before_imag"),
+    )
 
 
 @contextlib.contextmanager

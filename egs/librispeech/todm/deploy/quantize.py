@@ -15,17 +15,22 @@ from utils.files import atomic_path
 
 
 def quantizable(path: Path) -> list[str]:
-    """Names of the MatMul nodes of a graph whose second factor is a weight."""
+    """Names of the MatMul nodes of a graph whose second factor is the weight of a linear layer."""
+    return [name for name, linear in _products(path).items() if linear]
+
+
+def _products(path: Path) -> dict[str, bool]:
+    """The MatMul nodes of a graph, by name: whether their second factor is the weight of a linear
+    layer, a matrix.  Those of SSMs are stacks of small matrices, which int8 would harm."""
     graph = onnx.load(path).graph
-    weights = {initializer.name for initializer in graph.initializer}
-    return [
-        node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights
-    ]
+    weights = {initializer.name for initializer in graph.initializer if len(initializer.dims) == 2}
+    return {node.name: node.input[1] in weights for node in graph.node if node.op_type == "MatMul"}
 
 
 def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
     """Writes the int8 graph of ``source``, whole or not at all; the nodes in ``keep`` stay in
     fp32."""
+    others = [name for name, linear in _products(source).items() if not linear]
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it recommends a preprocessing that this graph does not need
@@ -37,7 +42,7 @@ def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(keep),
+                nodes_to_exclude=[*keep, *others],
             )
     finally:
         root.setLevel(level)

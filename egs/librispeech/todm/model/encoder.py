@@ -121,13 +121,14 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.dim, bias=False)
 
-    def operators(self, chunk: int | None = None) -> Operators:
+    def operators(self, chunk: int | None = None, block: int = BLOCK) -> Operators:
         """The operators of the SSMs of all blocks, made from their parameters once per step for
         all subnets.
 
         Args:
           chunk: in streaming the encoder frames of a chunk, which are then a block of the blockwise
             form, at the lower rates accordingly fewer; None: whole utterances.
+          block: of whole utterances, frames in a block of the blockwise form.
         """
         made: Operators = [[] for _ in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
@@ -136,7 +137,7 @@ class Encoder(nn.Module):
                 ssms = [list(block.ssm.ssms) if block.ssm else [] for block in self.blocks]
                 if not any(ssms[i] for i in numbers):
                     continue
-                size = chunk // rate if chunk else BLOCK
+                size = chunk // rate if chunk else block
                 of_rate = iter(make_operators([x for i in numbers for x in ssms[i]], size))
                 for i in numbers:
                     made[i] = [next(of_rate) for _ in ssms[i]]

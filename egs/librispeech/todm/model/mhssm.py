@@ -30,6 +30,27 @@ def head_time_scales(groups: int, dt_min: float, dt_max: float) -> list[tuple[fl
     return list(zip(edges[:-1], edges[1:]))
 
 
+def channels_first(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer whose outputs come first, as SSMs have their channels: (B, T, in) -> (out, B,
+    T).
+
+    The product is made in that order, which saves a copy.  An exported graph, whose runtime wants
+    weights as second factors, transposes instead.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return nn.functional.linear(x, weight, bias).permute(2, 0, 1)
+    y = torch.addmm(bias[:, None], weight, x.flatten(0, 1).t())
+    return y.unflatten(1, x.shape[:2])
+
+
+def channels_last(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer whose inputs come first: (in, B, T) -> (B, T, out)."""
+    if torch.onnx.is_in_onnx_export():
+        return nn.functional.linear(x.permute(1, 2, 0), weight, bias)
+    y = torch.addmm(bias, x.flatten(1).t(), weight.t())
+    return y.unflatten(0, x.shape[1:])
+
+
 class MultiHeadSSM(nn.Module):
     """The MH-SSM layer: (B, T, dim) -> (B, T, dim).
 
@@ -143,17 +164,15 @@ class MultiHeadSSM(nn.Module):
             out = out[:, self.channel_index(kept, self.head_dim, x.device)]
             mixes = [(w[heads], b[heads]) for w, b in mixes]
             operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
-        # Channels come first, as the SSMs have them: (B, T, dim) -> (C, B T) -> (C, B, T)
-        u = torch.addmm(bias[:, None], weight, self.norm(x).flatten(0, 1).t())
-        u = u.unflatten(1, mask.shape)
-        y = self.run_heads(u, mask, mixes, operators, states)  # (C, B, T) -> (G hd, B T)
+        u = channels_first(self.norm(x), weight, bias)  # (B, T, dim) -> (C, B, T)
+        y = self.run_heads(u, mask, mixes, operators, states)  # (C, B, T) -> (G hd, B, T)
         p = dropout_probability(self.dropout, len(kept), self.groups, self.adaptive)
         y = dropout(y.to(u.dtype), p, self.training)
         bias = self.project_out.bias
         if gate is not None:  # the gate of a group is one number for its hd channels
-            y = y * gate.parts.repeat_interleave(self.head_dim)[:, None].to(y.dtype)
+            y = y * gate.parts.repeat_interleave(self.head_dim)[:, None, None].to(y.dtype)
             bias = gate.shared * bias
-        return torch.addmm(bias, y.t(), out.t()).unflatten(0, mask.shape)  # -> (B, T, dim)
+        return channels_last(y, out, bias)  # (G hd, B, T) -> (B, T, dim)
 
     def run_heads(
         self,
@@ -165,7 +184,7 @@ class MultiHeadSSM(nn.Module):
     ) -> Tensor:
         """SSMs, mixing and inter-head gating of the kept heads, in fp32.
 
-        (C, B, T) -> (G hd, B T).
+        (C, B, T) -> (G hd, B, T).
         """
         with torch.autocast(u.device.type, enabled=False):
             z = u.float() * mask.float()  # padding set to 0
@@ -183,7 +202,7 @@ class MultiHeadSSM(nn.Module):
             if self.heads_per_group == 2:
                 value, gating = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)
                 z = (value * torch.sigmoid(gating)).flatten(0, 1)
-        return z.flatten(1)
+        return z
 
     def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> Tensor:
         """The SSMs over whole utterances, in one or both directions: (C, B, T) -> (D C, B, T)."""

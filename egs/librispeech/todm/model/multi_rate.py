@@ -52,10 +52,12 @@ class LowerRate(nn.Module):
         Args:
           mask: (B, T) bool, True at real frames, by which a mean over fewer of them is a mean, too.
         """
-        kept = self.weight.softmax(0) * mask.unflatten(1, (-1, self.rate))  # (B, T / rate, rate)
+        shape = x.shape[0], x.shape[1] // self.rate, self.rate
+        kept = self.weight.softmax(0) * mask.reshape(shape)  # (B, T / rate, rate)
         kept = kept / kept.sum(-1, keepdim=True).clamp(min=1e-6)
-        return (x.unflatten(1, (-1, self.rate)) * kept.to(x.dtype)[..., None]).sum(2)
+        return (x.reshape(*shape, x.shape[2]) * kept.to(x.dtype)[..., None]).sum(2)
 
     def up(self, x: Tensor, change: Tensor) -> Tensor:
         """x (B, T, dim) and the change (B, T / rate, dim) that a group makes -> (B, T, dim)."""
-        return (x.unflatten(1, (-1, self.rate)) + change[:, :, None]).flatten(1, 2)
+        parts = x.reshape(x.shape[0], x.shape[1] // self.rate, self.rate, x.shape[2])
+        return (parts + change[:, :, None]).reshape(x.shape)
