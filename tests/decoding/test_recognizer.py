@@ -46,6 +46,7 @@ from utils.voice_activity import speech_stretches
 LARGEST = "h0-2f0-3 h0-2f0-3 h0-2f0-3"
 SUBNETS = [LARGEST, SMALL, "h0f0 - h0-1f0-2", "- - -"]
 VARIANTS = [(), ("model.stack=2",), ("model.gating=false",)]
+RATES = ("model.rates=[2,1,4]",)
 CAUSAL = "model.direction=causal"
 TAIL = "model.tail_frames=45"
 SECONDS = [
@@ -364,10 +365,11 @@ def test_only_speech_becomes_words(direction):
 
 
 @pytest.mark.parametrize("subnet", SUBNETS)
-@pytest.mark.parametrize("overrides", VARIANTS)
-@pytest.mark.parametrize("chunk", [1, 3, 8])
+@pytest.mark.parametrize(
+    "overrides, chunk", [*itertools.product(VARIANTS, [1, 3, 8]), (RATES, 4), (RATES, 8)]
+)
 def test_the_encoder_step_by_step_is_the_encoder_of_the_whole(overrides, subnet, chunk):
-    """Over more than one of the 32-frame blocks in which the whole is computed."""
+    """Over more than one of the blocks in which the whole is computed."""
     encoder, subnet = made(CAUSAL, *overrides)[1].encoder, Subnet.parse(subnet)
     frames = 40 // chunk * chunk
     features = (
@@ -407,8 +409,13 @@ def test_a_bidirectional_model_has_no_states():
 
 
 @pytest.mark.parametrize("beam", [0, 4])
-@pytest.mark.parametrize("chunk_frames", [4, 16, 32])
-@pytest.mark.parametrize("overrides", [*VARIANTS, (TAIL,)])
+@pytest.mark.parametrize(
+    "overrides, chunk_frames",
+    [
+        *itertools.product([*VARIANTS, (TAIL,)], [4, 16, 32]),
+        *itertools.product([RATES, (*RATES, TAIL)], [16, 32]),
+    ],
+)
 def test_a_stream_gives_what_the_whole_utterance_gives(overrides, chunk_frames, beam):
     recognizer = make_recognizer(CAUSAL, *overrides, beam=beam, chunk_frames=chunk_frames)
     for subnet in (LARGEST, SMALL):
@@ -422,8 +429,9 @@ def test_a_stream_gives_what_the_whole_utterance_gives(overrides, chunk_frames, 
         assert len({token for t in expected for token in t.tokens}) > 6
 
 
-@pytest.mark.parametrize("chunk_frames", [4, 16, 32])
-@pytest.mark.parametrize("overrides", [(), (TAIL,)])
+@pytest.mark.parametrize(
+    "overrides, chunk_frames", [*itertools.product([(), (TAIL,)], [4, 16, 32]), (RATES, 16)]
+)
 def test_every_length_around_a_chunk_is_decoded_to_its_end(overrides, chunk_frames):
     recognizer = make_recognizer(CAUSAL, *overrides, chunk_frames=chunk_frames)
     audio = babble(1, seed=8)

@@ -34,9 +34,13 @@ def nodes(path: Path, kind: str) -> list[str]:
 
 
 def in_fp32(path: Path) -> set[str]:
-    """Names of the MatMuls whose second factor is a float weight."""
+    """Names of the MatMuls whose second factor is a float weight of a linear layer."""
     graph = onnx.load(path).graph
-    weights = {w.name for w in graph.initializer if w.data_type == TensorProto.FLOAT}
+    weights = {
+        w.name
+        for w in graph.initializer
+        if w.data_type == TensorProto.FLOAT and not w.name.startswith("operators.")
+    }
     return {
         node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights
     }

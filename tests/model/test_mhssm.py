@@ -99,6 +99,7 @@ def test_gradient_against_a_loop_over_heads():
         ("model.stack=2", "model.gating=false"),
         ("model.direction=causal",),
         ("model.tail_frames=22",),
+        ("model.rates=[2,4,1]",),
     ],
 )
 def test_an_utterance_gets_in_a_batch_what_it_gets_alone(overrides):

@@ -14,31 +14,35 @@ CONFS = [
     (),
     ("model.gating=false",),
     ("model.stack=2", "model.direction=causal"),
+    ("model.rates=[4,1,2]",),
     ("model.predictor_dim=10", "model.context_size=3", "model.frontend_channels=3"),
 ]
 SUBNETS = ["h0-2f0-3 h0-2f0-3 h0-2f0-3", "h0f0 - h0-1f0-2", "h0 f0-1 h0,2f1,3"]
 
 
 def one_second_of_macs(model: Transducer) -> int:
-    """Multiply-accumulates of one more second of audio, SSMs left out: torch counts two runs."""
+    """Multiply-accumulates of one more second of audio, SSMs left out: torch counts two runs, of 28
+    and of 128 encoder frames, which every rate divides."""
     counts = []
-    for frames in (107, 207):
+    for frames in (115, 515):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             encoded, lengths = model.encoder(torch.zeros(1, frames, 80), torch.tensor([frames]))
             context = torch.zeros(int(lengths), model.predictor.context_size, dtype=torch.long)
             predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
             model.joiner(model.joiner.encoder_proj(encoded[0]), predicted)
         counts.append(counter.get_total_flops() // 2)
-    return counts[1] - counts[0]
+    return (counts[1] - counts[0]) // 4
 
 
 def one_second_of_recurrence(model: Transducer) -> int:
-    """25 frames: per mode lam x 4, B u 2 and Re(C x) 2, per channel D u 1, of what the model really
-    holds."""
-    ssms = [
-        ssm for block in model.encoder.blocks if block.ssm is not None for ssm in block.ssm.ssms
-    ]
-    return 25 * sum(8 * ssm.a_imag.numel() + ssm.d.numel() for ssm in ssms)
+    """25 frames, at lower rates fewer: per mode lam x 4, B u 2 and Re(C x) 2, per channel D u 1, of
+    what the model really holds."""
+    total = 0.0
+    for rate, blocks in model.encoder.groups:
+        modules = [model.encoder.blocks[i].ssm for i in blocks]
+        ssms = [ssm for module in modules if module is not None for ssm in module.ssms]
+        total += 25 / rate * sum(8 * ssm.a_imag.numel() + ssm.d.numel() for ssm in ssms)
+    return round(total)
 
 
 @pytest.mark.parametrize("text", SUBNETS)

@@ -39,6 +39,7 @@ def extracted(config: Config, text: str) -> tuple[Transducer, Transducer]:
         ("model.stack=2",),
         ("model.direction=causal",),
         ("model.tail_frames=20",),
+        ("model.rates=[4,1,2]",),
     ],
 )
 def test_an_extracted_model_computes_what_the_supernet_does(overrides, text):

@@ -61,7 +61,7 @@ def check_rates(config: Config) -> None:
     m = config.model
     need(
         not m.rates or len(m.rates) == m.blocks,
-        f"model.rates has {len(m.rates)} numbers, and model.blocks is {m.blocks}: every block needs "
+        f"model.rates has {len(m.rates)} numbers, and model.blocks is {m.blocks}: every block has "
         "a rate",
     )
     need(

@@ -121,6 +121,7 @@ EFFECTS = (
             "method.lattice",
             "method.subnets_from",
             "loss.subnet_weight",
+            "method.subnet_share",
             "loss.subnet_weighting",
         ),
         has_subnets,

@@ -80,6 +80,7 @@ RANGES: dict[str, Range] = {
     "model.dropout": Range(0, 1, "high"),
     "method.subnets_per_step": Range(0, 1000),
     "method.subnets_from": NOT_NEGATIVE,
+    "method.subnet_share": Range(0, 1, "low"),
     "loss.prune_range": Range(2, 10_000),
     "loss.lm_scale": SHARE,
     "loss.am_scale": SHARE,

@@ -149,8 +149,9 @@ class Stream:
         if self.offset is None:
             self.offset = self.passed
         window = window[None].to(recognizer.device)
+        real = torch.tensor([count], device=recognizer.device)
         encoded, self.states = recognizer.model.encoder.step(
-            window, self.states, self.subnet, operators
+            window, self.states, self.subnet, operators, real
         )
-        self.search.accept(encoded[:, :count], torch.tensor([count], device=recognizer.device))
+        self.search.accept(encoded[:, :count], real)
         self.passed += count

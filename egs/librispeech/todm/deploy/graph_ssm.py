@@ -29,10 +29,8 @@ class GraphOperators(nn.Module):
       operators: of blocks of Q frames.
     """
 
-    kernel: Tensor  # (C, Q + 1): the kernel, and 0
-    lag: Tensor  # (Q, Q): [j, i] = i - j, or where that is negative Q
-    collect: Tensor  # (C, Q, 2N)
-    emit: Tensor  # (C, 2N, Q)
+    collect: Tensor  # (C, Q, 2N): a block's inputs -> their part of the state at its end
+    emit: Tensor  # (C, Q + 2N, Q): a block's inputs and the state before it -> its outputs
     decay_real: Tensor  # (C, 1, N)
     decay_imag: Tensor
     skip: Tensor  # (C, 1, 1)
@@ -40,52 +38,43 @@ class GraphOperators(nn.Module):
     def __init__(self, operators: BlockwiseOperators):
         super().__init__()
         toeplitz, collect, decay, emit, skip = (x.detach() for x in operators)
-        self.block = toeplitz.shape[1]
-        lag = torch.arange(self.block) - torch.arange(self.block)[:, None]
+        self.channels, self.block, _ = toeplitz.shape
         constants = {
-            "kernel": nn.functional.pad(toeplitz[:, 0], (0, 1)),
-            "lag": torch.where(lag < 0, self.block, lag),
-            "collect": torch.cat([collect[..., 0::2], collect[..., 1::2]], dim=-1),
-            "emit": torch.cat([emit[:, 0::2], emit[:, 1::2]], dim=1),
-            "decay_real": decay.real[:, None].clone(),
-            "decay_imag": decay.imag[:, None].clone(),
+            "collect": torch.cat([collect[..., 0::2], collect[..., 1::2]], dim=2),
+            "emit": torch.cat([toeplitz, emit[:, 0::2], emit[:, 1::2]], dim=1),
+            "decay_real": decay.real[:, None],
+            "decay_imag": decay.imag[:, None],
             "skip": skip[:, None, None],
         }
         for name, value in constants.items():
-            self.register_buffer(name, value.contiguous())
+            self.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
 
     def apply(self, u: Tensor) -> Tensor:  # type: ignore[override]
         """Whole sequences from the zero state: ``u`` (C, B, T) -> (C, B, T), causal, of any
         length."""
-        channels, batch, length = u.shape
+        length = u.shape[2]
         blocks = (length + self.block - 1) // self.block
-        x = nn.functional.pad(u, (0, blocks * self.block - length)).reshape(
-            channels, batch * blocks, self.block
-        )
-        arriving = torch.bmm(x, self.collect).reshape(channels, batch, blocks, -1)
-        real, imag = arriving.chunk(2, dim=-1)
+        x = nn.functional.pad(u, (0, blocks * self.block - length))
+        x = x.reshape(self.channels, -1, self.block)  # (C, B blocks, Q)
+        arriving = torch.bmm(x, self.collect).reshape(self.channels, -1, blocks, self.modes * 2)
+        real, imag = arriving.split(self.modes, dim=3)  # (C, B, blocks, N)
         zero = torch.zeros_like(real[:, :, 0])
-        before = torch.cat(
-            CarryState.apply(zero, zero, real, imag, self.decay_real, self.decay_imag), dim=-1
-        )
-        y = torch.bmm(x, self.toeplitz())
-        y = y + torch.bmm(before.reshape(channels, batch * blocks, -1), self.emit)
-        return y.reshape(channels, batch, -1)[..., :length] + self.skip * u
+        before = CarryState.apply(zero, zero, real, imag, self.decay_real, self.decay_imag)
+        together = [x, *(h.reshape(self.channels, -1, self.modes) for h in before)]
+        y = torch.bmm(torch.cat(together, dim=2), self.emit)
+        return y.reshape(self.channels, -1, blocks * self.block)[..., :length] + self.skip * u
 
     def step(self, u: Tensor, state: RealState) -> tuple[Tensor, RealState]:
         """One block from the state before it: ``u`` (C, B, Q), state (C, B, N) twice -> output (C,
         B, Q) and the next state."""
-        y = torch.bmm(u, self.toeplitz()) + torch.bmm(torch.cat(state, dim=-1), self.emit)
-        arriving = torch.bmm(u, self.collect).chunk(2, dim=-1)
-        return y + self.skip * u, self.carry(state, arriving)
+        y = torch.bmm(torch.cat([u, *state], dim=2), self.emit) + self.skip * u
+        real, imag = torch.bmm(u, self.collect).split(self.modes, dim=2)
+        return y, carried(*state, real, imag, self.decay_real, self.decay_imag)
 
-    def toeplitz(self) -> Tensor:
-        """The product inside a block, (C, Q, Q)."""
-        return self.kernel[:, self.lag]
-
-    def carry(self, state: RealState, arriving: RealState) -> RealState:
-        """The state after a block from that before it, (C, B, N) each."""
-        return carried(*state, *arriving, self.decay_real, self.decay_imag)
+    @property
+    def modes(self) -> int:
+        """N."""
+        return self.decay_real.shape[2]
 
 
 def carried(

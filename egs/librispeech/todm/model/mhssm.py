@@ -191,37 +191,39 @@ class MultiHeadSSM(nn.Module):
             for i, ((weight, bias), ops) in enumerate(zip(mixes, operators)):
                 if i > 0:  # a bias must not leak out of the padding into the reversed direction
                     z = z * mask.float()
-                # every channel's SSM, in every direction: (C, B, T) -> (D C, B, T)
+                # every channel's SSM and SiLU, in every direction: (C, B, T) -> D of (C, B, T)
                 if states is None:
-                    y = self.run_ssm(z, ops)
+                    directions = self.run_ssm(z, ops)
                 else:
                     y, states[i] = ops.step(z, states[i])
-                # every head's linear layer: (D C, B, T) -> (C, B, T)
-                z = self.mix(y, weight.float(), bias.float())
+                    directions = [nn.functional.silu(y)]
+                # every head's linear layer: D of (C, B, T) -> (C, B, T)
+                z = self.mix(directions, weight.float(), bias.float())
             # inter-head gating: (C, B, T) -> two of (G, hd, B, T) -> (G hd, B, T)
             if self.heads_per_group == 2:
                 value, gating = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)
                 z = (value * torch.sigmoid(gating)).flatten(0, 1)
         return z
 
-    def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> Tensor:
-        """The SSMs over whole utterances, in one or both directions: (C, B, T) -> (D C, B, T)."""
+    def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> list[Tensor]:
+        """The SSMs over whole utterances, in every direction: (C, B, T) -> D of (C, B, T), each
+        after SiLU."""
         if self.directions == 1:
-            return ops.apply(z)
-        y = ops.apply(torch.cat([z, z.flip(-1)]))  # (2 C, B, T), the second half reversed
+            return [nn.functional.silu(ops.apply(z))]
+        # (2 C, B, T), the second half reversed
+        y = nn.functional.silu(ops.apply(torch.cat([z, z.flip(-1)])))
         forward, backward = y.chunk(2)  # (C, B, T) each
-        return torch.cat([forward, backward.flip(-1)])
+        return [forward, backward.flip(-1)]
 
-    def mix(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """SiLU, then every head's linear layer from its directions: (D C, B, T) -> (C, B, T).
+    def mix(self, directions: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+        """Every head's linear layer, from its directions: D of (C, B, T) -> (C, B, T).
 
         Args:
           weight: (H, D, hd, hd). bias: (H, hd).
         """
-        _, batch, length = y.shape
-        # (D C, B, T) -> (D, H, hd, B T)
-        y = nn.functional.silu(y).view(self.directions, -1, self.head_dim, batch * length)
+        _, batch, length = directions[0].shape
         z = bias[..., None]  # (H, hd, 1)
-        for d in range(self.directions):
-            z = z + torch.bmm(weight[:, d].transpose(1, 2), y[d])  # (H, hd, B T)
+        for d, y in enumerate(directions):
+            y = y.reshape(-1, self.head_dim, batch * length)  # (C, B, T) -> (H, hd, B T)
+            z = z + torch.bmm(weight[:, d].transpose(1, 2), y)
         return z.flatten(0, 1).unflatten(-1, (batch, length))  # (C, B, T)

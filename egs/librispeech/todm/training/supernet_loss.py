@@ -148,7 +148,7 @@ class SupernetLoss(nn.Module):
         # the nets of this step, each with its gates: the largest, the subnets, and in step 1 of
         # learned selection the largest again under the gates that the scores give
         gates, penalty = self._learned_gates(update)
-        everything, share = Share(), self._subnet_share(len(x))
+        everything, share = Share(), self.subnet_share(len(x))
         nets = [
             (encoder.full, self._depth_gates(update), everything),
             *((subnet, None, share()) for subnet in subnets),
@@ -166,7 +166,7 @@ class SupernetLoss(nn.Module):
             return self._ctc_losses(total, list(encoded), targets, weights)
         return self._transducer_losses(total, encoded, len(nets), targets, weights)
 
-    def _subnet_share(self, batch: int) -> Callable[[], Share]:
+    def subnet_share(self, batch: int) -> Callable[[], Share]:
         """What draws a subnet's share of a batch: ``method.subnet_share`` of its utterances, in
         training."""
         share = self.config.method.subnet_share if self.training else 1.0
