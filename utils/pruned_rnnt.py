@@ -71,12 +71,36 @@ class Targets:
       frames: (B,) encoder frames T_b.
       heard: (B,) the filterbank frames that the encoder frames were made of, for a model that adds
         some of its own.
+      on_host: the same targets in the CPU's memory, where these are on a GPU; None: these are.
     """
 
     symbols: Tensor
     lengths: Tensor
     frames: Tensor
     heard: Tensor | None = None
+    on_host: "Targets | None" = None
+
+    @property
+    def host(self) -> "Targets":
+        """The same targets in the CPU's memory, where reading a number waits for no GPU."""
+        return self.on_host or self
+
+    def to(self, device: torch.device) -> "Targets":
+        """These targets, which are in the CPU's memory, on a device.  The copies to a GPU are
+        queued: nothing waits for them."""
+        if device.type == "cpu":
+            return self
+
+        def queued(x: Tensor) -> Tensor:
+            return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+        return Targets(
+            queued(self.symbols),
+            queued(self.lengths),
+            queued(self.frames),
+            None if self.heard is None else queued(self.heard),
+            on_host=self.host,
+        )
 
     @property
     def boundary(self) -> Tensor:

@@ -49,7 +49,8 @@ class Batch:
     """A mini-batch of utterances.
 
     Attributes:
-      features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames.
+      features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames, always in the CPU's
+        memory, where they are counted.
       texts, ids: the transcript and the name of every utterance.
     """
 
@@ -64,12 +65,14 @@ class Batch:
         return float(self.lengths.sum()) / FRAMES
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=True),
-            lengths=self.lengths.to(device, non_blocking=True),
-        )
+        """The batch with its features on a device.  The copy of pinned features to a GPU is
+        queued: nothing waits for it."""
+        return replace(self, features=self.features.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch with its features in pinned memory; torch's loader asks for it where there is
+        a GPU."""
+        return replace(self, features=self.features.pin_memory())
 
     def subset(self, keep: list[int]) -> "Batch":
         """The batch of some of the utterances, by their numbers."""
