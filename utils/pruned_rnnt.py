@@ -118,11 +118,12 @@ class Targets:
         Raises:
           ValueError: utterances, by their names, have more tokens than encoder frames, or no token.
         """
-        bad = ((self.lengths > self.frames) | (self.lengths == 0)).nonzero()[:, 0].tolist()
+        sizes = zip(names, self.host.lengths.tolist(), self.host.frames.tolist())
+        bad = [
+            (name, tokens, frames) for name, tokens, frames in sizes if not 1 <= tokens <= frames
+        ]
         if bad:
-            listing = ", ".join(
-                f"{names[i]} ({self.lengths[i]} tokens, {self.frames[i]} frames)" for i in bad
-            )
+            listing = ", ".join(f"{name} ({s} tokens, {t} frames)" for name, s, t in bad)
             raise ValueError(f"the transducer loss needs 1 <= tokens <= encoder frames: {listing}")
 
 

@@ -155,7 +155,7 @@ class SupernetLoss(nn.Module):
         nets = [(encoder.full, self._depth_gates(update)), *((subnet, None) for subnet in subnets)]
         if gates is not None:
             nets.append((encoder.full, gates))
-        total = penalty * int(targets.frames.sum()) + self._untrained(weights)
+        total = penalty * int(targets.host.frames.sum()) + self._untrained(weights)
         # every net's encoder output, (B, T', dim), computed when its loss asks for it
         encoded = (
             encoder.encode(x, targets.frames, net, operators, its_gates) for net, its_gates in nets
@@ -288,8 +288,8 @@ class SupernetLoss(nn.Module):
         loss = nn.functional.ctc_loss(
             log_probs,
             targets.symbols,
-            targets.frames,
-            targets.lengths,
+            targets.host.frames,
+            targets.host.lengths,
             blank=BLANK,
             reduction="sum",
             zero_infinity=True,

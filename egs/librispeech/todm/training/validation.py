@@ -60,7 +60,7 @@ def losses_per_frame(
     # On the device until all batches are done; in double precision, as Python adds.
     sums, frames = torch.zeros(1 + len(subnets), dtype=torch.float64, device=device), 0
     for features, targets in batches:
-        _, losses = loss(features, targets, subnets, weights, operators=operators)
+        _, losses = loss(features, targets, subnets, weights, None, operators)
         sums += torch.stack(losses)
         frames += int(targets.host.frames.sum())
     return [total / max(frames, 1) for total in sums.tolist()]
