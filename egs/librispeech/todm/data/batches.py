@@ -187,6 +187,26 @@ class BatchLoader(DataLoader):
         return map(_readable, super().__iter__())
 
 
+def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their features on a GPU. While one is worked on, the next one is read and
+    copied, on a stream of its own."""
+    copies = torch.cuda.Stream(device)
+
+    def next_copied() -> Batch | None:
+        with torch.cuda.stream(copies):
+            batch = next(batches, None)
+            return None if batch is None else batch.to(device)
+
+    ready = next_copied()
+    while ready is not None:
+        work = torch.cuda.current_stream(device)
+        work.wait_stream(copies)
+        # Its memory belongs to the stream of the copies, which must not use it again before that.
+        ready.features.record_stream(work)
+        given, ready = ready, next_copied()
+        yield given
+
+
 def _readable(batch: Batch | Unreadable) -> Batch:
     if isinstance(batch, Unreadable):
         raise UserError(batch.message)

@@ -60,7 +60,7 @@ class Trainer:
         self.optimizer = optimization.make_optimizer(config, self.model, self.nets.selector)
         self.scaler = optimization.make_scaler(device, enabled=t.precision == "fp16")
         self.average = RunningAverage(self.model)
-        self.stream = BatchStream(config, rank, world_size)
+        self.stream = BatchStream(config, rank, world_size, device)
         self.bad_batches = BadBatches(config, rank)
         self.update = 0
         self.hours = self.seconds = 0.0
