@@ -98,7 +98,8 @@ def decode_subnets(
         title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
         write_errs(folder / f"errs-{title}.txt", title, errors)
-        utterances.setdefault(split, describe_utterances(config, split, references))
+        if split not in utterances:
+            utterances[split] = describe_utterances(config, split, references)
         row = DecodeRow(
             entry,
             split,

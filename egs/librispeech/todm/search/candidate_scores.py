@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.scoring import score
 
-GROUP = 16  # candidates that share a forward pass of the frontend and the largest net
+GROUP = 32  # candidates that share a forward pass of the frontend and the largest net
 
 
 class ScoreCache:
