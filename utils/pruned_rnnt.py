@@ -71,12 +71,36 @@ class Targets:
       frames: (B,) encoder frames T_b.
       heard: (B,) the filterbank frames that the encoder frames were made of, for a model that adds
         some of its own.
+      on_host: the same targets in the CPU's memory, where these are on a GPU; None: these are.
     """
 
     symbols: Tensor
     lengths: Tensor
     frames: Tensor
     heard: Tensor | None = None
+    on_host: "Targets | None" = None
+
+    @property
+    def host(self) -> "Targets":
+        """The same targets in the CPU's memory, where reading a number waits for no GPU."""
+        return self.on_host or self
+
+    def to(self, device: torch.device) -> "Targets":
+        """These targets, which are in the CPU's memory, on a device.  The copies to a GPU are
+        queued: nothing waits for them."""
+        if device.type == "cpu":
+            return self
+
+        def queued(x: Tensor) -> Tensor:
+            return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+        return Targets(
+            queued(self.symbols),
+            queued(self.lengths),
+            queued(self.frames),
+            None if self.heard is None else queued(self.heard),
+            on_host=self.host,
+        )
 
     @property
     def boundary(self) -> Tensor:
@@ -94,11 +118,12 @@ class Targets:
         Raises:
           ValueError: utterances, by their names, have more tokens than encoder frames, or no token.
         """
-        bad = ((self.lengths > self.frames) | (self.lengths == 0)).nonzero()[:, 0].tolist()
+        sizes = zip(names, self.host.lengths.tolist(), self.host.frames.tolist())
+        bad = [
+            (name, tokens, frames) for name, tokens, frames in sizes if not 1 <= tokens <= frames
+        ]
         if bad:
-            listing = ", ".join(
-                f"{names[i]} ({self.lengths[i]} tokens, {self.frames[i]} frames)" for i in bad
-            )
+            listing = ", ".join(f"{name} ({s} tokens, {t} frames)" for name, s, t in bad)
             raise ValueError(f"the transducer loss needs 1 <= tokens <= encoder frames: {listing}")
 
 

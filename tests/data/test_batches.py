@@ -100,6 +100,15 @@ def test_batches_pair_features_with_their_transcripts(tiny_config):
     assert seen == set(cuts)
 
 
+def test_a_loader_pins_the_features_of_a_batch(monkeypatch):
+    """For a GPU: torch pins what has a method of that name, and leaves anything else as it is."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    batch = batch_of([9, 7])
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
+    assert torch.equal(pinned.features, batch.features + 1)
+    assert torch.equal(pinned.lengths, batch.lengths) and pinned.ids == batch.ids
+
+
 def test_a_resumed_epoch_begins_at_the_batch_it_stopped_at(tiny_config):
     loader, sampler = train_loader(tiny_config)
     sampler.start(epoch=1, skip=0)

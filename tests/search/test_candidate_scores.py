@@ -18,7 +18,8 @@ from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.supernet.extract import extract
 from todm.training.experiment import Experiment, load_experiment
-from todm.training.supernet_loss import make_targets
+from todm.training.supernet_loss import Weights, make_targets
+from todm.training.validation import losses_per_frame
 from utils.pruned_rnnt import TransducerLoss, choose_backend
 from utils.scoring import score
 
@@ -292,3 +293,28 @@ def test_wer_is_of_all_dev_sets_together(tiny_run, experiment, tmp_path, monkeyp
         lambda of, config, subnet, split, *_: (*found[split], 1.0, 1.0),
     )
     assert scores.wer(SMALL) == 25.0
+
+
+def test_operators_are_made_once_for_all_batches_and_subnets(
+    tiny_run, experiment, tmp_path, monkeypatch
+):
+    """They depend on the weights alone."""
+    config = make_config(
+        tiny_run, "search.proxy_seconds=6", "decode.methods=[greedy]", f"exp={tmp_path}"
+    )
+    entries = [
+        describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, "by hand")
+        for net in (SMALL, MIDDLE)
+    ]
+    encoder, made = experiment.model.encoder, []
+    make = encoder.operators
+    monkeypatch.setattr(encoder, "operators", lambda: made.append(make()) or made[-1])
+    scores = CandidateScores(experiment, config, ScoreCache(tmp_path / "scores", KEY), CPU, 1)
+    scores.losses([SMALL, FULL, MIDDLE])
+    scores.wer(SMALL)
+    scores.wer(MIDDLE)
+    assert len(scores.slice) > 1 and len(made) == 1
+    decode_subnets(config, experiment, entries, CPU)
+    assert len(made) == 2
+    losses_per_frame(scores.loss, scores.slice, [SMALL], Weights(1.0, 1.0, 0.0))
+    assert len(made) == 3

@@ -4,11 +4,13 @@ import logging
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from tests.conftest import tiny_arguments
 from todm.config.keys import Config
 from todm.config.load import load
 from todm.training import train
+from todm.training import trainer as trainer_module
 from todm.training.experiment import load_experiment
 from todm.training.memory_check import try_steps
 from todm.training.supernet_loss import make_targets
@@ -147,13 +149,95 @@ def test_too_many_bad_batches_in_a_row_stop_with_a_message(tiny_run, tmp_path):
 
 
 def test_non_finite_gradients_change_nothing(tiny_run, tmp_path):
+    """The batch is kept, and the update is made from the next one."""
     trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
-    for p in trainer.model.parameters():
-        p.grad = torch.full_like(p, float("inf"))
+    calls, after_bad = [], []
+
+    def infinite_once(gradient: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return gradient * float("inf") if len(calls) == 1 else gradient
+
+    trainer.model.joiner.output.bias.register_hook(infinite_once)
+    keep = trainer.bad_batches.keep
+
+    def watched(update: int, group: list) -> None:
+        after_bad.append([p.clone() for p in trainer.model.parameters()])
+        assert all(p.grad is None for p in trainer.model.parameters())
+        keep(update, group)
+
+    trainer.bad_batches.keep = watched
     before = [p.clone() for p in trainer.model.parameters()]
-    assert not trainer.optimizer_step()
-    assert trainer.update == 0
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters()))
+    trainer.train_update(iter(trainer.stream))
+    assert trainer.update == 1 and trainer.bad_batches.total == 1 and len(calls) == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, after_bad[0]))
+
+
+def test_a_group_ends_with_a_batch_whose_loss_is_not_finite(tiny_run, tmp_path):
+    """Its other batches are not computed, and all of them are replaced."""
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, "train.accumulate=3"), CPU)
+    seen = poison(trainer, range(1, 2))
+    trainer.train_update(iter(trainer.stream))
+    assert len(seen) == 2 + 3 and trainer.bad_batches.total == 1 and trainer.stream.batch == 6
+
+
+def test_a_bad_loss_or_gradient_of_another_rank_is_one_of_this_rank(
+    tiny_run, tmp_path, monkeypatch
+):
+    """All ranks skip the batch, or none."""
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+    others = iter([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])  # loss and gradients of the other rank
+
+    def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+        bad = next(others)
+        return [a + b for a, b in zip(values, [*bad, *values[2:]])]
+
+    monkeypatch.setattr(trainer_module, "sum_over_ranks", sum_over_ranks)
+    trainer.train_update(iter(trainer.stream))
+    assert trainer.update == 1 and trainer.bad_batches.total == 2
+
+
+class DeviceReads(TorchFunctionMode):
+    """Counts the reads of numbers that a GPU has computed, for each of which the program would wait
+    until the GPU has done all its work.
+
+    On a CPU those of floating point stand for them: token ids, lengths and counts, which are
+    integers, are on the host in both.
+    """
+
+    reading = (
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.cpu,
+        torch.Tensor.__bool__,
+        torch.Tensor.__float__,
+        torch.Tensor.__int__,
+        torch.Tensor.nonzero,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        if function in self.reading:
+            read = arguments[0]
+            self.count += read.is_floating_point() or read.dtype == torch.bool
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize(
+    "overrides, reads", [([], 2), (["train.accumulate=2"], 3), (["method.subnets_per_step=3"], 2)]
+)
+def test_an_update_reads_once_from_the_device(tiny_run, tmp_path, overrides, reads):
+    """Losses and what is finite together, between the batches of a group that the next may begin;
+    and ScaledAdam the norms that it clips by."""
+    config = tiny_config(tiny_run, tmp_path, "loss.backend=torch", "loss.ctc_first=0", *overrides)
+    trainer = Trainer(config, CPU)
+    batches = iter(trainer.stream)
+    group = [next(batches) for _ in range(config.train.accumulate)]
+    with DeviceReads() as mode:
+        trainer.train_update(iter(group))
+    assert trainer.update == 1 and 0 < mode.count <= reads
 
 
 def test_weights_last_running_and_range(tiny_run):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -354,3 +356,25 @@ def test_auto_passes_over_what_is_missing_or_broken(monkeypatch):
 def test_a_backend_that_is_there_is_taken(name):
     module = backend(name)
     assert choose_backend(name, torch.device("cpu")) is module
+
+
+# ---- targets
+
+
+def test_targets_on_a_device_keep_those_on_the_host():
+    """What is counted and checked there waits for no GPU; the meta device stands in for one."""
+    host = make_targets(SYMBOLS, FRAMES)
+    host = replace(host, heard=torch.tensor([4 * n for n in FRAMES]))
+    assert host.to(torch.device("cpu")) is host.host is host
+    moved = host.to(torch.device("meta"))
+    assert moved.host is host and moved.to(torch.device("meta")).host is host
+    for field in ("symbols", "lengths", "frames", "heard"):
+        there, here = getattr(moved, field), getattr(host, field)
+        assert there.device.type == "meta" and there.shape == here.shape
+    assert make_targets(SYMBOLS, FRAMES).to(torch.device("meta")).heard is None
+
+
+def test_the_check_of_targets_reads_those_on_the_host():
+    moved = make_targets([[1, 2], []], [2, 5]).to(torch.device("meta"))
+    with pytest.raises(ValueError, match=r"second \(0 tokens, 5 frames\)$"):
+        moved.check(["first", "second"])

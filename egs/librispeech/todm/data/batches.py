@@ -49,7 +49,8 @@ class Batch:
     """A mini-batch of utterances.
 
     Attributes:
-      features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames.
+      features: (B, T, 80), padded with log(1e-10). lengths: (B,) frames, always in the CPU's
+        memory, where they are counted.
       texts, ids: the transcript and the name of every utterance.
     """
 
@@ -64,12 +65,14 @@ class Batch:
         return float(self.lengths.sum()) / FRAMES
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=True),
-            lengths=self.lengths.to(device, non_blocking=True),
-        )
+        """The batch with its features on a device.  The copy of pinned features to a GPU is
+        queued: nothing waits for it."""
+        return replace(self, features=self.features.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch with its features in pinned memory; torch's loader asks for it where there is
+        a GPU."""
+        return replace(self, features=self.features.pin_memory())
 
     def subset(self, keep: list[int]) -> "Batch":
         """The batch of some of the utterances, by their numbers."""
@@ -182,6 +185,26 @@ class BatchLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(_readable, super().__iter__())
+
+
+def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their features on a GPU. While one is worked on, the next one is read and
+    copied, on a stream of its own."""
+    copies = torch.cuda.Stream(device)
+
+    def next_copied() -> Batch | None:
+        with torch.cuda.stream(copies):
+            batch = next(batches, None)
+            return None if batch is None else batch.to(device)
+
+    ready = next_copied()
+    while ready is not None:
+        work = torch.cuda.current_stream(device)
+        work.wait_stream(copies)
+        # Its memory belongs to the stream of the copies, which must not use it again before that.
+        ready.features.record_stream(work)
+        given, ready = ready, next_copied()
+        yield given
 
 
 def _readable(batch: Batch | Unreadable) -> Batch:

@@ -10,6 +10,7 @@ import torch
 from todm.config.keys import Config
 from todm.data.batches import eval_loader, load_cuts
 from todm.decoding.search import SearchOptions, search_utterances
+from todm.model.encoder import Operators
 from todm.recipe.stage_main import stage_main
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
 from todm.results.subnets import SubnetEntry, read_subnets, require_within
@@ -32,9 +33,12 @@ def decode_split(
     split: str,
     method: str,
     device: torch.device,
+    operators: Operators,
 ) -> tuple[dict[str, str], dict[str, str], float, float]:
     """Decodes one split with one subnet.
 
+    Args:
+      operators: the supernet's, which are the same for every batch, split and subnet.
     Returns:
       References and hypotheses by utterance, seconds of audio, seconds of computing.
     """
@@ -45,7 +49,9 @@ def decode_split(
     for batch in eval_loader(config, [split], config.decode.max_duration):
         begin = time.monotonic()
         batch = batch.to(device)
-        encoded, lengths = experiment.model.encoder(batch.features, batch.lengths, subnet)
+        encoded, lengths = experiment.model.encoder(
+            batch.features, batch.lengths.to(device), subnet, operators
+        )
         found = search_utterances(experiment.model, encoded, lengths, options)
         computing += time.monotonic() - begin
         audio += batch.seconds
@@ -65,6 +71,7 @@ def decode(config: Config, arguments: Namespace) -> None:
     results.write(config.exp_dir / "results.json")
 
 
+@torch.no_grad()
 def decode_subnets(
     config: Config, experiment: Experiment, entries: list[SubnetEntry], device: torch.device
 ) -> RunResults:
@@ -78,17 +85,21 @@ def decode_subnets(
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
     rows, done = [], {}
+    operators = experiment.model.encoder.operators()
     utterances: dict[str, SplitUtterances] = {}
     for entry, split, role, method in progress(jobs, desc="decode", unit="set"):
         key = entry.subnet, split, method
         if key not in done:
-            done[key] = decode_split(experiment, config, entry.subnet, split, method, device)
+            done[key] = decode_split(
+                experiment, config, entry.subnet, split, method, device, operators
+            )
         references, hypotheses, audio, seconds = done[key]
         errors = score(references, hypotheses)
         title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
         write_errs(folder / f"errs-{title}.txt", title, errors)
-        utterances.setdefault(split, describe_utterances(config, split, references))
+        if split not in utterances:
+            utterances[split] = describe_utterances(config, split, references)
         row = DecodeRow(
             entry,
             split,

@@ -15,12 +15,12 @@ from todm.decoding.decode import decode_split
 from todm.subnet import Subnet
 from todm.training.experiment import Experiment
 from todm.training.supernet_loss import SupernetLoss, Weights, make_transducer_loss
-from todm.training.validation import losses_per_frame, scorable
+from todm.training.validation import losses_per_frame, scorable, with_targets
 from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.scoring import score
 
-GROUP = 16  # candidates that share a forward pass of the frontend and the largest net
+GROUP = 32  # candidates that share a forward pass of the frontend and the largest net
 
 
 class ScoreCache:
@@ -74,6 +74,8 @@ class CandidateScores:
     """Scores subnets of one experiment on dev.
 
     Attributes:
+      operators: the supernet's, which are the same for every candidate.
+      slice: the features (B, T, 80) and the targets of every batch that losses are computed on.
       computed: how many of each kind were computed now, not read from the cache.
     """
 
@@ -89,7 +91,13 @@ class CandidateScores:
         self.group = group
         transducer_loss = make_transducer_loss(experiment.config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(experiment.model.eval(), experiment.config, transducer_loss)
-        self.slice = [batch.to(device) for batch in dev_slice(config, experiment)]
+        with torch.no_grad():
+            self.operators = experiment.model.encoder.operators()
+        tokenizer, tail_frames = experiment.tokenizer, experiment.config.model.tail_frames
+        self.slice = [
+            with_targets(batch, tokenizer, tail_frames, device)
+            for batch in dev_slice(config, experiment)
+        ]
         if not self.slice:
             raise UserError(
                 f"no utterance of {' or '.join(config.data.dev)} can score candidates: each has no "
@@ -106,9 +114,7 @@ class CandidateScores:
         ]
         for first in range(0, len(new), self.group):
             group = new[first : first + self.group]
-            _, *losses = losses_per_frame(
-                self.loss, self.slice, self.experiment.tokenizer, group, weights
-            )
+            _, *losses = losses_per_frame(self.loss, self.slice, group, weights, self.operators)
             self.cache.add("loss", dict(zip(group, losses)))
         self.computed["loss"] += len(new)
         return [self.cache.values["loss", str(subnet)] for subnet in subnets]
@@ -120,7 +126,13 @@ class CandidateScores:
             hypotheses: dict[str, str] = {}
             for split in self.config.data.dev:
                 spoken, recognised, _, _ = decode_split(
-                    self.experiment, self.config, subnet, split, "greedy", self.device
+                    self.experiment,
+                    self.config,
+                    subnet,
+                    split,
+                    "greedy",
+                    self.device,
+                    self.operators,
                 )
                 references |= {f"{name} in {split}": text for name, text in spoken.items()}
                 hypotheses |= {f"{name} in {split}": text for name, text in recognised.items()}

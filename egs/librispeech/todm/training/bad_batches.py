@@ -34,7 +34,12 @@ class BadBatches:
         with atomic_path(path) as temporary:
             torch.save(
                 [
-                    {"ids": b.ids, "texts": b.texts, "features": b.features, "lengths": b.lengths}
+                    {
+                        "ids": b.ids,
+                        "texts": b.texts,
+                        "features": b.features.cpu(),
+                        "lengths": b.lengths,
+                    }
                     for b in group
                 ],
                 temporary,

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from todm.config.keys import Config, DataConfig
-from todm.data.batches import Batch, train_loader
+from todm.data.batches import Batch, copied_ahead, train_loader
 from todm.training.experiment import set_rng_state
 from utils.errors import UserError
 
@@ -17,6 +19,8 @@ class BatchStream:
     An epoch that is broken off, because the sampler now makes other batches, counts as the part of
     it that was seen; the sampler's next epoch follows.
 
+    Args:
+      device: where a GPU, the features of the batches are on it, the next one's copied ahead.
     Attributes:
       epoch: the sampler's, by whose number it shuffles. batch: how many of it were given.
       batches_per_epoch: of this rank; 0: not known, in the first epoch.
@@ -26,8 +30,13 @@ class BatchStream:
         begun; None: left alone.
     """
 
-    def __init__(self, config: Config, rank: int, world_size: int):
+    def __init__(
+        self, config: Config, rank: int, world_size: int, device: torch.device = torch.device("cpu")
+    ):
         self.config, self.rank, self.world_size = config, rank, world_size
+        # A process that loads by itself draws random numbers for every batch: one that was read
+        # ahead, and is read again by a training that goes on, would get others.
+        self.ahead_on = device if device.type == "cuda" and config.data.num_workers else None
         self.loader, self.sampler = train_loader(config, rank, world_size)
         self.epoch = self.batch = self.batches_per_epoch = 0
         self.whole = 0.0
@@ -104,13 +113,15 @@ class BatchStream:
         """Batches without end, from where the last checkpoint stood."""
         while True:
             self.sampler.start(self.epoch, self.batch)
-            iterator = iter(self.loader)
+            iterator: Iterator[Batch] = iter(self.loader)
             # Now, because a loader draws random numbers when it starts.
             if self.generators is not None:
                 set_rng_state(self.generators)
                 self.generators = None
+            if self.ahead_on is not None:
+                iterator = copied_ahead(iterator, self.ahead_on)
             for batch in iterator:
-                self.batch += 1
+                self.batch += 1  # given; one that was read ahead does not count
                 yield batch
             if self.batch == 0:
                 raise UserError(

@@ -50,7 +50,7 @@ def try_steps(
     """
     config, device = loss.config, batch.features.device
     weights = Weights.of_ctc(1.0) if config.loss.objective == "ctc" else Weights(1.0, 1.0, 1.0)
-    targets = make_targets(batch, tokenizer, config.model.tail_frames)
+    targets = make_targets(batch, tokenizer, config.model.tail_frames).to(device)
     dtype, mixed = PRECISIONS[config.train.precision], config.train.precision != "fp32"
     counts = []
     for subnets, update in steps:

@@ -39,4 +39,5 @@ class Share:
             lengths=self.of(targets.lengths),
             frames=self.of(targets.frames),
             heard=None if targets.heard is None else self.of(targets.heard),
+            on_host=None if targets.on_host is None else self.of_targets(targets.on_host),
         )

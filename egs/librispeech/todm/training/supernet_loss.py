@@ -11,6 +11,7 @@ from todm.config.keys import Config, DistillConfig, LossConfig
 from todm.data.batches import Batch
 from todm.learned_selection.selector import Selector
 from todm.learned_selection.stochastic_depth import stochastic_depth
+from todm.model.encoder import Operators
 from todm.model.frontend import subsampled_length
 from todm.model.gates import Gates
 from todm.model.transducer import Transducer
@@ -69,15 +70,15 @@ def _ramp(update: int, start: int, length: int) -> float:
 
 
 def make_targets(batch: Batch, tokenizer: Tokenizer, tail_frames: int) -> Targets:
-    """The token ids of a batch's transcripts, and the lengths that the losses need.
+    """The token ids of a batch's transcripts, and the lengths that the losses need, in the CPU's
+    memory: :meth:`~utils.pruned_rnnt.Targets.to` copies them to a GPU.
 
     Args:
       tail_frames: ``model.tail_frames``.
     """
     tokens = [torch.tensor(tokenizer.encode(text), dtype=torch.long) for text in batch.texts]
-    device = batch.features.device
-    symbols = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=BLANK).to(device)
-    lengths = torch.tensor([len(t) for t in tokens], device=device)
+    symbols = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=BLANK)
+    lengths = torch.tensor([len(t) for t in tokens])
     return Targets(symbols, lengths, subsampled_length(batch.lengths, tail_frames), batch.lengths)
 
 
@@ -127,12 +128,15 @@ class SupernetLoss(nn.Module):
         subnets: list[Subnet],
         weights: Weights,
         update: int | None = None,
+        operators: Operators | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss of the largest net and of subnets on one batch.
 
         Args:
           features: (B, T, 80). subnets: beside the largest net, which always runs.
           update: the number of this update, for learned selection; None: not training.
+          operators: the encoder's, where the weights do not change from batch to batch; None: they
+            are made here.
         Returns:
           The loss summed over the batch, and every net's transducer loss (largest first; the gated
           net of learned selection last), detached; its CTC loss where CTC trains alone.
@@ -144,7 +148,8 @@ class SupernetLoss(nn.Module):
                 "own frames"
             )
         # shared by all nets: frontend output (B, T', dim), and the SSMs' operators
-        x, operators = encoder.frontend(features, targets.heard), encoder.operators()
+        x = encoder.frontend(features, targets.heard)
+        operators = operators or encoder.operators()
         # the nets of this step, each with its gates: the largest, the subnets, and in step 1 of
         # learned selection the largest again under the gates that the scores give
         gates, penalty = self._learned_gates(update)
@@ -155,7 +160,7 @@ class SupernetLoss(nn.Module):
         ]
         if gates is not None:
             nets.append((encoder.full, gates, everything))
-        total = penalty * int(targets.frames.sum()) + self._untrained(weights)
+        total = penalty * int(targets.host.frames.sum()) + self._untrained(weights)
         # every net's share of the batch, of B' utterances, and its encoder output (B', T', dim),
         # computed when its loss asks for it
         encoded = (
@@ -309,8 +314,8 @@ class SupernetLoss(nn.Module):
         loss = nn.functional.ctc_loss(
             log_probs,
             targets.symbols,
-            targets.frames,
-            targets.lengths,
+            targets.host.frames,
+            targets.host.lengths,
             blank=BLANK,
             reduction="sum",
             zero_infinity=True,

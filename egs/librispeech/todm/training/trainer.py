@@ -22,6 +22,7 @@ from todm.training.bad_batches import BadBatches
 from todm.training.batch_stream import BatchStream
 from todm.training.memory_check import check_memory
 from todm.training.step_nets import make_step_nets
+from todm.training.step_sums import StepSums, UpdateSums
 from todm.training.supernet_loss import SupernetLoss, Weights, make_targets, make_transducer_loss
 from todm.training.validation import dev_losses
 from utils.checkpoint import RunningAverage, checkpoint_path, save_checkpoint
@@ -59,7 +60,7 @@ class Trainer:
         self.optimizer = optimization.make_optimizer(config, self.model, self.nets.selector)
         self.scaler = optimization.make_scaler(device, enabled=t.precision == "fp16")
         self.average = RunningAverage(self.model)
-        self.stream = BatchStream(config, rank, world_size)
+        self.stream = BatchStream(config, rank, world_size, device)
         self.bad_batches = BadBatches(config, rank)
         self.update = 0
         self.hours = self.seconds = 0.0
@@ -181,49 +182,65 @@ class Trainer:
 
         Returns:
           Transducer loss of every net summed over all ranks, seconds of audio and encoder frames.
+        Raises:
+          UserError: too many batches in a row were bad, or in fp16 gradients overflow at every
+            scale.
         """
         subnets = self.nets.subnets(self.update)
         weights = Weights.at(self.update, self.config.loss, self.config.distill)
         while True:
             group = [next(batches) for _ in range(self.config.train.accumulate)]
-            sums = self.backward(group, subnets, weights)
-            if sums is not None and self.optimizer_step():
+            sums = self.read(self.backward(group, subnets, weights))
+            if sums.finite:
+                self.optimizer_step()
                 self.bad_batches.in_row = 0
-                *losses, seconds, frames = self.sum_and_agree(sums)
-                return losses, seconds, int(frames)
+                return sums.losses, sums.seconds, sums.frames
+            self.optimizer.zero_grad(set_to_none=True)
             # In fp16 a gradient that is not finite means too large a scale, and no bad batch.
-            if sums is None or not self.scaler.is_enabled():
-                self.optimizer.zero_grad(set_to_none=True)
+            if self.scaler.is_enabled() and not sums.bad_losses:
+                optimization.lower_scale(self.scaler, self.update)
+            else:
+                self.scaler.update(self.scaler.get_scale())  # the same: it forgets the gradients
                 self.bad_batches.keep(self.update, group)
 
-    def backward(
-        self, group: list[Batch], subnets: list[Subnet], weights: Weights
-    ) -> list[float] | None:
-        """The gradient of the loss over a group of batches.
+    def backward(self, group: list[Batch], subnets: list[Subnet], weights: Weights) -> StepSums:
+        """The gradient of the loss over a group of batches; it ends with a batch whose loss is not
+        finite on some rank.
 
         Returns:
-          This rank's sums over the group: the loss of every net, seconds of audio and encoder
-          frames. None: the loss of some rank is not finite.
+          This rank's sums over the group.
         """
-        sums: list[float] = []
+        sums: StepSums | None = None
         step = self.parallel or self.loss
         dtype = optimization.PRECISIONS[self.config.train.precision]
         for i, batch in enumerate(group):
-            batch = batch.to(self.device)
+            if sums is not None and not self.all_finite(sums.values[0]):
+                return sums
+            # What is checked and counted is read on the host, before it is copied.
             targets = make_targets(batch, self.tokenizer, self.config.model.tail_frames)
             targets.check(batch.ids)
+            features, targets = batch.to(self.device).features, targets.to(self.device)
             wait = self.parallel.no_sync if self.parallel and i + 1 < len(group) else nullcontext
             with wait():
                 with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                    loss, losses = step(batch.features, targets, subnets, weights, self.update)
-                if not self.all_finite(loss):
-                    return None
+                    loss, losses = step(features, targets, subnets, weights, self.update)
                 # DDP takes the mean over ranks; times their number, it is the gradient of the
                 # whole batch.
                 self.scaler.scale(loss * self.world_size).backward()
-            values = [*map(float, losses), batch.seconds, float(targets.frames.sum())]
-            sums = [a + b for a, b in zip(sums, values)] if sums else values
+            frames = int(targets.host.frames.sum())
+            of_batch = StepSums.of_batch(loss, losses, batch.seconds, frames)
+            sums = of_batch if sums is None else sums + of_batch
+        assert sums is not None, "a group has at least one batch"
         return sums
+
+    def read(self, sums: StepSums) -> UpdateSums:
+        """The sums over all ranks, which so agree on whether loss and gradients are finite and
+        whether any rank was asked to stop.  fp16's gradients are unscaled."""
+        self.scaler.unscale_(self.optimizer)
+        self.nets.before_step(self.update)
+        gradients = [p.grad for p in self.loss.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        return UpdateSums.of_ranks(self.sum_and_agree(sums.read(norm)))
 
     def sum_and_agree(self, values: list[float]) -> list[float]:
         """Sum values over all ranks, which so agree, too, on whether any of them was asked to stop
@@ -239,31 +256,15 @@ class Trainer:
         """Tells whether the loss is finite on every rank."""
         return sum_over_ranks([float(not torch.isfinite(loss))], self.device)[0] == 0
 
-    def optimizer_step(self) -> bool:
-        """Check that the gradients are finite, set the learning rate and step. False: a gradient is
-        not finite, and nothing was changed but fp16's scale.
-
-        Raises:
-          UserError: in fp16, when gradients overflow at every scale.
-        """
-        self.scaler.unscale_(self.optimizer)
-        self.nets.before_step(self.update)
-        gradients = [p.grad for p in self.loss.parameters() if p.grad is not None]
-        finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
-        if finite:
-            optimization.set_learning_rate(
-                self.optimizer, self.config, self.update, self.stream.passes
-            )
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        elif self.scaler.is_enabled():
-            optimization.lower_scale(self.scaler, self.update)
+    def optimizer_step(self) -> None:
+        """Set the learning rate, and step with gradients that are finite."""
+        optimization.set_learning_rate(self.optimizer, self.config, self.update, self.stream.passes)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if finite:
-            self.update += 1
-            optimization.grow_scale(self.scaler, self.update)
-            self.nets.after_update(self.update)
-        return finite
+        self.update += 1
+        optimization.grow_scale(self.scaler, self.update)
+        self.nets.after_update(self.update)
 
     def validate(self, writer: SummaryWriter | None) -> None:
         """The losses of the watched nets on dev, by rank 0; the other ranks wait for it."""

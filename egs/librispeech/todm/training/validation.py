@@ -4,12 +4,15 @@ import logging
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from todm.data.batches import Batch, eval_loader
+from todm.model.encoder import Operators
 from todm.subnet import Subnet
 from todm.training.experiment import rng_state, set_rng_state
 from todm.training.supernet_loss import SupernetLoss, Weights, make_targets
 from utils.interrupts import StopRequest
+from utils.pruned_rnnt import Targets
 from utils.tokens import Tokenizer
 
 
@@ -26,28 +29,41 @@ def scorable(batch: Batch, tokenizer: Tokenizer, tail_frames: int) -> Batch | No
     return batch.subset(keep) if keep else None
 
 
+def with_targets(
+    batch: Batch, tokenizer: Tokenizer, tail_frames: int, device: torch.device
+) -> tuple[Tensor, Targets]:
+    """The features (B, T, 80) and the targets of a batch, on a device."""
+    targets = make_targets(batch, tokenizer, tail_frames)
+    return batch.to(device).features, targets.to(device)
+
+
 @torch.no_grad()
 def losses_per_frame(
     loss: SupernetLoss,
-    batches: Iterable[Batch],
-    tokenizer: Tokenizer,
+    batches: Iterable[tuple[Tensor, Targets]],
     subnets: list[Subnet],
     weights: Weights,
+    operators: Operators | None = None,
 ) -> list[float]:
     """The loss per encoder frame over all batches: of the largest net, then of every subnet on the
     pruning ranges of the largest.
 
     Args:
-      loss: its model should be in evaluation mode. batches: on the model's device.
+      loss: its model should be in evaluation mode.
+      batches: features (B, T, 80) and targets on the model's device.
       weights: decide whether it is the transducer loss or, of CTC alone, the CTC loss.
+      operators: the encoder's, where they are used for more than these batches; None: they are made
+        here, once.
     """
-    sums, frames = [0.0] * (1 + len(subnets)), 0
-    for batch in batches:
-        targets = make_targets(batch, tokenizer, loss.config.model.tail_frames)
-        _, losses = loss(batch.features, targets, subnets, weights)
-        sums = [a + float(b) for a, b in zip(sums, losses)]
-        frames += int(targets.frames.sum())
-    return [total / max(frames, 1) for total in sums]
+    operators = operators or loss.model.encoder.operators()
+    device = next(loss.parameters()).device
+    # On the device until all batches are done; in double precision, as Python adds.
+    sums, frames = torch.zeros(1 + len(subnets), dtype=torch.float64, device=device), 0
+    for features, targets in batches:
+        _, losses = loss(features, targets, subnets, weights, None, operators)
+        sums += torch.stack(losses)
+        frames += int(targets.host.frames.sum())
+    return [total / max(frames, 1) for total in sums.tolist()]
 
 
 def dev_losses(
@@ -69,7 +85,7 @@ def dev_losses(
     ctc_alone = Weights.at(update, loss.config.loss, loss.config.distill).ctc_alone
     weights = Weights.of_ctc() if ctc_alone else Weights(1.0, 1.0, 0.0)
     batches = _dev_batches(loss, tokenizer, stop)
-    losses = losses_per_frame(loss, batches, tokenizer, nets[1:], weights)
+    losses = losses_per_frame(loss, batches, nets[1:], weights)
     loss.model.train()
     set_rng_state(generators)
     if stop:
@@ -81,7 +97,9 @@ def dev_losses(
     return {f"dev {kind} per frame/{name}": value for name, value in values.items()}
 
 
-def _dev_batches(loss: SupernetLoss, tokenizer: Tokenizer, stop: StopRequest) -> Iterator[Batch]:
+def _dev_batches(
+    loss: SupernetLoss, tokenizer: Tokenizer, stop: StopRequest
+) -> Iterator[tuple[Tensor, Targets]]:
     """The first ``train.valid_batches`` batches of dev (0: all), on the model's device."""
     config, device = loss.config, next(loss.parameters()).device
     batches = eval_loader(config, config.data.dev, config.data.max_duration)
@@ -90,4 +108,4 @@ def _dev_batches(loss: SupernetLoss, tokenizer: Tokenizer, stop: StopRequest) ->
             return
         kept = scorable(batch, tokenizer, config.model.tail_frames)
         if kept is not None:
-            yield kept.to(device)
+            yield with_targets(kept, tokenizer, config.model.tail_frames, device)
