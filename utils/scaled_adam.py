@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from utils.scaled_adam_bundle import Bundle
+from utils.scaled_adam_chunk import ElementStep
+
 # Steps at which a first threshold is guessed, from few norms, before a whole period has passed.
 EARLY_STEPS = (10, 20, 40)
-
-
-def rms(x: Tensor) -> Tensor:
-    """The root mean square of every tensor of a stack: (n, ...) -> (n, 1, ...)."""
-    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
 
 
 class ScaledAdam(Optimizer):
@@ -33,7 +31,8 @@ class ScaledAdam(Optimizer):
            d += p clamp(s, -0.1, 0.1), limited so that rms(p) stays at most param_max_rms
         4. m = b1 m + (1 - b1) d ;  p += m
 
-    A missing gradient counts as zero.  Tensors of one shape are updated as one stack.
+    A missing gradient counts as zero.  The state of tensors of one shape is kept in one stack,
+    under the first of them.
 
     Clipping, in every group by itself: the norm is sqrt(sum |g rms(p)|^2 + sum over one-element
     tensors (scalar_lr_scale g)^2). The first step's is not kept.  At every multiple of
@@ -83,66 +82,63 @@ class ScaledAdam(Optimizer):
             },
         )
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
+        self._bundles: dict[Tensor, Bundle] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter."""
+        """Updates every parameter."""
         if closure is not None:
             raise ValueError("ScaledAdam takes no closure")
-        stacks = [
-            [(params, *self._stack(params)) for params in _stacked(group)]
-            for group in self.param_groups
+        bundles = [
+            [self._bundle(params) for params in _together(group)] for group in self.param_groups
         ]
-        for group, of_group, factor in zip(self.param_groups, stacks, self._clip_factors(stacks)):
-            for params, p, grad in of_group:
-                # what is not finite would not become zero by a factor
-                grad = grad * factor if factor else torch.zeros_like(grad)
-                update = self._update(group, self._state(params, p), p, grad)
-                for target, new in zip(params, update.unbind()):
-                    target.copy_(new)
+        for group, of_group, factor in zip(self.param_groups, bundles, self._clip_factors(bundles)):
+            for bundle in of_group:
+                if not factor:
+                    bundle.drop_gradients()
+                self._update(group, bundle, factor)
 
-    def _stack(self, params: list[Tensor]) -> tuple[Tensor, Tensor]:
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        return torch.stack([p.float() for p in params]), torch.stack([g.float() for g in grads])
+    def _bundle(self, params: list[Tensor]) -> Bundle:
+        """The bundle of these tensors, which is kept, with their present gradients."""
+        bundle = self._bundles.get(params[0])
+        if bundle is None or list(map(id, bundle.params)) != list(map(id, params)):
+            bundle = self._bundles[params[0]] = Bundle(params, self.state)
+        bundle.read()
+        return bundle
 
-    def _state(self, params: list[Tensor], p: Tensor) -> dict:
-        state = self.state[params[0]]  # the state of a stack is kept under its first parameter
-        if not state:
-            state.update(step=0, momentum=torch.zeros_like(p), second_moment=torch.zeros_like(p))
-            if params[0].numel() > 1:
-                shape = (len(params),) + (1,) * (p.ndim - 1)
-                state.update(
-                    rms=rms(p),
-                    size_grads=p.new_zeros(0, *shape),
-                    size_second_moment=p.new_zeros(shape),
-                )
-        return state
+    def _update(self, group: dict, bundle: Bundle, factor: float) -> None:
+        """Updates tensors whose gradients clipping multiplies by a factor."""
+        t, period = bundle.count_step(), group["size_update_period"]
+        growth = None
+        if group["scaled"] and not bundle.scalar:
+            bundle.set_size_grads(torch.cat([bundle.size_grads, factor * bundle.products[None]]))
+            if t % period == period - 1:
+                bundle.rms.copy_(bundle.present_rms())
+                bundle.sizes = []
+                growth = self._size_step(group, bundle, (t + 1) // period)
+        if not bundle.sizes:
+            bundle.sizes = bundle.per_element(self._sizes(group, bundle))
+        # Step 1 without an array v_hat: g / (sqrt(v / c) + eps) = root g / (sqrt(v) + root eps),
+        # where c is the correction.
+        correction = 1 - group["betas"][1] ** (t + 1)
+        root = math.sqrt(correction) if correction < 0.99 else 1.0
+        rate = -group["lr"] * factor * root
+        bundle.move(ElementStep(rate, factor, group["betas"], group["eps"] * root), growth)
+        if bundle.scalar:
+            for p in bundle.params:
+                p.clamp_(-group["scalar_max"], group["scalar_max"])
 
-    def _update(self, group: dict, state: dict, p: Tensor, grad: Tensor) -> Tensor:
-        """The new values of a stack of tensors (n, ...)."""
-        t, lr, eps, (beta1, beta2) = state["step"], group["lr"], group["eps"], group["betas"]
-        scalar = p[0].numel() == 1
-        state["step"] = t + 1
-        v = state["second_moment"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        correction = 1 - beta2 ** (t + 1)
-        v_hat = v / correction if correction < 0.99 else v
-        delta = -lr * (group["scalar_lr_scale"] if scalar else 1.0) * grad / (v_hat.sqrt() + eps)
-        if not scalar and group["scaled"]:
-            period = group["size_update_period"]
-            size_grad = (p * grad).sum(dim=tuple(range(1, p.ndim)), keepdim=True)
-            state["size_grads"] = torch.cat([state["size_grads"], size_grad[None]])
-            refresh = t % period == period - 1
-            if refresh:
-                state["rms"] = rms(p)
-            delta = delta * state["rms"].clamp(min=group["param_min_rms"])
-            if refresh:
-                delta = delta + p * self._size_step(group, state, (t + 1) // period)
-        p = p + state["momentum"].mul_(beta1).add_(delta, alpha=1 - beta1)
-        return p.clamp(-group["scalar_max"], group["scalar_max"]) if scalar else p
+    def _sizes(self, group: dict, bundle: Bundle) -> Tensor:
+        """What the step of every tensor is multiplied by besides the learning rate (N,)."""
+        if bundle.scalar:
+            return torch.full_like(bundle.grad_norms, group["scalar_lr_scale"])
+        if not group["scaled"]:
+            return torch.ones_like(bundle.grad_norms)
+        return bundle.rms.clamp(min=group["param_min_rms"])
 
-    def _size_step(self, group: dict, state: dict, k: int) -> Tensor:
-        """Step 3's s, the relative change of every tensor's size."""
-        h, w, size = state["size_grads"], state["size_second_moment"], state["rms"]
+    def _size_step(self, group: dict, bundle: Bundle, k: int) -> Tensor:
+        """Step 3's s, the relative change of every tensor's size (N,)."""
+        h, w, size = bundle.size_grads, bundle.size_second_moment, bundle.rms
         b = group["betas"][1] ** group["size_update_period"]
         w.mul_(b).add_(h.square().mean(0), alpha=1 - b)
         s = (
@@ -152,26 +148,32 @@ class ScaledAdam(Optimizer):
             * h.sum(0)
             / (w.sqrt() + group["eps"])
         )
-        state["size_grads"] = h[:0]
+        bundle.set_size_grads(h[:0])
         s = torch.where(size < group["param_min_rms"], 0.0, s).clamp(-0.1, 0.1)
         return torch.minimum(s, (group["param_max_rms"] - size) / size.clamp(min=1e-20))
 
-    def _clip_factors(self, stacks: list[list[tuple[list[Tensor], Tensor, Tensor]]]) -> list[float]:
+    def _clip_factors(self, bundles: list[list[Bundle]]) -> list[float]:
         """The factors that every group's gradients are multiplied by in this step; keeps the
         histories of norms."""
-        squares = [
-            sum((grad * self._weight(group, params)).square().sum() for params, _, grad in of_group)
-            for group, of_group in zip(self.param_groups, stacks)
+        norms = [
+            torch.linalg.vector_norm(torch.cat([self._weighted_norms(group, x) for x in of_group]))
+            for group, of_group in zip(self.param_groups, bundles)
+            if of_group
         ]
         # The other groups have nothing to step; one transfer from the device for all that have.
-        present = [x for x in squares if isinstance(x, Tensor)]
-        values = iter(torch.stack(present).tolist() if present else [])
-        norms = [next(values) ** 0.5 if isinstance(x, Tensor) else 0.0 for x in squares]
-        return [self._clip_factor(group, norm) for group, norm in zip(self.param_groups, norms)]
+        values = iter(torch.stack(norms).tolist() if norms else [])
+        return [
+            self._clip_factor(group, next(values) if of_group else 0.0)
+            for group, of_group in zip(self.param_groups, bundles)
+        ]
+
+    def _weighted_norms(self, group: dict, bundle: Bundle) -> Tensor:
+        """What every tensor adds to the norm that clipping looks at (N,)."""
+        return bundle.grad_norms * (group["scalar_lr_scale"] if bundle.scalar else bundle.rms)
 
     def _clip_factor(self, group: dict, norm: float) -> float:
-        """One group's factor, and its history in ``group["clipping"]``, where checkpoints have
-        it."""
+        """The factor of one group; keeps its history in ``group["clipping"]``, where checkpoints
+        have it."""
         finite = math.isfinite(norm)
         if not group["scaled"] or not self.clipping_scale:
             return float(finite)
@@ -195,30 +197,25 @@ class ScaledAdam(Optimizer):
         threshold = history["threshold"] if step >= EARLY_STEPS[0] else math.inf
         return min(1.0, threshold / (norm + 1e-20)) if finite else 0.0
 
-    def _weight(self, group: dict, params: list[Tensor]) -> Tensor | float:
-        if params[0].numel() == 1:
-            return group["scalar_lr_scale"]
-        state = self.state.get(params[0])
-        return state["rms"] if state else rms(torch.stack([p.detach().float() for p in params]))
-
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load a state, as every optimiser does.
+        """Loads a state, as every optimiser does.
 
         Checkpoints that have one history of norms for all groups say nothing about any of them:
         every group then begins a new one, and clips again after ten steps.
         """
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
+        self._bundles.clear()  # they have the state of before
         for group in self.param_groups:
             # Checkpoints from before this key have groups without it.
             group.setdefault("scaled", True)
 
 
-def _stacked(group: dict) -> list[list[Tensor]]:
-    """A group's tensors by shape; those of an unscaled group one by one where they have a gradient,
-    so that Adam's means begin with its first."""
+def _together(group: dict) -> list[list[Tensor]]:
+    """The tensors of a group that are updated together: those with more than one element, and those
+    with one. The tensors of an unscaled group go one by one, and wait where they have no gradient,
+    so that Adam's means begin with the first gradient."""
     if not group["scaled"]:
         return [[p] for p in group["params"] if p.grad is not None]
-    stacks: dict[torch.Size, list[Tensor]] = {}
-    for p in group["params"]:
-        stacks.setdefault(p.shape, []).append(p)
-    return list(stacks.values())
+    scalars = [p for p in group["params"] if p.numel() == 1]
+    others = [p for p in group["params"] if p.numel() != 1]
+    return [tensors for tensors in (others, scalars) if tensors]
