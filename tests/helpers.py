@@ -20,6 +20,7 @@ DEBUG = Path(__file__).resolve().parent.parent / "egs/librispeech/todm/conf/debu
 # head groups, so that there is one between the first and the last; no dropout, so that two passes
 # agree; and slow modes, whose outputs depend on all frames.
 UNIT_SIZES = (
+    "model.rates=[]",
     "model.dim=16",
     "model.ffn_dim=24",
     "model.ssm_dim=24",
