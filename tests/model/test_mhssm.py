@@ -131,8 +131,8 @@ def test_ssm_stays_in_fp32_under_autocast(monkeypatch):
         seen.extend([u.dtype, *(x.dtype for x in operators), torch.is_autocast_enabled("cpu")])
         return apply(operators, u)
 
-    apply = BlockwiseOperators.apply
-    monkeypatch.setattr(BlockwiseOperators, "apply", recording)
+    apply = BlockwiseOperators.run
+    monkeypatch.setattr(BlockwiseOperators, "run", recording)
     model = tiny_model(tiny_config("model.stack=2")).eval()
     features, lengths = torch.randn(2, 300, 80), torch.tensor([300, 120])
     expected, _ = model.encoder(features, lengths)

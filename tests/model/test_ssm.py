@@ -55,7 +55,7 @@ def recurrent(ssm: DiagonalSSM, u: Tensor) -> Tensor:
 
 def in_blocks(ssm: DiagonalSSM, u: Tensor) -> Tensor:
     (operators,) = make_operators([ssm])
-    return operators.apply(u.transpose(0, 1)).transpose(0, 1)
+    return operators.run(u.transpose(0, 1)).transpose(0, 1)
 
 
 def gradients(form, ssm: DiagonalSSM, u: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -103,7 +103,7 @@ def test_selected_operators_serve_their_channels():
     (operators,) = make_operators([ssm])
     channels = torch.tensor([2, 0])
     torch.testing.assert_close(
-        operators.select(channels).apply(u[channels]), operators.apply(u)[channels]
+        operators.select(channels).run(u[channels]), operators.run(u)[channels]
     )
 
 

@@ -59,7 +59,7 @@ def test_parameters_are_those_of_the_extracted_model(overrides, text):
 @pytest.mark.parametrize("overrides", CONFS)
 def test_macs_are_what_torch_counts_and_the_recurrence(overrides, text, monkeypatch):
     monkeypatch.setattr(
-        BlockwiseOperators, "apply", lambda operators, u: u
+        BlockwiseOperators, "run", lambda operators, u: u
     )  # whose products are not those of the recurrence
     config, subnet = tiny_config(*overrides), Subnet.parse(text)
     model = extract(tiny_model(config), config, subnet)

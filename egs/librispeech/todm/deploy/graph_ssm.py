@@ -8,7 +8,7 @@ The states between blocks are a ``Scan``, which can not be written in PyTorch: t
 node of its own for it, which :func:`todm.deploy.onnx_graph.write_graph` replaces.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class GraphOperators(nn.Module):
         for name, value in constants.items():
             self.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
 
-    def apply(self, u: Tensor) -> Tensor:  # type: ignore[override]
+    def run(self, u: Tensor) -> Tensor:
         """Whole sequences from the zero state: ``u`` (C, B, T) -> (C, B, T), causal, of any
         length."""
         length = u.shape[2]
@@ -70,6 +70,14 @@ class GraphOperators(nn.Module):
         y = torch.bmm(torch.cat([u, *state], dim=2), self.emit) + self.skip * u
         real, imag = torch.bmm(u, self.collect).split(self.modes, dim=2)
         return y, carried(*state, real, imag, self.decay_real, self.decay_imag)
+
+    def select(self, channels: Tensor) -> "GraphOperators":
+        """Not for exported models, which are built from the parts that they keep.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError("an exported model runs with all of its channels")
 
     @property
     def modes(self) -> int:
@@ -132,5 +140,6 @@ def graph_operators(encoder: Encoder, chunk: int | None = None) -> nn.ModuleList
     with torch.no_grad():
         made = encoder.operators(chunk) if chunk else encoder.operators(block=BLOCK)
     return nn.ModuleList(
-        nn.ModuleList(GraphOperators(one) for one in of_block) for of_block in made
+        nn.ModuleList(GraphOperators(cast(BlockwiseOperators, one)) for one in of_block)
+        for of_block in made
     )

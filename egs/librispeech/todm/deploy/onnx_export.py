@@ -7,6 +7,7 @@ is sherpa-onnx's name for the predictor.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from todm.data.frames import LOG_EPSILON, LOOK_AHEAD, NUM_MEL_BINS, RECEPTIVE_FI
 from todm.decoding.ctc_search import FIRST_TOKEN
 from todm.deploy.graph_ssm import RealState, graph_operators
 from todm.deploy.onnx_graph import write_graph
+from todm.model.encoder import Operators, States
 from todm.model.transducer import Transducer
 
 # The log-probability of what a client must not choose; the best token's is at least -log V.
@@ -69,7 +71,7 @@ class OfflineEncoder(nn.Module):
         encoded, lengths = self.encoder(
             torch.cat([x, self.padding.expand(x.shape[0], -1, -1)], dim=1),
             x_lens,
-            operators=self.operators,
+            operators=cast(Operators, self.operators),
         )
         return self.project(encoded), lengths
 
@@ -102,7 +104,7 @@ class StreamingEncoder(nn.Module):
         """The number of complex numbers in the states of all SSMs."""
         return sum(c * n for of_block in self.shapes for c, _, n in of_block)
 
-    def unflatten(self, real: Tensor, imag: Tensor) -> list[list[RealState]]:
+    def unflatten(self, real: Tensor, imag: Tensor) -> States:
         """The states of the SSMs, real and imaginary parts (C, N, modes) each, out of all of them,
         (1, N, S) each."""
         sizes = [c * n for of_block in self.shapes for c, _, n in of_block]
@@ -121,7 +123,7 @@ class StreamingEncoder(nn.Module):
             for of_block in self.shapes
         ]
 
-    def flatten(self, states: list[list[RealState]]) -> RealState:
+    def flatten(self, states: States) -> RealState:
         """The inverse of :meth:`unflatten`."""
         real, imag = (
             torch.cat([x.transpose(0, 1).flatten(1) for x in side], dim=-1)
@@ -132,7 +134,7 @@ class StreamingEncoder(nn.Module):
     def forward(self, x: Tensor, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk, as the class says."""
         encoded, states = self.encoder.step(
-            x, self.unflatten(state0, state1), self.encoder.full, self.operators
+            x, self.unflatten(state0, state1), self.encoder.full, cast(Operators, self.operators)
         )
         return self.project(encoded), *(
             self.flatten(states) if self.remembered else (1 * state0, 1 * state1)

@@ -11,7 +11,7 @@ with real matrices gives real parts, a block of inputs ``u[0..Q-1]`` does::
     h   <- conj(lam)^Q h + sum_j conj(lam)^(Q-1-j) u[j]        K[l] = Re(sum_n W_n lam_n^l)
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,19 @@ from torch.autograd.function import once_differentiable
 from todm.model.ssm import DiagonalSSM, discretise, exp
 
 BLOCK = 16  # frames in a block of the blockwise form, in training and decoding
+
+
+class SSMOperators(Protocol):
+    """An SSM ready to run: :class:`BlockwiseOperators`, or what an exported graph has for them."""
+
+    def run(self, u: Tensor) -> Tensor:
+        """Whole sequences from the zero state: ``u`` (C, B, T) -> (C, B, T)."""
+
+    def step(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One block (C, B, Q) from the state before it -> its output and the next state."""
+
+    def select(self, channels: Tensor) -> "SSMOperators":
+        """The operators of some channels only: an index tensor (C',)."""
 
 
 class BlockwiseOperators(NamedTuple):
@@ -37,7 +50,7 @@ class BlockwiseOperators(NamedTuple):
         """The operators of some channels only: an index tensor (C',)."""
         return BlockwiseOperators(*(x[channels] for x in self))
 
-    def apply(self, u: Tensor) -> Tensor:
+    def run(self, u: Tensor) -> Tensor:
         """Whole sequences from the zero state: ``u`` (C, B, T) float32 -> (C, B, T), causal."""
         channels, batch, length = u.shape
         block = self.toeplitz.shape[1]
@@ -102,7 +115,7 @@ def make_operators(ssms: list[DiagonalSSM], block: int = BLOCK) -> list[Blockwis
     dt_a, b, c = discretise(log_dt, log_a_real, a_imag, c)
     sizes = [ssm.d.numel() for ssm in ssms]
     parts = (x.split(sizes) for x in (dt_a, 2 * c * b, d.float()))
-    return [_operators(*of_one, block) for of_one in zip(*parts)]
+    return [_operators(log_lam, weight, skip, block) for log_lam, weight, skip in zip(*parts)]
 
 
 def _operators(log_lam: Tensor, weight: Tensor, skip: Tensor, block: int) -> BlockwiseOperators:
@@ -123,8 +136,8 @@ def causal_toeplitz(kernel: Tensor) -> Tensor:
 
 
 class Powers(torch.autograd.Function):
-    """What is made of the powers of lam, with their gradient in closed form: kernel (C, Q), collect
-    (C, Q, 2N), decay (C, N) and emit (C, Q, 2N), which is transposed afterwards.
+    """The operators that are made of the powers of lam, with their gradient in closed form: kernel
+    (C, Q), collect (C, Q, 2N), decay (C, N) and emit (C, Q, 2N), which is transposed afterwards.
 
     With H_l the gradient that arrives at W lam^l, as a complex number, and J_l that at lam^l, the
     gradients are, from dL = Re(sum_l H_l d(W lam^l) + J_l d lam^l)::

@@ -1,13 +1,13 @@
 """The encoder: blocks of MH-SSM and FFN, any of which a subnet may shrink or leave out."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from todm.config.keys import ModelConfig
-from todm.model.blockwise import BLOCK, BlockwiseOperators, make_operators
+from todm.model.blockwise import BLOCK, SSMOperators, make_operators
 from todm.model.feed_forward import FeedForward
 from todm.model.frontend import Frontend
 from todm.model.gates import Gate, Gates
@@ -15,8 +15,10 @@ from todm.model.mhssm import MultiHeadSSM
 from todm.model.multi_rate import LowerRate, common_multiple, rate_groups
 from todm.subnet import BlockChoice, Subnet
 
-Operators = list[list[BlockwiseOperators]]  # per block, per stacked SSM
-States = list[list[Tensor]]  # the same, complex (C, B, N) each: of streaming
+Operators = Sequence[Sequence[SSMOperators]]  # per block, per stacked SSM
+States = list[
+    list[Any]
+]  # the same, complex (C, B, N) each, or as the operators have them: of streaming
 
 
 def head_groups(config: ModelConfig) -> int:
@@ -69,8 +71,8 @@ class Block(nn.Module):
         x: Tensor,
         mask: Tensor,
         choice: BlockChoice,
-        operators: list[BlockwiseOperators],
-        states: list[Tensor] | None = None,
+        operators: Sequence[SSMOperators],
+        states: list[Any] | None = None,
         gates: tuple[Gate, Gate] | None = None,
     ) -> Tensor:
         """The block with the parts that ``choice`` keeps: (B, T, dim) -> (B, T, dim).
@@ -130,7 +132,7 @@ class Encoder(nn.Module):
             form, at the lower rates accordingly fewer; None: whole utterances.
           block: of whole utterances, frames in a block of the blockwise form.
         """
-        made: Operators = [[] for _ in self.blocks]
+        made: list[list[SSMOperators]] = [[] for _ in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
             for rate in sorted({group.rate for group in self.groups}):
                 numbers = [i for group in self.groups if group.rate == rate for i in group.blocks]

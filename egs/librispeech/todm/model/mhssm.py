@@ -3,13 +3,13 @@ heads."""
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from todm.model.adaptive_dropout import dropout_probability
-from todm.model.blockwise import BlockwiseOperators
+from todm.model.blockwise import SSMOperators
 from todm.model.gates import Gate
 from todm.model.ssm import DiagonalSSM
 from todm.subnet import is_leading
@@ -137,8 +137,8 @@ class MultiHeadSSM(nn.Module):
         x: Tensor,
         mask: Tensor,
         kept: tuple[int, ...],
-        operators: list[BlockwiseOperators],
-        states: list[Tensor] | None = None,
+        operators: Sequence[SSMOperators],
+        states: list[Any] | None = None,
         gate: Gate | None = None,
     ) -> Tensor:
         """The layer with the kept head groups alone: (B, T, dim) -> (B, T, dim).
@@ -179,8 +179,8 @@ class MultiHeadSSM(nn.Module):
         u: Tensor,
         mask: Tensor,
         mixes: list[tuple[Tensor, Tensor]],
-        operators: list[BlockwiseOperators],
-        states: list[Tensor] | None,
+        operators: Sequence[SSMOperators],
+        states: list[Any] | None,
     ) -> Tensor:
         """SSMs, mixing and inter-head gating of the kept heads, in fp32.
 
@@ -205,13 +205,13 @@ class MultiHeadSSM(nn.Module):
                 z = (value * torch.sigmoid(gating)).flatten(0, 1)
         return z
 
-    def run_ssm(self, z: Tensor, ops: BlockwiseOperators) -> list[Tensor]:
+    def run_ssm(self, z: Tensor, ops: SSMOperators) -> list[Tensor]:
         """The SSMs over whole utterances, in every direction: (C, B, T) -> D of (C, B, T), each
         after SiLU."""
         if self.directions == 1:
-            return [nn.functional.silu(ops.apply(z))]
+            return [nn.functional.silu(ops.run(z))]
         # (2 C, B, T), the second half reversed
-        y = nn.functional.silu(ops.apply(torch.cat([z, z.flip(-1)])))
+        y = nn.functional.silu(ops.run(torch.cat([z, z.flip(-1)])))
         forward, backward = y.chunk(2)  # (C, B, T) each
         return [forward, backward.flip(-1)]
 

@@ -22,9 +22,9 @@ class Cost:
       total_params: with those of predictor and joiner, or of a CTC model's head: what decoding
         needs.
       macs_per_second: of the whole transducer per second of audio, every block at its own frame
-      rate.  SSMs count in their recurrent
-        form (4 real MACs for a complex product, 2 for a complex by real); predictor and joiner run
-        once per encoder frame.  Norms, biases and activations are not counted.
+        rate.  SSMs count in their recurrent form (4 real MACs for a complex product, 2 for a
+        complex by real); predictor and joiner run once per encoder frame.  Norms, biases and
+        activations are not counted.
     """
 
     encoder_params: int
@@ -52,7 +52,8 @@ class CostModel:
 
     def cost(self, subnet: Subnet) -> Cost:
         """The exact cost of a subnet; a test holds the counts to the extracted model's."""
-        params, frame_macs = self.front
+        params = self.front[0]
+        frame_macs: float = self.front[1]
         for (heads, chunks), rate in zip(subnet.sizes, self.rates):
             for part_params, part_macs in (_ssm(self.config, heads), _ffn(self.config, chunks)):
                 params, frame_macs = params + part_params, frame_macs + part_macs / rate

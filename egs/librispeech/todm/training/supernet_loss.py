@@ -172,8 +172,8 @@ class SupernetLoss(nn.Module):
         return self._transducer_losses(total, encoded, len(nets), targets, weights)
 
     def subnet_share(self, batch: int) -> Callable[[], Share]:
-        """What draws a subnet's share of a batch: ``method.subnet_share`` of its utterances, in
-        training."""
+        """A function that draws the share of a batch that a subnet sees: in training
+        ``method.subnet_share`` of its utterances, otherwise all."""
         share = self.config.method.subnet_share if self.training else 1.0
         count = max(1, round(share * batch))
         return lambda: Share() if count == batch else Share.drawn(count, batch)
