@@ -2,7 +2,7 @@
 
 import pytest
 
-from todm.benchmark.report import Gap, Report, Spread, make_rows, short
+from todm.benchmark.report import Gap, Report, Spread, cell, make_rows, short
 from todm.benchmark.workloads import Figure, Workload
 
 WORKLOAD = Workload(
@@ -70,7 +70,7 @@ def test_a_row_in_the_file():
     }
 
 
-def cells(line: str) -> list[str]:
+def in_cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -78,10 +78,16 @@ def test_the_table_of_two_revisions():
     rows = make_rows("mini", WORKLOAD, ["new", "old"], ROUNDS)
     lines = Report({}, rows).table().splitlines()
     assert lines[0] == "mini"
-    assert list(map(cells, [lines[2], *lines[4:]])) == [
-        ["workload", "figure", "unit", "new", "old", "new / old", "quartiles", "rounds"],
-        ["load", "time", "ms", "2.50", "2.00", "0.50", "0.38 to 1.00", "3"],
-        ["load", "peak memory", "MiB", "10.0", "20.0", "0.50", "0.38 to 0.75", "3"],
+    assert list(map(in_cells, [lines[2], *lines[4:]])) == [
+        ["workload", "figure", "unit", "new", "old", "new / old", "rounds"],
+        [
+            *("load", "time", "ms"),
+            *("2.50 (1.75 to 4.50)", "2.00 (2.00 to 5.00)", "0.50 (0.38 to 1.00)", "4"),
+        ],
+        [
+            *("load", "peak memory", "MiB"),
+            *("10.0 (10.0 to 10.5)", "20.0 (15.0 to 30.0)", "0.50 (0.38 to 0.75)", "4"),
+        ],
     ]
 
 
@@ -94,18 +100,22 @@ def test_the_table_of_one_revision_and_what_is_missing():
     ]
     text = Report({}, make_rows("mini", WORKLOAD, ["new"], alone), gaps).table()
     lines = text.splitlines()
-    assert cells(lines[2]) == ["workload", "figure", "unit", "median", "quartiles", "rounds"]
-    assert cells(lines[4]) == ["load", "time", "ms", "2.50", "1.75 to 4.50", "4"]
+    assert in_cells(lines[2]) == ["workload", "figure", "unit", "median (quartiles)", "rounds"]
+    assert in_cells(lines[4]) == ["load", "time", "ms", "2.50 (1.75 to 4.50)", "4"]
     assert lines[-2:] == [
         "mini: loading, other: not measured: there is no data",
         "mini: export: failed: it broke",
     ]
 
 
+def test_a_cell_of_one_value_or_none_has_no_quartiles():
+    assert (cell([2.0]), cell([])) == ("2.00", "-")
+
+
 @pytest.mark.parametrize(
     "value, text",
     [
-        (1234.5, "1,234"),
+        (1234.4, "1,234"),
         (99.96, "100.0"),
         (12.34, "12.3"),
         (1.234, "1.23"),

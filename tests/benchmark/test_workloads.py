@@ -2,9 +2,13 @@
 
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import PYTHONPATH
 from todm.benchmark.estimate import expected_seconds
 from todm.benchmark.runner import Limits
 from todm.benchmark.workloads import FRESH, WORKLOADS, Workload, chosen_workloads
@@ -23,6 +27,13 @@ def test_the_program_of_a_workload_takes_its_arguments(workload):
     inspect.signature(program).bind("settings", *workload.arguments)
     assert callable(program.run)
     assert workload.needs in (None, *(w.name for w in WORKLOADS))
+
+
+@pytest.mark.parametrize("module", ["__main__", "exported"])
+def test_the_process_that_asks_and_those_of_exported_encoders_do_without_torch(module):
+    code = f"import sys, todm.benchmark.{module}; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_names_are_there_once():

@@ -15,6 +15,7 @@ import torch
 
 from todm.benchmark.clock import Missing
 
+LATE = 10**9  # an update after every warm-up
 FLAT = "egs.librispeech.todm."  # in front of the modules of the oldest revisions
 
 
@@ -79,10 +80,10 @@ def _old_transducer_loss(loss: Any, device: torch.device) -> Any:
     return find("TransducerLoss", module)(backend, loss.prune_range, loss.lm_scale, loss.am_scale)
 
 
-def late_weights() -> Any:
-    """The weights of the parts of the loss when all of them count."""
+def late_weights(config: Any) -> Any:
+    """The weights of the parts of the loss late in a training, when all of them count."""
     weights = find("Weights", "todm.training.supernet_loss", f"{FLAT}supernet_loss")
-    return weights(0.5, 1.0, 1.0)
+    return weights.at(LATE, config.loss, config.distill)
 
 
 def make_targets(**values: Any) -> Any:

@@ -179,35 +179,31 @@ def _row(
 
 def _table(rows: Sequence[Row], compared: bool) -> str:
     """The table of one conf."""
-    titles = ["workload", "figure", "unit", NEW if compared else "median"]
-    titles += [OLD, f"{NEW} / {OLD}"] if compared else []
-    titles += ["quartiles", "rounds"]
+    titles = ["workload", "figure", "unit"]
+    titles += [NEW, OLD, f"{NEW} / {OLD}"] if compared else ["median (quartiles)"]
     lines = []
     for row in rows:
-        new = Spread.of(row.values[NEW])
-        cells = [row.workload.name, row.figure.name, _unit(row.figure), number(new)]
+        cells = [row.workload.name, row.figure.name, _unit(row.figure), cell(row.values[NEW])]
         if compared:
-            ratio = Spread.of(row.ratios)
-            cells += [number(Spread.of(row.values[OLD])), number(ratio)]
-            cells += [quartiles(ratio), str(len(row.ratios))]
-        else:
-            cells += [quartiles(new), str(len(row.values[NEW]))]
-        lines.append(cells)
-    return markdown_table(titles, lines, left=3)
+            cells += [cell(row.values[OLD]), cell(row.ratios)]
+        most = max(map(len, row.values.values()))
+        lines.append([*cells, str(most)])
+    return markdown_table([*titles, "rounds"], lines, left=3)
 
 
 def _unit(figure: Figure) -> str:
     return f"{figure.unit} (more is better)" if figure.more_is_better else figure.unit
 
 
-def number(spread: Spread | None) -> str:
-    """The median for a table, with three digits or all before the point; ``-`` for none."""
-    return "-" if spread is None else short(spread.median)
-
-
-def quartiles(spread: Spread | None) -> str:
-    """The quartiles for a table; ``-`` for none."""
-    return "-" if spread is None else f"{short(spread.low)} to {short(spread.high)}"
+def cell(values: Sequence[float]) -> str:
+    """The median of some values and their quartiles, if there are several; ``-`` for none."""
+    spread = Spread.of(values)
+    if spread is None:
+        return "-"
+    text = short(spread.median)
+    if len(values) > 1:
+        text += f" ({short(spread.low)} to {short(spread.high)})"
+    return text
 
 
 def short(value: float) -> str:

@@ -103,6 +103,7 @@ class Update:
         self.loss = adapter.make_supernet_loss(net.config, net.model, net.device)
         self.optimizer = adapter.make_optimizer(net.config, net.model)
         self.sampler = adapter.make_sampler(net.config)
+        self.weights = adapter.late_weights(net.config)
         self.update = net.config.method.subnets_from
         self.features, heard = net.noise(utterances, seconds)
         self.audio_seconds = utterances * seconds
@@ -120,9 +121,7 @@ class Update:
         """Carries out an update with some subnets beside the largest net."""
         with self.net.stopwatch() as watch:
             with self.net.autocast():
-                loss, _ = self.loss(
-                    self.features, self.targets, subnets, adapter.late_weights(), self.update
-                )
+                loss, _ = self.loss(self.features, self.targets, subnets, self.weights, self.update)
             loss.backward()
             optimizer_step(self.optimizer)
             self.optimizer.zero_grad(set_to_none=True)

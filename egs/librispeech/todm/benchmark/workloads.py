@@ -61,7 +61,7 @@ class Workload:
     needs: str | None = None
     least: int = 3
     gpu: bool = False
-    cost: float = 5.0
+    cost: float = 1.0
 
 
 def _encoder(utterances: int, seconds: int) -> Workload:
@@ -73,6 +73,7 @@ def _encoder(utterances: int, seconds: int) -> Workload:
         (utterances, seconds),
         (Figure("step", "ms per s of audio"),),
         gpu=True,
+        cost=3,
     )
 
 
@@ -87,6 +88,7 @@ def _memory(utterances: int, seconds: int) -> Workload:
         process=FRESH,
         least=1,
         gpu=True,
+        cost=0.12 * utterances * seconds,
     )
 
 
@@ -106,6 +108,7 @@ def _export(mode: str) -> Workload:
         process=FRESH,
         plain_memory=True,
         least=1,
+        cost=17 if mode == "offline" else 8,
     )
 
 
@@ -120,6 +123,7 @@ def _load(mode: str, precision: str) -> Workload:
         plain_memory=True,
         needs=f"export-{mode}",
         least=2,
+        cost=4.5 if mode == "offline" else 1,
     )
 
 
@@ -133,6 +137,7 @@ def _offline(precision: str) -> Workload:
         process=EXPORTED,
         plain_memory=True,
         needs="export-offline",
+        cost=3,
     )
 
 
@@ -148,6 +153,7 @@ def _long(precision: str) -> Workload:
         plain_memory=True,
         needs="export-offline",
         least=1,
+        cost=25,
     )
 
 
@@ -161,6 +167,7 @@ def _streaming(precision: str) -> Workload:
         process=EXPORTED,
         plain_memory=True,
         needs="export-streaming",
+        cost=2,
     )
 
 
@@ -180,6 +187,7 @@ WORKLOADS = (
             Figure("sandwich / largest", TIMES),
         ),
         gpu=True,
+        cost=9,
     ),
     Workload(
         "optimizer",
@@ -188,6 +196,7 @@ WORKLOADS = (
         (),
         (Figure("step", "ms"),),
         gpu=True,
+        cost=0.3,
     ),
     Workload(
         "loading",
@@ -196,6 +205,7 @@ WORKLOADS = (
         "training:Loading",
         (),
         (Figure("batches", "per s", more_is_better=True),),
+        cost=1,
     ),
     _memory(8, 3),
     _memory(4, 12),
