@@ -208,10 +208,7 @@ def cell(values: Sequence[float]) -> str:
 
 def short(value: float) -> str:
     """A number with three digits, or all those before the point."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 10 else 1
-    return f"{value:.{digits}g}" if abs(value) < 0.1 else f"{value:.{digits}f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def rounded(value: float) -> float:
