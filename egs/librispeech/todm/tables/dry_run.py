@@ -23,8 +23,8 @@ from todm.subnet import Subnet
 from todm.supernet.budget import check_budgets, cost_function, parse_budgets
 from todm.supernet.sandwich import SubnetSampler
 from todm.supernet.search_space import SearchSpace
+from todm.tables.measured_steps import MeasuredSteps
 from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants
-from todm.training.benchmark_step import StepBenchmark
 from todm.training.supernet_loss import Weights
 from utils.distributed import local_device
 from utils.errors import UserError
@@ -49,7 +49,7 @@ class Estimate:
         self.space = SearchSpace(config, self.vocab_size)
         self.device = local_device()
         small = replace(config, data=replace(config.data, max_duration=AUDIO_SECONDS))
-        self.bench = StepBenchmark(small, UTTERANCE_SECONDS, self.device)
+        self.bench = MeasuredSteps(small, UTTERANCE_SECONDS, self.device)
         self.steps = steps
 
     @property
