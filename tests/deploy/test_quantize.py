@@ -288,3 +288,37 @@ def test_logging_is_as_it_was(toy, tmp_path):
         ]
     finally:
         root.setLevel(before)
+
+
+def test_the_matrices_of_ssms_are_stored_in_half(tmp_path):
+    """As fp16 rounds them, and computed with in fp32; what fp16 can not hold stays as it is."""
+    path, _ = exported(tmp_path, "h0-2f0-3 h0-2f0-3 h0-2f0-3")
+    noise = np.random.default_rng(0).normal(-8, 3, (1, 300, 80)).astype(np.float32)
+    inputs = {"x": noise, "x_lens": np.array([300])}
+    quantize(path, tmp_path / "int8.onnx", keep=quantizable(path))
+    weights = {w.name: w for w in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    original = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
+    stacks = {name for name, value in original.items() if value.ndim == 3}
+    assert {f"{name}_half" for name in stacks} <= weights.keys() and len(stacks) > 6
+    for name in stacks:
+        half = onnx.numpy_helper.to_array(weights[f"{name}_half"])
+        assert half.dtype == np.float16
+        np.testing.assert_allclose(half, original[name], rtol=1e-3, atol=1e-6)
+    expected, got = (session(p).run(None, inputs)[0] for p in (path, tmp_path / "int8.onnx"))
+    assert np.linalg.norm(got - expected) < 2e-3 * np.linalg.norm(expected)
+
+
+def test_what_half_can_not_hold_stays_in_fp32(tmp_path):
+    large = np.full((2, 2, 2), 1e5, np.float32)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "large",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 1, 2])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 1, 2])],
+        [onnx.numpy_helper.from_array(large, "w")],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
+    quantize(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    (got,) = session(tmp_path / "b.onnx").run(None, {"x": np.ones((2, 1, 2), np.float32)})
+    assert (got == 2e5).all()

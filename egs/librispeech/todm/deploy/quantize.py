@@ -1,5 +1,9 @@
 """int8 graphs: dynamic quantisation of the weights of products, per output channel, and the error
-that it causes layer by layer."""
+that it causes layer by layer.
+
+The matrices of SSMs, which int8 would harm, are stored in fp16 and computed with in fp32: a client
+converts them once, when it loads the graph.
+"""
 
 import logging
 import tempfile
@@ -44,8 +48,29 @@ def quantize(source: Path, target: Path, keep: Iterable[str] = ()) -> None:
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[*keep, *others],
             )
+            _store_stacks_in_half(Path(temporary))
     finally:
         root.setLevel(level)
+
+
+def _store_stacks_in_half(path: Path) -> None:
+    """Stores the stacks of matrices in a graph in fp16, where they have its range."""
+    model = onnx.load(path)
+    graph, kept, casts = model.graph, [], []
+    for value in graph.initializer:
+        array = onnx.numpy_helper.to_array(value)
+        in_range = array.ndim == 3 and np.abs(array).max(initial=0) < np.finfo(np.float16).max
+        if array.dtype == np.float32 and in_range:
+            half = onnx.numpy_helper.from_array(array.astype(np.float16), f"{value.name}_half")
+            to = onnx.TensorProto.FLOAT
+            casts.append(onnx.helper.make_node("Cast", [half.name], [value.name], to=to))
+            value = half
+        kept.append(value)
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    onnx.save(model, path)
 
 
 def worst_first(source: Path, inputs: dict[str, np.ndarray]) -> list[tuple[str, float]]:
