@@ -228,11 +228,11 @@ def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
     try:
         merged = OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
         return cast(DictConfig, merged)
-    except (OmegaConfBaseException, ValueError):
+    except (OmegaConfBaseException, TypeError, ValueError):
         for layer in layers:  # one by one: whose value is it?
             try:
                 tree = OmegaConf.merge(tree, OmegaConf.create(layer.values))
-            except (OmegaConfBaseException, ValueError) as error:
+            except (OmegaConfBaseException, TypeError, ValueError) as error:
                 key = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
                 raise ConfigError(f"{layer.source}: {key}{first_line(error)}") from error
         raise

@@ -84,6 +84,16 @@ class ScaledAdam(Optimizer):
         self.clipping_scale, self.clipping_period = clipping_scale, clipping_period
         self._bundles: dict[Tensor, Bundle] = {}
 
+    def __getstate__(self) -> dict:
+        """What copies and pickles of the optimiser have, besides all that every optimiser has."""
+        own = {"clipping_scale": self.clipping_scale, "clipping_period": self.clipping_period}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict) -> None:
+        """The inverse; :meth:`load_state_dict` uses it, too."""
+        super().__setstate__(state)
+        self._bundles = {}  # those of before have the state of before
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Updates every parameter."""
@@ -204,7 +214,6 @@ class ScaledAdam(Optimizer):
         every group then begins a new one, and clips again after ten steps.
         """
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "clipping"})
-        self._bundles.clear()  # they have the state of before
         for group in self.param_groups:
             # Checkpoints from before this key have groups without it.
             group.setdefault("scaled", True)

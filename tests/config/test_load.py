@@ -48,6 +48,7 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path):
         ("tables.seeds=x", "tables.seeds"),
         ("method.distill=beta", "method.distill"),
         ("model=3", "model"),
+        ("model.rates={a: 1}", "model.rates"),
     ],
 )
 def test_wrong_type_names_the_key(override, key):

@@ -543,3 +543,13 @@ def test_a_failing_export_leaves_the_earlier_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         export_joiner(model, path)
     assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", [LARGEST, "f0-3 - f0"])
+def test_an_export_says_nothing(tmp_path, capfd, text):
+    model = alone(("model.direction=causal",), text)
+    export_offline_encoder(model, tmp_path / "encoder.onnx", "")
+    export_streaming_encoder(model, tmp_path / "streaming.onnx", 32, "")
+    export_decoder(model, tmp_path / "decoder.onnx")
+    export_joiner(model, tmp_path / "joiner.onnx")
+    assert capfd.readouterr() == ("", "")

@@ -1,7 +1,9 @@
 """ScaledAdam over tensors of many shapes, types and layouts, and the form of its checkpoints."""
 
+import copy
 import io
 import math
+import pickle
 import weakref
 
 import numpy as np
@@ -242,3 +244,23 @@ def test_parameters_of_other_types_and_layouts_move_alike(shape):
     for a, b in zip(plain, halves):
         assert b.dtype == torch.bfloat16 and torch.allclose(a, b.float(), atol=0.03)
         assert not torch.equal(b, values)
+
+
+def test_a_copy_goes_on_alike_and_alone():
+    """A copy of parameters and optimiser, from a step between two changes of sizes."""
+    groups = make_groups()
+    optimizer = make_optimizer(groups)
+    run(optimizer, groups, range(22))
+    copied, its_groups = copy.deepcopy((optimizer, groups))
+    run(optimizer, groups, range(22, 45))
+    run(copied, its_groups, range(22, 45))
+    for a, b in zip(sum(groups, []), sum(its_groups, [])):
+        assert a is not b and torch.equal(a, b)
+
+
+def test_a_pickle_keeps_how_gradients_are_clipped():
+    optimizer = ScaledAdam([nn.Parameter(torch.ones(3))], 0.1, clipping_scale=1.5)
+    optimizer.step()
+    read = pickle.loads(pickle.dumps(optimizer))
+    read.step()
+    assert (read.clipping_scale, read.clipping_period) == (1.5, 100)

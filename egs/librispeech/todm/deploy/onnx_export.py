@@ -191,6 +191,7 @@ def export_offline_encoder(model: Transducer, path: Path, comment: str) -> None:
         axes,
         path,
         {"model_type": kind, "version": "1", "comment": comment},
+        of_blocks=True,
     )
 
 

@@ -10,14 +10,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from todm.deploy.graph_ssm import CARRY_STATE
+from todm.deploy.graph_ssm import CARRY_STATE, GraphOperators
 from utils.files import atomic_path
 
 OPSET = 17
 
 
 def write_graph(
-    module: nn.Module, example: tuple[Tensor, ...], axes: dict, path: Path, metadata: dict[str, str]
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    axes: dict,
+    path: Path,
+    metadata: dict[str, str],
+    of_blocks: bool = False,
 ) -> None:
     """Traces a module and writes its graph, whole or not at all.
 
@@ -25,7 +30,10 @@ def write_graph(
       example: inputs to trace it with.
       axes: names of inputs, then of outputs, each with the names of its dynamic axes.
       metadata: what sherpa-onnx reads of the graph.
+      of_blocks: whether the module's SSMs, if it has any, carry states from block to block.
     """
+    carries = of_blocks and any(isinstance(part, GraphOperators) for part in module.modules())
+    domain = CARRY_STATE.split("::")[0]  # the exporter warns of one that the graph does not use
     names = list(axes)
     buffer = io.BytesIO()  # which this exporter takes, although its annotation says otherwise
     with _quiet(), torch.no_grad():
@@ -38,7 +46,7 @@ def write_graph(
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
-            custom_opsets={CARRY_STATE.split("::")[0]: 1},
+            custom_opsets={domain: 1} if carries else None,
         )
     graph = onnx.load_from_string(buffer.getvalue())
     _share_constants(graph.graph)
