@@ -227,6 +227,8 @@ def loss_and_gradients(rank: int, world_size: int, port: int, output: str) -> No
             "model.ssm_dim=16",
             "model.ffn_dim=32",
             "model.blocks=2",
+            "model.rates=[]",
+            "method.subnet_share=1.0",
             "supernet.min_blocks=1",
             "model.dropout=0",
             "model.predictor_dim=8",

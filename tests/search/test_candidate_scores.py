@@ -248,10 +248,11 @@ def test_a_model_of_the_modified_lattice_emits_one_symbol_a_frame(
 ):
     """In the frame of a symbol it has never learnt what comes next, and would go on for as long as
     it is let."""
-    entry, found = (
-        describe_subnet(experiment.config, experiment.tokenizer.vocab_size, MIDDLE, "by hand"),
-        {},
-    )
+    found = {}
+    entries = [
+        describe_subnet(experiment.config, experiment.tokenizer.vocab_size, net, "by hand")
+        for net in (FULL, MIDDLE, SMALL)
+    ]
     for rnnt_type in ("regular", "modified"):
         trained = replace(
             experiment,
@@ -267,8 +268,8 @@ def test_a_model_of_the_modified_lattice_emits_one_symbol_a_frame(
                 f"exp={tmp_path}",
             )
             caplog.clear()
-            results = decode_subnets(config, trained, [entry], CPU)
-            found[rnnt_type, count] = [row.errors for row in results.rows]
+            results = decode_subnets(config, trained, entries, CPU)
+            found[rnnt_type, count] = [row.utterance_errors for row in results.rows]
             assert ("decode.max_symbols=4 has no effect" in caplog.text) == (
                 (rnnt_type, count) == ("modified", 4)
             )

@@ -50,10 +50,12 @@ class GraphCheck:
             got = session(path).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})[0]
         else:
             got = run_streaming_graph(path, x.numpy(), self.exports.config.export.chunk_frames)
-            # the client brings its own silence, not the model's tail
-            out_lengths = subsampled_length(lengths)
+            # The client brings its own silence, not the model's tail; so in the last frame of a
+            # lower rate it has silence where torch knows that the utterance has ended.
+            multiple = model.encoder.multiple
+            out_lengths = subsampled_length(lengths) // multiple * multiple
         worst = max(
-            float(np.abs(got[i, :n] - expected[i, :n]).max())
+            float(np.abs(got[i, :n] - expected[i, :n]).max(initial=0))
             for i, n in enumerate(out_lengths.tolist())
         )
         if worst > TOLERANCE:
