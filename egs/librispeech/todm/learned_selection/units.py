@@ -43,7 +43,10 @@ class Units:
 
     def __init__(self, config: Config, vocab_size: int, granularity: str, cost_name: str):
         self.full = full_architecture(config.model, config.supernet.ffn_chunks)
-        self._cost = CostModel(config, vocab_size).function(cost_name)
+        costs = CostModel(config, vocab_size)
+        self._cost = costs.function(cost_name)
+        # groups of blocks whose way to a lower rate has parameters, as many as the rate is
+        self.lower = [g for g in costs.groups if g.rate > 1 and cost_name != "macs"]
         self.modules = granularity == "module"
         self.items: list[Unit] = []
         for i, block in enumerate(self.full.blocks):
@@ -97,22 +100,26 @@ class Units:
         """The cost of the largest net."""
         return self.cost(self.full)
 
-    def _module_costs(self) -> tuple[dict[str, float], dict[str, float]]:
-        """The cost of a part by its kind, and that of a module beside its parts (norm, bias)."""
+    def _module_costs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """For every block, by its rate, the cost of a part of a kind, and that of a module beside
+        its parts (norm, bias): (blocks,) each."""
+        blocks = range(len(self.full.blocks))
         part, module = {}, {}
         for kind in KINDS:
-
-            def cost_of(count: int, kind: str = kind) -> float:
-                choice = BlockChoice(**{k: tuple(range(count)) if k == kind else () for k in KINDS})
-                empty = BlockChoice((), ())
-                return (
-                    self.cost(Subnet((choice, *[empty] * (len(self.full.blocks) - 1)))) - self.fixed
-                )
-
             most = len(getattr(self.full.blocks[0], kind))
-            part[kind] = (cost_of(most) - cost_of(1)) / (most - 1) if most > 1 else cost_of(1)
-            module[kind] = cost_of(1) - part[kind]
+            one = torch.tensor([self._alone(i, kind, 1) for i in blocks], dtype=torch.float64)
+            every = torch.tensor([self._alone(i, kind, most) for i in blocks], dtype=torch.float64)
+            part[kind] = (every - one) / (most - 1) if most > 1 else one
+            module[kind] = one - part[kind]
         return part, module
+
+    def _alone(self, block: int, kind: str, count: int) -> float:
+        """What so many parts of one module cost in a net that has nothing else, without what its
+        group of blocks needs for a lower rate."""
+        blocks = [BlockChoice((), ())] * len(self.full.blocks)
+        blocks[block] = BlockChoice(**{k: tuple(range(count)) if k == kind else () for k in KINDS})
+        lower = sum(group.rate for group in self.lower if block in group.blocks)
+        return self.cost(Subnet(tuple(blocks))) - self.fixed - lower
 
     def gates(self, values: Tensor) -> Gates:
         """The model's gates from one number per unit, which its parts share: (..., N) -> (...,
@@ -128,15 +135,17 @@ class Units:
         return Gates(*gates, *shared)
 
     def expected_cost(self, values: Tensor) -> Tensor:
-        """The cost of the net under gates: (..., N) -> (...); where they are 0 or 1, exactly that
-        of the net they say."""
+        """The cost of the net under gates: (..., N) -> (...); where they are 0 or 1, that of the
+        net they say, but for the rounding of MACs at lower rates."""
         gates = self.gates(values)
         cost = values.new_zeros(values.shape[:-1])
         for kind, gate, shared in zip(KINDS, gates[:2], gates[2:]):
+            part, module = self.part_cost[kind].to(gate), self.module_cost[kind].to(gate)
             # (..., blocks, parts) and (..., blocks) -> (...)
-            cost = cost + (
-                self.part_cost[kind] * gate.sum((-1, -2)) + self.module_cost[kind] * shared.sum(-1)
-            )
+            cost = cost + (part * gate.sum(-1) + module * shared).sum(-1)
+        modules = torch.stack(gates[2:], dim=-1)  # (..., blocks, 2)
+        for rate, blocks in self.lower:
+            cost = cost + rate * any_of(modules[..., blocks.start : blocks.stop, :].flatten(-2))
         return self.fixed + cost
 
     def prefix_within(self, order: list[int], budget: float) -> list[int]:
