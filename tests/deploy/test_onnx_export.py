@@ -474,6 +474,13 @@ def test_a_chunk_that_is_no_multiple_of_4_is_refused(tmp_path, chunk):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_chunk_that_a_lower_rate_does_not_divide_is_refused(tmp_path):
+    model = alone(("model.direction=causal", "model.rates=[1,8,1]"), LARGEST)
+    with pytest.raises(ValueError, match="48 frames is not a multiple of 32"):
+        export_streaming_encoder(model, tmp_path / "x.onnx", 48, "")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("context", [1, 2, 3])
 def test_the_decoder_is_torch_and_a_negative_id_embeds_as_zero(tmp_path, context):
     overrides = (f"model.context_size={context}",)

@@ -204,10 +204,12 @@ def export_streaming_encoder(
       chunk_frames: filterbank frames that it advances at a time.
       comment: goes into the metadata.
     Raises:
-      ValueError: the model is bidirectional, or the chunk is not a multiple of the subsampling.
+      ValueError: the model is bidirectional, or the chunk is not a multiple of the subsampling,
+        at lower rates of as many times that.
     """
-    if chunk_frames < SUBSAMPLING or chunk_frames % SUBSAMPLING:
-        raise ValueError(f"a chunk of {chunk_frames} frames is not a multiple of {SUBSAMPLING}")
+    multiple = SUBSAMPLING * model.encoder.multiple
+    if chunk_frames < multiple or chunk_frames % multiple:
+        raise ValueError(f"a chunk of {chunk_frames} frames is not a multiple of {multiple}")
     encoder = StreamingEncoder(model, chunk_frames)
     size = encoder.state_size
     example = (
