@@ -119,3 +119,11 @@ def test_rates_that_can_not_be(overrides, message):
     with pytest.raises(ConfigError) as error:
         tiny_config(*overrides)
     assert message in str(error.value)
+
+
+def test_a_group_that_a_subnet_leaves_out_needs_no_way_to_its_rate():
+    encoder = tiny_model(tiny_config("model.rates=[1,4,1]")).eval().encoder
+    del encoder.lower["1"]
+    x = torch.randn(1, 8, 16)
+    net = Subnet.parse("h0-2f0-3 - h0-2f0-3")
+    assert encoder.encode(x, torch.tensor([8]), net, encoder.operators()).isfinite().all()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,27 @@ def test_targets_of_a_share_are_those_of_its_utterances():
     got = Share(torch.tensor([1])).of_targets(TARGETS)
     assert got.symbols.tolist() == [[7, 8, 0, 0]] and got.frames.tolist() == [10]
     assert got.lengths.tolist() == [2] and got.heard is None
+
+
+def test_a_share_has_its_own_frames_and_its_own_copy_on_the_host():
+    targets = replace(TARGETS, heard=torch.tensor([75, 43]), on_host=TARGETS)
+    got = Share(torch.tensor([1])).of_targets(targets)
+    assert got.heard.tolist() == [43] and got.host.lengths.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "batch, share, count", [(1, 0.5, 1), (7, 0.1, 1), (3, 0.6, 2), (4, 0.9, 4)]
+)
+def test_the_nearest_number_of_utterances_is_drawn(batch, share, count):
+    loss = make_loss(tiny_config(f"method.subnet_share={share}")).train()
+    drawn = loss.subnet_share(batch)()
+    assert len(torch.arange(batch) if drawn.rows is None else drawn.rows) == count
+
+
+def test_every_subnet_draws_its_own_share():
+    torch.manual_seed(0)
+    draw = make_loss(tiny_config(HALF)).train().subnet_share(6)
+    assert len({tuple(draw().rows.tolist()) for _ in range(10)}) > 1
 
 
 def subnet_loss(loss: SupernetLoss, weights: Weights, rows: list[int]) -> float:
