@@ -107,3 +107,4 @@ def test_mistakes_are_sentences(tmp_path):
     assert "ERROR" in benchmark("--confs", "no-such-conf", status=2)
     assert "model.dimm" in benchmark("--set", "model.dimm=3", status=2)
     assert "--set-old is for" in benchmark("--set-old", "model.dim=24", status=2)
+    assert "is a folder" in benchmark("--out", tmp_path, status=2)

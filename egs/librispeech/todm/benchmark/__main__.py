@@ -114,6 +114,8 @@ def run(options: Namespace) -> Report:
       UserError: a conf, a revision, a workload or a value that is not there or can not work.
     """
     workloads = chosen_workloads(options.only, options.device)
+    if options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder; it must be the name of a file")
     limits = Limits(options.rounds, options.seconds, options.timeout)
     report, begin = Report(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="todm-benchmark-") as name, revisions(options) as sides:
