@@ -16,9 +16,8 @@ from todm.model.multi_rate import LowerRate, common_multiple, rate_groups
 from todm.subnet import BlockChoice, Subnet
 
 Operators = Sequence[Sequence[SSMOperators]]  # per block, per stacked SSM
-States = list[
-    list[Any]
-]  # the same, complex (C, B, N) each, or as the operators have them: of streaming
+# the same, of streaming: complex (C, B, N) each; in exported graphs real parts and imaginary parts
+States = list[list[Any]]
 
 
 def head_groups(config: ModelConfig) -> int:
@@ -132,11 +131,11 @@ class Encoder(nn.Module):
             form, at the lower rates accordingly fewer; None: whole utterances.
           block: of whole utterances, frames in a block of the blockwise form.
         """
+        ssms = [list(block.ssm.ssms) if block.ssm is not None else [] for block in self.blocks]
         made: list[list[SSMOperators]] = [[] for _ in self.blocks]
         with torch.autocast(self.norm.weight.device.type, enabled=False):
             for rate in sorted({group.rate for group in self.groups}):
                 numbers = [i for group in self.groups if group.rate == rate for i in group.blocks]
-                ssms = [list(block.ssm.ssms) if block.ssm else [] for block in self.blocks]
                 if not any(ssms[i] for i in numbers):
                     continue
                 size = chunk // rate if chunk else block
