@@ -28,10 +28,27 @@ def check_data(config: Config) -> None:
     )
     check_splits(config)
     check_synthetic(config)
+    check_augment(config)
     pause = data.join_pause
     need(
         len(pause) == 2 and 0 <= pause[0] <= pause[1],
         f"data.join_pause is {pause}; it must be two numbers of seconds, the shorter first",
+    )
+
+
+def check_augment(config: Config) -> None:
+    """Checks the ranges that echo and noise are drawn from."""
+    augment = config.augment
+    rt60, snr = augment.room_rt60, augment.noise_snr
+    need(
+        len(rt60) == 2 and 0.01 <= rt60[0] <= rt60[1] <= 10,
+        f"augment.room_rt60 is {rt60}; it must be two numbers of seconds from 0.01 to 10, the "
+        "shorter first, e.g. augment.room_rt60=[0.1,0.6]",
+    )
+    need(
+        len(snr) == 2 and -200 <= snr[0] <= snr[1] <= 200,
+        f"augment.noise_snr is {snr}; it must be [lowest, highest] in dB, from -200 to 200, e.g. "
+        "augment.noise_snr=[5,30]",
     )
 
 

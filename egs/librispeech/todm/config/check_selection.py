@@ -4,6 +4,7 @@ import math
 import re
 
 from todm.config.keys import LEARNED, Config
+from todm.config.phases import in_updates
 from utils.errors import ConfigError, need
 
 # a number and perhaps a unit
@@ -19,7 +20,7 @@ def check_selection(config: Config) -> None:
     if config.select.method in LEARNED:
         last = round(config.learn.share * config.train.updates)
         need(
-            config.method.subnets_from < last,
+            in_updates(config).method.subnets_from < last,
             f"step 1 ends at update {last:.0f} (learn.share), before it begins "
             "(method.subnets_from)",
         )

@@ -79,6 +79,18 @@ EFFECTS = (
         "data.join_prob=0.3 joins utterances",
     ),
     Effect(
+        ("augment.room_rt60",),
+        lambda c: c.augment.room_prob > 0,
+        "augment.room_prob is 0",
+        "augment.room_prob=0.3 adds a room's echo",
+    ),
+    Effect(
+        ("augment.noise_snr",),
+        lambda c: c.augment.noise_prob > 0,
+        "augment.noise_prob is 0",
+        "augment.noise_prob=0.3 adds noise",
+    ),
+    Effect(
         ("decode.max_symbols",),
         lambda c: not is_transducer(c) or c.loss.rnnt_type != "modified",
         "a net trained on the modified lattice emits at most one symbol a frame",

@@ -2,6 +2,7 @@
 
 from todm.config.effects import EFFECTS, distils, has_subnets, is_transducer, without_effect
 from todm.config.keys import Config
+from todm.config.phases import in_updates
 
 
 def ineffective(config: Config, explicitly_set: set[str]) -> list[str]:
@@ -26,8 +27,9 @@ def ineffective(config: Config, explicitly_set: set[str]) -> list[str]:
 def too_late(config: Config) -> list[str]:
     """Warns of parts of the method that would begin only after the last update, and of a mean over
     more checkpoints than are kept."""
+    config = in_updates(config)
     updates = config.train.updates
-    begins: list[tuple[str, int, str]] = []
+    begins: list[tuple[str, float, str]] = []
     if has_subnets(config):
         begins.append(
             (
@@ -47,7 +49,8 @@ def too_late(config: Config) -> list[str]:
     if distils(config) and config.distill.weight > 0:
         begins.append(("distill.start", config.distill.start, "nothing is distilled"))
     warnings = [
-        f"{key} is {first}, which is not before the last update (train.updates={updates}): {result}"
+        f"{key} is {first:.0f}, which is not before the last update (train.updates={updates}): "
+        f"{result}"
         for key, first, result in begins
         if first >= updates
     ]

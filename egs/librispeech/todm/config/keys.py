@@ -68,6 +68,29 @@ class FeatureConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """Other talkers, rooms and microphones than those of train, drawn anew every time that an
+    utterance is read. They are made in the stored features, before SpecAugment."""
+
+    prob: float = 1.0  # share of the utterances that are changed; the others are left as they are
+    # update (below 1: a share of train.updates) from which utterances are changed: a net that has
+    # yet to find alignments finds them sooner in speech as it is
+    start: float = 0
+    ramp: float = 0  # updates, or a share of them, over which the share of utterances grows to prob
+    # most by which the frequencies are stretched or squeezed, as a vocal tract of another length
+    # does (VTLP): 0.15 is from 1 / 1.15 to 1.15 times; 0: not at all
+    warp: float = 0.0
+    tempo: float = 0.0  # most by which an utterance is sped up or slowed down; 0: not at all
+    gain: float = 0.0  # dB by which it is made louder or softer, at most
+    channel: float = 0.0  # dB of a microphone's uneven response, at most
+    room_prob: float = 0.0  # share of utterances that echo as in a room
+    # seconds in which the echo loses 60 dB, drawn
+    room_rt60: list[float] = field(default_factory=lambda: [0.1, 0.6])
+    noise_prob: float = 0.0  # share of utterances with steady noise of any colour
+    noise_snr: list[float] = field(default_factory=lambda: [5.0, 30.0])  # dB, drawn
+
+
+@dataclass
 class SpecAugmentConfig:
     """SpecAugment (arXiv 1904.08779), as lhotse has it."""
 
@@ -142,8 +165,9 @@ class MethodConfig:
     dropout: Literal["adaptive", "constant"] = "adaptive"
     optimizer: Literal["scaled_adam", "adam"] = "scaled_adam"
     subnets_per_step: int = 1  # random subnets in every step, beside the largest
-    # update at which the subnets join; before it the largest net trains alone
-    subnets_from: int = 0
+    # update at which the subnets join; before it the largest net trains alone. Below 1 it is a
+    # share of train.updates
+    subnets_from: float = 0
     smallest: bool = True  # the smallest subnet is in every step, too (the sandwich rule)
     # of the utterances of a batch, how many every subnet trains on, drawn anew for each; their loss
     # counts as that of all
@@ -164,11 +188,13 @@ class LossConfig:
     # lowers the loss of symbols that come early (k2's; small: 0.001 to 0.01); 0: none
     delay_penalty: float = 0.0
     simple_scale: float = 0.5  # weight of the trivial-joiner loss; starts at 1
-    warmup: int = 2000  # updates over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
+    # updates (below 1: a share) over which simple goes 1 -> simple_scale and pruned 0.1 -> 1
+    warmup: float = 2000
     # weight of a CTC loss on the largest net's encoder; above 0 the model has a CTC head
     ctc_weight: float = 0.0
-    # first updates in which CTC trains the encoder alone: it finds alignments sooner
-    ctc_first: int = 0
+    # first updates (below 1: a share) in which CTC trains the encoder alone: it finds alignments
+    # sooner
+    ctc_first: float = 0
     # ctc: the encoder and its CTC head are the model
     objective: Literal["transducer", "ctc"] = "transducer"
     # saturating: each subnet's loss times 1 - exp(-loss per frame), without gradient
@@ -185,8 +211,10 @@ class DistillConfig:
     alpha_minus: float = -1.0
     alpha_plus: float = 1.0
     clip: float = 5.0  # beta: upper bound of (p/q)^alpha
-    start: int = 0  # update at which distillation begins: the largest net must be a teacher first
-    ramp: int = 2000  # updates over which its weight then grows from 0
+    # update (below 1: a share of train.updates) at which distillation begins: the largest net must
+    # be a teacher first
+    start: float = 0
+    ramp: float = 2000  # updates, or a share of them, over which its weight then grows from 0
 
 
 @dataclass
@@ -194,12 +222,15 @@ class TrainConfig:
     """Stage 4: optimiser, schedule, checkpoints and validation."""
 
     seed: int = 1
+    # the folder of an experiment (exp/NAME) or of an exported model whose weights a new training
+    # starts from, as far as they fit; null: random weights
+    init: str | None = None
     updates: int = 100000
     lr: float = 0.045  # base of Eden for ScaledAdam; for Adam something like 0.002
     ssm_lr_scale: float = 0.05  # of dt, A (the dynamics) relative to lr
-    lr_batches: float = 7500.0  # Eden's B and E
+    lr_batches: float = 7500.0  # Eden's B, in updates (below 1: a share of them), and E
     lr_epochs: float = 3.5
-    lr_warmup: int = 500
+    lr_warmup: float = 500  # updates, or a share of them
     adam_weight_decay: float = 0.01
     # processes where there is no GPU; each trains on its own data.max_duration, as GPUs do
     cpu_processes: int = 1
@@ -353,6 +384,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     bpe: BpeConfig = field(default_factory=BpeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -26,6 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from todm.config.keys import Config, DataConfig
+from todm.config.phases import in_updates
+from todm.data.augment import Augmentation, utterances
 from todm.data.features import make_extractor
 from todm.data.frames import LOG_EPSILON, SILENCE
 from todm.data.learnt_length import learnt_seconds
@@ -59,6 +61,13 @@ class Batch:
     texts: list[str]
     ids: list[str]
 
+    @classmethod
+    def of(cls, features: list[Tensor], texts: list[str], ids: list[str]) -> "Batch":
+        """The batch of utterances (T, 80) of any lengths."""
+        lengths = torch.tensor([len(x) for x in features])
+        padded = pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
+        return cls(padded, lengths, texts, ids)
+
     @property
     def seconds(self) -> float:
         """Seconds of audio, without padding."""
@@ -89,17 +98,15 @@ class BatchDataset(Dataset):
     """Maps a CutSet (a mini-batch that the sampler chose) to a :class:`Batch`, through lhotse's
     dataset."""
 
-    def __init__(self, config: Config, train: bool):
-        self.data, self.train = config.data, train
+    def __init__(self, config: Config, transforms: list | None = None):
         # A ValueError: what lilcom says of stored features that are damaged.
         self.unreadable = (AudioLoadingError, OSError) + (
             () if config.features.on_the_fly else (ValueError,)
         )
         self.inner = K2SpeechRecognitionDataset(
             return_cuts=True,
-            cut_transforms=_noise(config) if train else [],
+            cut_transforms=transforms or [],
             input_strategy=_input_strategy(config),
-            input_transforms=_spec_augment(config) if train else [],
         )
 
     def __getitem__(self, cuts: CutSet) -> "Batch | Unreadable":
@@ -114,14 +121,47 @@ class BatchDataset(Dataset):
             )
         supervisions = got["supervisions"]
         order = supervisions["sequence_idx"].argsort()
-        batch = Batch(
+        return Batch(
             features=got["inputs"],
             lengths=supervisions["num_frames"][order].long(),
             texts=[supervisions["text"][i] for i in order],
             ids=[supervisions["cut"][i].id for i in order],
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The utterances of a training's batch.
+
+    Attributes:
+      update: of the training in which the batch is used, about; a bad batch that is replaced does
+        not count.
+    """
+
+    cuts: CutSet
+    update: float
+
+
+class TrainDataset(BatchDataset):
+    """Maps what the sampler asks for to a batch as training has it: augmented and joined."""
+
+    def __init__(self, config: Config):
+        super().__init__(config, _noise(config))
+        self.data, self.augment = config.data, Augmentation(config.augment)
+        self.spec_augment = _spec_augment(config)
+
+    def __getitem__(self, asked: Asked) -> "Batch | Unreadable":  # type: ignore[override]
+        batch = super().__getitem__(asked.cuts)
+        if isinstance(batch, Unreadable):
+            return batch
+        if share := self.augment.share(asked.update):
+            singles = zip(utterances(batch.features, batch.lengths), batch.texts)
+            features = [self.augment(x, t) if random.random() < share else x for x, t in singles]
+            batch = Batch.of(features, batch.texts, batch.ids)
+        if self.spec_augment is not None:
+            batch = replace(batch, features=self.spec_augment(batch.features, segments(batch)))
         # Of all its utterances or of none: mixed with single ones they would be padded.
-        if self.train and self.data.join_prob and random.random() < self.data.join_prob:
+        if self.data.join_prob and random.random() < self.data.join_prob:
             return joined(batch, self.data)
         return batch
 
@@ -132,27 +172,30 @@ def joined(batch: Batch, data: DataConfig) -> Batch:
 
     Draws from Python's generator, as lhotse does.
     """
-    utterances = [x[:n] for x, n in zip(batch.features, batch.lengths.tolist())]
+    singles = list(utterances(batch.features, batch.lengths))
     features, texts, ids = [], [], []
-    for i in range(0, len(utterances), 2):
+    for i in range(0, len(singles), 2):
         pair = slice(i, i + 2)
         pause = round(FRAMES * random.uniform(*data.join_pause))
-        together = sum(map(len, utterances[pair])) + pause
-        if len(utterances[pair]) == 2 and together <= FRAMES * data.max_seconds:
-            first, second = utterances[pair]
+        together = sum(map(len, singles[pair])) + pause
+        if len(singles[pair]) == 2 and together <= FRAMES * data.max_seconds:
+            first, second = singles[pair]
             features.append(
                 torch.cat([first, silence(random.choice((first, second)), pause), second])
             )
             texts.append(" ".join(batch.texts[pair]))
             ids.append("+".join(batch.ids[pair]))
         else:
-            features += utterances[pair]
+            features += singles[pair]
             texts += batch.texts[pair]
             ids += batch.ids[pair]
-    lengths = torch.tensor([len(x) for x in features])
-    return Batch(
-        pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON), lengths, texts, ids
-    )
+    return Batch.of(features, texts, ids)
+
+
+def segments(batch: Batch) -> Tensor:
+    """The utterances of a batch as SpecAugment takes them: number, first frame, frames; (B, 3)."""
+    numbers = torch.arange(len(batch.lengths))
+    return torch.stack([numbers, torch.zeros_like(numbers), batch.lengths], dim=1)
 
 
 def silence(utterance: Tensor, frames: int) -> Tensor:
@@ -242,25 +285,23 @@ def _noise(config: Config) -> list:
     ]
 
 
-def _spec_augment(config: Config) -> list:
+def _spec_augment(config: Config) -> SpecAugment | None:
     s = config.spec_augment
     if not s.enabled:
-        return []
+        return None
     masks, size, share = s.num_time_masks, s.max_time_mask, s.max_time_fraction
     # lhotse divides by both; a mask is narrower than its size: one of size 1 masks nothing.
     if not masks or not share:
         masks, size, share = 1, 1, 1.0
-    return [
-        SpecAugment(
-            time_warp_factor=s.time_warp or None,
-            num_feature_masks=s.num_freq_masks,
-            features_mask_size=s.max_freq_mask,
-            num_frame_masks=masks,
-            frames_mask_size=size,
-            max_frames_mask_fraction=share,
-            p=0.9,
-        )
-    ]
+    return SpecAugment(
+        time_warp_factor=s.time_warp or None,
+        num_feature_masks=s.num_freq_masks,
+        features_mask_size=s.max_freq_mask,
+        num_frame_masks=masks,
+        frames_mask_size=size,
+        max_frames_mask_fraction=share,
+        p=0.9,
+    )
 
 
 class ResumableSampler(Sampler):
@@ -268,20 +309,22 @@ class ResumableSampler(Sampler):
 
     Args:
       longest: seconds that a net learns to recognise at once from its utterances.
+      accumulate: batches of an update.
     """
 
-    def __init__(self, inner: DynamicBucketingSampler, longest: float):
-        self.inner, self.longest, self.skip = inner, longest, 0
+    def __init__(self, inner: DynamicBucketingSampler, longest: float, accumulate: int = 1):
+        self.inner, self.longest, self.accumulate = inner, longest, accumulate
+        self.skip, self.update = 0, 0.0
 
-    def start(self, epoch: int, skip: int) -> None:
-        """Begin ``epoch`` after its first ``skip`` batches."""
+    def start(self, epoch: int, skip: int, update: float = 0.0) -> None:
+        """Begin ``epoch`` after its first ``skip`` batches, at an update of the training."""
         self.inner.set_epoch(epoch)
-        self.skip = skip
+        self.skip, self.update = skip, update
 
-    def __iter__(self) -> Iterator[CutSet]:
+    def __iter__(self) -> Iterator[Asked]:
         for i, cuts in enumerate(self.inner):
             if i >= self.skip:
-                yield cuts
+                yield Asked(cuts, self.update + (i - self.skip) / self.accumulate)
         self.skip = 0
 
 
@@ -343,8 +386,9 @@ def train_loader(
             world_size=world_size,
         ),
         learnt_seconds(config, [cut.duration for cut in cuts]),
+        config.train.accumulate,
     )
-    return _loader(config, BatchDataset(config, train=True), sampler), sampler
+    return _loader(config, TrainDataset(in_updates(config)), sampler), sampler
 
 
 def duration_bins(cuts: CutSet, buckets: int) -> list[float]:
@@ -374,7 +418,7 @@ def eval_loader(
         ascending=False
     )
     sampler = SimpleCutSampler(cuts, max_duration=max_duration, shuffle=False, rank=0, world_size=1)
-    return _loader(config, BatchDataset(config, train=False), sampler)
+    return _loader(config, BatchDataset(config), sampler)
 
 
 def statistics_path(config: Config) -> Path:

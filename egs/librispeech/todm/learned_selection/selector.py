@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from todm.config.keys import Config
+from todm.config.phases import in_updates
 from todm.learned_selection.units import Units
 from todm.subnet import Subnet
 from todm.supernet.budget import parse_budget
@@ -182,4 +183,5 @@ class Selector(nn.Module, ABC):
 
 def schedule(config: Config) -> tuple[int, int]:
     """The updates between which a conf learns scores: [first, last)."""
-    return config.method.subnets_from, round(config.learn.share * config.train.updates)
+    first = round(in_updates(config).method.subnets_from)
+    return first, round(config.learn.share * config.train.updates)

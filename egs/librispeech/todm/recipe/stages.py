@@ -135,7 +135,8 @@ STAGES = StageTable(
             number=4,
             title="train the supernet",
             keys=(
-                *("model", "supernet", "method", "loss", "distill", "train", "spec_augment"),
+                *("model", "supernet", "method", "loss", "distill", "train", "augment"),
+                "spec_augment",
                 *("data.max_duration", "data.num_buckets", "data.musan", "data.musan_prob"),
                 *("data.join_prob", "data.join_pause"),
             ),

@@ -2,6 +2,7 @@
 
 import random
 
+from todm.config.phases import in_updates
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
 
@@ -18,12 +19,13 @@ class SubnetSampler:
 
     def __init__(self, space: SearchSpace, seed: int, rank: int = 0):
         self.space, self.seed, self.rank = space, seed, rank
+        self.first = in_updates(space.config).method.subnets_from
 
     def __call__(self, update: int) -> list[Subnet]:
         """The subnets beside the largest: random ones, then the smallest (the sandwich rule); none
         before ``subnets_from``."""
         method = self.space.config.method
-        if update < method.subnets_from:
+        if update < self.first:
             return []
         rng = random.Random(f"{self.seed}/{update}/{self.rank}")
         low, high = (

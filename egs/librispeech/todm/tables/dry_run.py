@@ -17,6 +17,7 @@ import torch
 
 from todm.config.keys import Config
 from todm.config.load import load
+from todm.config.phases import in_updates
 from todm.data.frames import FRAMES_PER_SECOND, SUBSAMPLING
 from todm.recipe.processes import default_processes
 from todm.subnet import Subnet
@@ -74,7 +75,8 @@ class Estimate:
     def sandwich(self) -> list[list[Subnet]]:
         """The subnets of the steps that are measured, as the training would draw them."""
         sampler = SubnetSampler(self.space, seed=1)
-        return [sampler(self.config.method.subnets_from + i) for i in range(self.steps)]
+        first = round(in_updates(self.config).method.subnets_from)
+        return [sampler(first + i) for i in range(self.steps)]
 
     def operations(self, nets: list[Subnet]) -> float:
         """The floating point operations of a training step per second of audio: forward, and twice
@@ -90,7 +92,8 @@ class Estimate:
 
     def shares(self) -> tuple[float, float]:
         """The shares of the updates with the largest net alone, and with subnets."""
-        alone = min(1.0, self.config.method.subnets_from / self.config.train.updates)
+        first = in_updates(self.config).method.subnets_from
+        alone = min(1.0, first / self.config.train.updates)
         return alone, 1 - alone
 
     def process_hours(self, subnets: list[list[Subnet]]) -> tuple[float, float]:

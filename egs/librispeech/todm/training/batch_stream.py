@@ -23,6 +23,7 @@ class BatchStream:
       device: where a GPU, the features of the batches are on it, the next one's copied ahead.
     Attributes:
       epoch: the sampler's, by whose number it shuffles. batch: how many of it were given.
+      given: batches since the training began.
       batches_per_epoch: of this rank; 0: not known, in the first epoch.
       whole: passes over the data when the sampler's epoch began; its number, unless one was broken
         off.
@@ -39,6 +40,7 @@ class BatchStream:
         self.ahead_on = device if device.type == "cuda" and config.data.num_workers else None
         self.loader, self.sampler = train_loader(config, rank, world_size)
         self.epoch = self.batch = self.batches_per_epoch = 0
+        self.given = 0
         self.whole = 0.0
         self.generators: dict | None = None
 
@@ -57,6 +59,7 @@ class BatchStream:
             "batch_in_epoch": self.batch,
             "batches_per_epoch": self.batches_per_epoch,
             "passes_before_epoch": self.whole,
+            "batches_given": self.given,
             "world_size": self.world_size,
         }
 
@@ -68,6 +71,7 @@ class BatchStream:
             state["batch_in_epoch"],
             state["batches_per_epoch"],
         )
+        self.given = state.get("batches_given", state["update"] * self.config.train.accumulate)
         # Older checkpoints lack it, and broke no epoch off.
         self.whole = float(state.get("passes_before_epoch", self.epoch))
         # Older ones have the generators of the first rank alone.
@@ -112,7 +116,8 @@ class BatchStream:
     def __iter__(self) -> Iterator[Batch]:
         """Batches without end, from where the last checkpoint stood."""
         while True:
-            self.sampler.start(self.epoch, self.batch)
+            update = self.given / self.config.train.accumulate
+            self.sampler.start(self.epoch, self.batch, update)
             iterator: Iterator[Batch] = iter(self.loader)
             # Now, because a loader draws random numbers when it starts.
             if self.generators is not None:
@@ -121,7 +126,8 @@ class BatchStream:
             if self.ahead_on is not None:
                 iterator = copied_ahead(iterator, self.ahead_on)
             for batch in iterator:
-                self.batch += 1  # given; one that was read ahead does not count
+                # one that was read ahead does not count
+                self.given, self.batch = self.given + 1, self.batch + 1
                 yield batch
             if self.batch == 0:
                 raise UserError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from todm.config.keys import Config, DistillConfig, LossConfig
+from todm.config.phases import ramp
 from todm.data.batches import Batch
 from todm.learned_selection.selector import Selector
 from todm.learned_selection.stochastic_depth import stochastic_depth
@@ -50,23 +51,18 @@ class Weights:
         In the first ``ctc_first`` updates CTC trains the encoder alone; the warm-up begins after
         them.  A CTC model has nothing else, but is distilled.
         """
-        distilled = distill.weight * _ramp(update, distill.start, distill.ramp)
+        distilled = distill.weight * ramp(update, distill.start, distill.ramp)
         if loss.objective == "ctc":
             return cls.of_ctc(distilled)
         if update < loss.ctc_first:
             return cls.of_ctc()
-        done = _ramp(update, loss.ctc_first, loss.warmup)
+        done = ramp(update, loss.ctc_first, loss.warmup)
         return cls(1 + done * (loss.simple_scale - 1), 0.1 + 0.9 * done, distilled)
 
     @classmethod
     def scoring(cls, loss: LossConfig) -> "Weights":
         """The weights under which the loss of every net is what it is judged by on dev."""
         return cls.of_ctc() if loss.objective == "ctc" else cls(1.0, 1.0, 0.0)
-
-
-def _ramp(update: int, start: int, length: int) -> float:
-    """0 before ``start``, 1 from ``start + length`` on, linear between."""
-    return min(1.0, max(0.0, (update - start) / length)) if length else float(update >= start)
 
 
 def make_targets(batch: Batch, tokenizer: Tokenizer, tail_frames: int) -> Targets:

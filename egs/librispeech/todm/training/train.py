@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import torch
 
@@ -74,6 +75,12 @@ def previous_state(config: Config, force: bool) -> dict | None:
     return None
 
 
+def planned_updates(state: dict | None) -> int | None:
+    """The updates that a training began with, from its checkpoint, also of an older version, whose
+    confs had no shares of them."""
+    return state and state.get("planned", state["config"]["train"]["updates"])
+
+
 def train(config: Config, arguments: Namespace) -> None:
     """Train, or go on training, as one of the processes of stage 4."""
     rank, world_size = distributed.setup()
@@ -87,12 +94,14 @@ def train(config: Config, arguments: Namespace) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     if rank == 0:
         configuration.save(config, config.exp_dir / "conf.yaml")
-    trainer = Trainer(config, device, rank, world_size)
+    trainer = Trainer(config, device, rank, world_size, planned_updates(state))
     check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
         logging.info("%s net: %s", name, json.dumps(trainer.space.costs.cost(net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
     warn_of_slow_precision(config.train.precision, device)
+    if state is None and config.train.init:
+        trainer.start_from(Path(config.train.init))
     if state is not None:
         trainer.load(state)
         logging.info(

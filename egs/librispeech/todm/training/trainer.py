@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -12,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from todm.config.keys import Config
+from todm.config.phases import in_updates
 from todm.data.batches import Batch, statistics_path
 from todm.model.transducer import Transducer
 from todm.recipe.lineage import training_data
@@ -20,6 +22,7 @@ from todm.supernet.search_space import SearchSpace
 from todm.training import experiment, optimization
 from todm.training.bad_batches import BadBatches
 from todm.training.batch_stream import BatchStream
+from todm.training.initial import start_from
 from todm.training.memory_check import check_memory
 from todm.training.step_nets import make_step_nets
 from todm.training.step_sums import StepSums, UpdateSums
@@ -38,9 +41,22 @@ class Trainer:
 
     Args:
       rank, world_size: of this process; every rank draws its own batches and its own subnets.
+      planned: the updates that the shares in the conf are of, where the training began with another
+        number; None: ``train.updates``.
+    Attributes:
+      config: the conf with its phases in updates. given: as the user gave it, for checkpoints.
     """
 
-    def __init__(self, config: Config, device: torch.device, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+        planned: int | None = None,
+    ):
+        self.planned = planned or config.train.updates
+        self.given, config = config, in_updates(config, self.planned)
         self.config, self.device, self.rank, self.world_size = config, device, rank, world_size
         t = config.train
         experiment.set_seeds(t.seed)  # the same weights on every rank
@@ -77,9 +93,10 @@ class Trainer:
         because the generators of all ranks are in it."""
         unplanned = self.update % self.config.train.save_every > 0 and not self.done
         return {
-            **experiment.describe(self.config, self.tokenizer, self.stream.sampler.longest),
+            **experiment.describe(self.given, self.tokenizer, self.stream.sampler.longest),
             **self.stream.state(),
             "update": self.update,
+            "planned": self.planned,
             "hours": self.hours,
             "seconds": self.seconds,
             "bad_total": self.bad_batches.total,
@@ -117,6 +134,12 @@ class Trainer:
             if self.stopped_at not in (None, self.update):
                 checkpoint_path(folder, self.stopped_at).unlink(missing_ok=True)
         self.stopped_at = self.update if state["stopped"] else None
+
+    def start_from(self, folder: Path) -> None:
+        """Begin with the weights of another training, as far as they fit
+        (:func:`todm.training.initial.start_from`)."""
+        start_from(folder, self.model, self.tokenizer)
+        self.average = RunningAverage(self.model)
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,117 @@
+"""A training that starts from another one's weights."""
+
+import logging
+
+import pytest
+import torch
+
+from tests.conftest import tiny_arguments
+from tests.helpers import tiny_config, tiny_model
+from todm.config.load import load
+from todm.training.initial import take, token_values
+from todm.training.trainer import Trainer
+from utils.errors import UserError
+from utils.tokens import Tokenizer
+
+CPU = torch.device("cpu")
+
+
+class Tokens:
+    """A stand-in for a tokenizer: its symbols are all that is asked of it."""
+
+    def __init__(self, *symbols: str):
+        self.symbols, self.vocab_size = list(symbols), len(symbols)
+
+
+def test_every_value_with_a_row_for_each_token_is_known():
+    """What changes its shape with the vocabulary, and nothing else."""
+    config = tiny_config("loss.ctc_weight=0.5")
+    small, large = (tiny_model(config, vocab_size=v).state_dict() for v in (11, 13))
+    changed = {name for name in small if small[name].shape != large[name].shape}
+    assert token_values(tiny_model(config, vocab_size=11)) == changed
+
+
+def test_tokens_take_their_rows_by_their_text():
+    config = tiny_config("loss.ctc_weight=0.5")
+    ours, theirs = tiny_model(config, 5, seed=1), tiny_model(config, 4, seed=2)
+    before = {k: v.clone() for k, v in ours.state_dict().items()}
+    given = theirs.state_dict()
+    taken = take(
+        ours, Tokens("<blk>", "<sos/eos>", "<unk>", "A", "B"), given, Tokens("<blk>", "B", "C", "A")
+    )
+    now = ours.state_dict()
+    assert (taken.tokens, taken.of, taken.missing) == (3, 5, [])
+    for name in token_values(ours):
+        assert torch.equal(now[name][[0, 3, 4]], given[name][[0, 3, 1]])
+        assert torch.equal(now[name][[1, 2]], before[name][[1, 2]])
+    for name in now:
+        if name.endswith(("frontend.mean", "frontend.std")):
+            assert torch.equal(now[name], before[name])
+        elif name not in token_values(ours):
+            assert torch.equal(now[name], given[name])
+
+
+def test_what_does_not_fit_is_named_and_the_rest_taken():
+    ours = tiny_model(tiny_config("model.predictor_dim=16", "loss.ctc_weight=0.5"), 5)
+    theirs = tiny_model(tiny_config(), 5)
+    same = Tokens("<blk>", "<sos/eos>", "<unk>", "A", "B")
+    taken = take(ours, same, theirs.state_dict(), same)
+    missing = {".".join(name.split(".")[:2]) for name in taken.missing}
+    assert missing == {
+        "predictor.embedding",
+        "predictor.conv",
+        "joiner.predictor_proj",
+        "heads.simple_lm",
+        "heads.ctc",
+    }
+    assert "encoder.blocks.0.ffn.up.weight" in taken.whole or len(taken.whole) > 20
+
+
+def fresh(tiny_run, tmp_path, *overrides: str) -> Trainer:
+    config = load(
+        "conf/mini.yaml",
+        [*tiny_arguments(tiny_run[0]), f"exp={tmp_path}", "train.seed=77", *overrides],
+    )
+    return Trainer(config, CPU)
+
+
+def test_a_training_starts_with_the_weights_of_an_experiment(tiny_run, tmp_path, caplog):
+    """Those that it is decoded with; the averages and the optimiser begin anew."""
+    trainer = fresh(tiny_run, tmp_path)
+    with caplog.at_level(logging.INFO):
+        trainer.start_from(tiny_run[0] / "exp")
+    assert "tokens" in caplog.text and "untrained" not in caplog.text
+    from todm.training.experiment import load_experiment
+
+    other = load_experiment(tiny_run[0] / "exp", None, None, CPU)
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+        if name in trainer.average.values:
+            assert torch.equal(trainer.average.values[name].float(), value)
+    assert trainer.average.weight == 0 and trainer.update == 0
+    trainer.config.train.updates = 1
+    trainer.run()
+
+
+def test_a_folder_without_a_model_is_refused(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="train.init=.*stage 4 makes them"):
+        fresh(tiny_run, tmp_path).start_from(tmp_path / "nothing")
+
+
+def test_a_model_of_another_width_is_refused(tiny_run, tmp_path):
+    trainer = fresh(
+        tiny_run,
+        tmp_path,
+        "model.dim=20",
+        "model.ssm_dim=20",
+        "model.heads=2",
+        "model.ffn_dim=12",
+        "supernet.ffn_chunks=3",
+        "model.predictor_dim=12",
+        "model.joiner_dim=9",
+        "model.frontend_channels=3",
+        "model.modes=5",
+    )
+    with pytest.raises(UserError, match="nothing of that model fits"):
+        trainer.start_from(tiny_run[0] / "exp")
+    assert isinstance(trainer.tokenizer, Tokenizer)
