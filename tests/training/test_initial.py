@@ -112,6 +112,6 @@ def test_a_model_of_another_width_is_refused(tiny_run, tmp_path):
         "model.frontend_channels=3",
         "model.modes=5",
     )
-    with pytest.raises(UserError, match="nothing of that model fits"):
+    with pytest.raises(UserError, match="no block of that model's encoder fits"):
         trainer.start_from(tiny_run[0] / "exp")
     assert isinstance(trainer.tokenizer, Tokenizer)

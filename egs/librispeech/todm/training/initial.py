@@ -43,14 +43,14 @@ def start_from(folder: Path, model: Transducer, tokenizer: Tokenizer) -> None:
     Args:
       folder: of an experiment, or of an exported model.
     Raises:
-      UserError: there is no model in it, or nothing of it fits.
+      UserError: there is no model in it, or nothing of its blocks fits.
     """
     values, their_tokenizer, words = trained_values(folder)
     taken = take(model, tokenizer, values, their_tokenizer)
-    if not taken.whole:
+    if not any(name.startswith("encoder.blocks") for name in taken.whole):
         raise UserError(
-            f"train.init={folder}: nothing of that model fits this conf's; model.dim, "
-            "model.ssm_dim, model.heads and model.ffn_dim must be the same"
+            f"train.init={folder}: no block of that model's encoder fits this conf's; model.dim, "
+            "model.ssm_dim, model.heads, model.modes and model.ffn_dim must be the same"
         )
     logging.info(
         "starting from %s (%s): %d of %d values, %d of %d tokens",
