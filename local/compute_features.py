@@ -115,7 +115,7 @@ def compute_split(
       The utterances that have features, in the order of the input, and those that have none.
     """
     everything, stored = list(cuts), not config.features.on_the_fly
-    if not stored and config.data.verify_audio and name in config.splits:
+    if not stored and config.data.verify_audio and name in config.prepared_splits:
         kept, short = drop_short(everything)
         return CutSet.from_cuts(kept), without_copies(short)
     processes = jobs(config)
@@ -234,7 +234,7 @@ def compute(config: Config, arguments: Namespace) -> None:
     extractor = make_extractor(config.features)
     sources = {
         split: CutSet.from_file(config.data_dir / "manifests" / f"{split}.jsonl.gz")
-        for split in config.splits
+        for split in config.prepared_splits
     }
     if config.data.speed_perturb:
         sources.update({s: with_speed_perturbation(sources[s]) for s in config.data.train})

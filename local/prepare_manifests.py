@@ -3,6 +3,7 @@ list of what was dropped and why."""
 
 import logging
 import os
+import shutil
 import stat
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,8 @@ from lhotse.audio.utils import AudioLoadingError
 from local.corpus_files import Found, Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
 from local.make_corpus import jobs
-from todm.config.keys import Config
+from local.spoken_words import make_spoken_words
+from todm.config.keys import SPOKEN_WORDS, Config
 from todm.recipe.stage_main import stage_main
 from utils.audio import SAMPLE_RATE
 from utils.channels import as_mono, is_mean
@@ -192,23 +194,47 @@ def prepare(config: Config, arguments: Namespace) -> None:
     Raises:
       UserError: nothing is left of a split.
     """
-    folder, listing = config.data_dir / "manifests", config.data_dir / "dropped.tsv"
+    folder = config.data_dir / "manifests"
     all_dropped: dict[str, list[Dropped]] = {}
+    texts: list[str] = []  # of train
     for split in config.splits:
-        cuts, dropped = scan_split(
-            config.corpus_root, split, config.data.verify_audio, jobs(config)
-        )
+        cuts = prepare_split(config, config.corpus_root, split, all_dropped)
         if split in config.data.train:
-            problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
-            dropped += problems.values()
-            cuts = [c for c in cuts if c.id not in problems]
-        report(split, cuts, dropped, listing, describe_audio(cuts))
-        all_dropped[split] = dropped
-        write_dropped(listing, all_dropped)
-        if not cuts:
-            raise UserError(f"nothing is left of {split}; {listing} says why")
+            texts += [cut.supervisions[0].text for cut in cuts]
         with atomic_path(folder / f"{split}.jsonl.gz") as path:
             CutSet.from_cuts(cuts).to_file(path)
+    if config.data.spoken_words:
+        hours, language = config.data.spoken_words, config.data.spoken_language
+        target = config.data_dir / SPOKEN_WORDS
+        shutil.rmtree(target, ignore_errors=True)
+        made = make_spoken_words(texts, hours, language, target, jobs(config))
+        logging.info("synthetic speech of the words of train: %.2f h in %s", made, target)
+        cuts = prepare_split(config, config.data_dir, SPOKEN_WORDS, all_dropped)
+        with atomic_path(folder / f"{SPOKEN_WORDS}.jsonl.gz") as path:
+            CutSet.from_cuts(cuts).to_file(path)
+
+
+def prepare_split(
+    config: Config, root: Path, split: str, all_dropped: dict[str, list[Dropped]]
+) -> list[MonoCut]:
+    """The utterances of a split that can be used; the others are added to ``all_dropped`` and to
+    ``dropped.tsv``.
+
+    Raises:
+      UserError: nothing is left of it.
+    """
+    listing = config.data_dir / "dropped.tsv"
+    cuts, dropped = scan_split(root, split, config.data.verify_audio, jobs(config))
+    if split in config.train_splits:
+        problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
+        dropped += problems.values()
+        cuts = [c for c in cuts if c.id not in problems]
+    report(split, cuts, dropped, listing, describe_audio(cuts))
+    all_dropped[split] = dropped
+    write_dropped(listing, all_dropped)
+    if not cuts:
+        raise UserError(f"nothing is left of {split}; {listing} says why")
+    return cuts
 
 
 if __name__ == "__main__":

@@ -47,6 +47,10 @@ class Voice:
     rate: int  # words per minute
 
 
+# of one voice: how it sounds, who speaks, what, and the folder to write into
+SpeakerTask = tuple[SyntheticConfig, Voice, list[str], Path]
+
+
 def make_voices(config: SyntheticConfig) -> dict[str, list[Voice]]:
     """Draws the voices of every split. No variant, and so no voice, is in two splits.
 
@@ -119,21 +123,29 @@ def make_corpus(
             texts = sentences[split][i :: len(voices[split])]
             tasks.append((split, (config, voice, texts, root / name / str(voice.speaker) / "1")))
     hours = dict.fromkeys(splits, 0.0)
-    # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the
-    # corpus does not depend on which process speaks which voice.
-    forks = sys.platform == "linux" and not used()
-    context = ForkContext() if forks else SpawnContext()
-    with progress(total=sum(len(t[2]) for _, t in tasks), unit="utt", desc="espeak-ng") as bar:
-        for (split, task), seconds in zip(
-            tasks, in_fresh_processes(_write_speaker, [task for _, task in tasks], jobs, context)
-        ):
-            hours[split] += seconds / 3600
-            bar.update(len(task[2]))
+    for (split, _), seconds in zip(tasks, speak_all([task for _, task in tasks], jobs)):
+        hours[split] += seconds / 3600
     _write_speakers(root, {splits[s]: voices[s] for s in splits})
     return hours
 
 
-def _write_speaker(task: tuple[SyntheticConfig, Voice, list[str], Path]) -> float:
+def speak_all(tasks: list[SpeakerTask], jobs: int) -> Iterator[float]:
+    """Writes the utterances of some voices, in parallel; the seconds of audio of each, in order.
+
+    Raises:
+      ValueError: espeak-ng does not know a voice.
+    """
+    # espeak-ng keeps state from one utterance to the next: with a fresh process for every voice the
+    # corpus does not depend on which process speaks which voice.
+    forks = sys.platform == "linux" and not used()
+    context = ForkContext() if forks else SpawnContext()
+    with progress(total=sum(len(task[2]) for task in tasks), unit="utt", desc="espeak-ng") as bar:
+        for task, seconds in zip(tasks, in_fresh_processes(_write_speaker, tasks, jobs, context)):
+            bar.update(len(task[2]))
+            yield seconds
+
+
+def _write_speaker(task: SpeakerTask) -> float:
     """Writes all utterances of one voice, FLAC files and their ``.trans.txt``; returns seconds of
     audio."""
     config, voice, texts, folder = task

@@ -164,10 +164,12 @@ def main(config: Config, arguments: Namespace) -> None:
       UserError: nothing is left of a split of train.
     """
     features = config.data_dir / "features"
-    cuts = {name: CutSet.from_file(features / f"{name}.jsonl.gz") for name in config.splits}
+    cuts = {
+        name: CutSet.from_file(features / f"{name}.jsonl.gz") for name in config.prepared_splits
+    }
     # Speed perturbation repeats every transcript; each counts once.
     texts = list(
-        dict.fromkeys(c.supervisions[0].text for split in config.data.train for c in cuts[split])
+        dict.fromkeys(c.supervisions[0].text for split in config.train_splits for c in cuts[split])
     )
     tokenizer = train_bpe(texts, config.bpe, config.lang_dir)
     logging.info("BPE: %d tokens from %d distinct transcripts", tokenizer.vocab_size, len(texts))
@@ -177,7 +179,7 @@ def main(config: Config, arguments: Namespace) -> None:
         everything = list(split_cuts)
         dropped[split] = []
         # dev and test are scored whole: greedy search needs no such minimum
-        if split in config.data.train:
+        if split in config.train_splits:
             problems = {c.id: p for c in everything if (p := token_problem(c, tokenizer))}
             dropped[split] = list(problems.values())
             everything = [c for c in everything if c.id not in problems]

@@ -1,6 +1,6 @@
 """Checks of the corpus, its splits and the utterances in them."""
 
-from todm.config.keys import Config
+from todm.config.keys import SPOKEN_WORDS, Config
 from utils.errors import need
 
 # the splits of the two corpora at OpenSLR, from where stage 0 downloads them
@@ -76,6 +76,11 @@ def check_splits(config: Config) -> None:
             not (data.musan and "musan" in splits),
             f"{key} has a split musan, which is what data.musan's noise is called; rename the "
             "folder",
+        )
+        need(
+            not (data.spoken_words and SPOKEN_WORDS in splits),
+            f"{key} has a split {SPOKEN_WORDS}, which is what the split of data.spoken_words is "
+            "called; rename the folder",
         )
     shared = set(data.train) & set(data.dev + data.test) | set(data.dev) & set(data.test)
     need(

@@ -73,6 +73,12 @@ EFFECTS = (
         "data.musan=FOLDER mixes its noise in",
     ),
     Effect(
+        ("data.spoken_language",),
+        lambda c: c.data.spoken_words > 0,
+        "data.spoken_words is 0",
+        "data.spoken_words=0.6 adds so many hours of them",
+    ),
+    Effect(
         ("data.join_pause",),
         lambda c: c.data.join_prob > 0,
         "data.join_prob is 0",

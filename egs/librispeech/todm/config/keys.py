@@ -10,6 +10,7 @@ from typing import Literal
 
 RECIPE = Path(__file__).resolve().parents[1]
 CONFS = RECIPE / "conf"
+SPOKEN_WORDS = "spoken-words"  # the split of data.spoken_words
 # values of select.method that are learned in training
 LEARNED = ("simple-topk", "iterative-zero-out", "orthosoftmax")
 
@@ -47,6 +48,10 @@ class DataConfig:
     # decode every file once in stage 1, so that truncated ones are found there
     verify_audio: bool = True
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
+    # hours of synthetic speech that stage 1 adds to train: its words in random order, by many voices
+    # of espeak-ng, where the vocabulary is small and the talkers are few
+    spoken_words: float = 0.0
+    spoken_language: str = "en"  # of espeak-ng, such as de, fr or cmn
     musan: str | None = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5
     # share of the training utterances that are joined two by two, so that the net hears pauses
@@ -409,8 +414,18 @@ class Config:
 
     @property
     def splits(self) -> list[str]:
-        """Every split once: train, then dev, then test."""
+        """Every split of the corpus once: train, then dev, then test."""
         return list(dict.fromkeys(self.data.train + self.data.dev + self.data.test))
+
+    @property
+    def train_splits(self) -> list[str]:
+        """The splits that are trained on: the corpus's, and the one that stage 1 makes."""
+        return [*self.data.train, *([SPOKEN_WORDS] if self.data.spoken_words else [])]
+
+    @property
+    def prepared_splits(self) -> list[str]:
+        """Every split that the stages after stage 1 have."""
+        return list(dict.fromkeys(self.train_splits + self.splits))
 
     @property
     def exp_dir(self) -> Path:

@@ -51,6 +51,7 @@ RANGES: dict[str, Range] = {
     "synthetic.test_utterances": Range(1, 100_000),
     "data.min_seconds": NOT_NEGATIVE,
     "data.max_seconds": POSITIVE,
+    "data.spoken_words": Range(0, 1000),
     "data.musan_prob": SHARE,
     "data.join_prob": SHARE,
     "data.max_duration": POSITIVE,

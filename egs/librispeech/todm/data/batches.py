@@ -374,7 +374,7 @@ def train_loader(
 ) -> tuple[DataLoader, ResumableSampler]:
     """The loader of the training set and its sampler: shuffled, bucketed by duration, at most
     ``data.max_duration`` seconds of audio in a batch."""
-    cuts = load_cuts(config, config.data.train)
+    cuts = load_cuts(config, config.train_splits)
     sampler = ResumableSampler(
         DynamicBucketingSampler(
             cuts,

@@ -37,7 +37,7 @@ def training_data(config: Config) -> dict:
     BPE model, mean and deviation of the features, and marks of the times that the data stages were
     redone by ``--force``."""
     return {
-        "train": split_digest(config, config.data.train),
+        "train": split_digest(config, config.train_splits),
         "bpe": file_digest(config.lang_dir / "bpe.model"),
         "statistics": file_digest(config.data_dir / "cuts" / "statistics.json"),
         "forced": runner(config, []).forced(STAGES.upstream(4)),
@@ -56,10 +56,12 @@ def data_values(config: Config) -> dict[str, str]:
         return {}
     missing = [
         split
-        for split in config.splits
+        for split in config.prepared_splits
         if not (config.data_dir / "cuts" / f"{split}.jsonl.gz").is_file()
     ]
-    return {} if missing else {"data.digest": f"{split_digest(config, config.splits)}-{bpe}"}
+    return (
+        {} if missing else {"data.digest": f"{split_digest(config, config.prepared_splits)}-{bpe}"}
+    )
 
 
 WORDS = {

@@ -102,10 +102,15 @@ STAGES = StageTable(
         Stage(
             number=1,
             title="manifests",
-            keys=(*CORPUS_KEYS, "data.min_seconds", "data.max_seconds", "data.verify_audio"),
+            keys=(
+                *CORPUS_KEYS,
+                *("data.min_seconds", "data.max_seconds", "data.verify_audio"),
+                *("data.spoken_words", "data.spoken_language"),
+            ),
             after=(0,),
             reads="the corpus",
-            writes="{data}/manifests, {data}/dropped.tsv",
+            writes="{data}/manifests, {data}/dropped.tsv; with data.spoken_words "
+            "{data}/spoken-words",
             folder="data",
             outputs=("manifests", "dropped.tsv"),
             content_keys=(*OTHER_SETS, "data.verify_audio"),
