@@ -48,8 +48,8 @@ class DataConfig:
     # decode every file once in stage 1, so that truncated ones are found there
     verify_audio: bool = True
     speed_perturb: bool = False  # train at 0.9, 1.0 and 1.1 times the speed
-    # hours of synthetic speech that stage 1 adds to train: its words in random order, by many voices
-    # of espeak-ng, where the vocabulary is small and the talkers are few
+    # hours of synthetic speech that stage 1 adds to train, its words in random order by many voices
+    # of espeak-ng: where the vocabulary is small and the talkers are few
     spoken_words: float = 0.0
     spoken_language: str = "en"  # of espeak-ng, such as de, fr or cmn
     musan: str | None = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB

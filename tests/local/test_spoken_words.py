@@ -1,0 +1,101 @@
+"""Synthetic speech of a small vocabulary, added to train."""
+
+import json
+
+import pytest
+import soundfile
+from lhotse import CutSet
+
+from local import spoken_words
+from local.compute_features import compute
+from local.prepare_manifests import prepare
+from local.train_bpe import main as train_bpe_main
+from tests.conftest import write_utterance
+from tests.local.test_data_stages import make_config
+from todm.config.load import load
+from todm.data.batches import train_loader
+from todm.recipe.lineage import training_data
+from utils.errors import ConfigError, UserError
+
+VOICES = ["f2", "m3", "Mike"]
+
+
+@pytest.fixture(autouse=True)
+def few_voices(monkeypatch):
+    monkeypatch.setattr(spoken_words, "VARIANTS", VOICES)
+
+
+def corpus(root):
+    """Two utterances of train by one talker, and one of dev."""
+    for split, texts in (("train", ["STOP GO", "GO ' LEFT STOP"]), ("dev", ["RIGHT"])):
+        for i, text in enumerate(texts):
+            write_utterance(root / "corpus" / split / "7" / "1", f"7-1-{i:04d}", text, seconds=2.0)
+
+
+def test_the_words_of_train_are_spoken_by_every_voice(tmp_path):
+    texts = ["STOP GO", "GO ' LEFT STOP"]
+    hours = spoken_words.make_spoken_words(texts, 0.02, "en", tmp_path / "a", jobs=2)
+    lines = [
+        line.split()
+        for path in sorted((tmp_path / "a").rglob("*.trans.txt"))
+        for line in path.read_text().splitlines()
+    ]
+    assert {word for _, *words in lines for word in words} == {"STOP", "GO", "LEFT"}
+    assert {len(words) for _, *words in lines} == set(range(1, 7))
+    assert len({name.split("-")[0] for name, *_ in lines}) == len(VOICES)
+    seconds = [soundfile.info(p).duration for p in (tmp_path / "a").rglob("*.flac")]
+    assert len(seconds) == len(lines) == round(0.02 * 3600 / spoken_words.SECONDS_EACH)
+    assert hours == pytest.approx(sum(seconds) / 3600)
+    assert hours == pytest.approx(0.02, rel=0.4)  # what was asked for is about that
+
+
+def test_the_same_words_are_the_same_utterances(tmp_path):
+    for name in ("a", "b"):
+        spoken_words.make_spoken_words(["A B", "C"], 0.001, "en", tmp_path / name, jobs=1)
+    a, b = (
+        {p.name: p.read_text() for p in (tmp_path / name).rglob("*.trans.txt")} for name in "ab"
+    )
+    assert a == b
+
+
+def test_another_language_and_one_that_espeak_lacks(tmp_path):
+    spoken_words.make_spoken_words(["EINS ZWEI"], 0.001, "de", tmp_path / "de", jobs=1)
+    assert len(list((tmp_path / "de").rglob("*.flac"))) == len(VOICES)
+    with pytest.raises(UserError, match="data.spoken_language=qqq: espeak-ng has no voice"):
+        spoken_words.make_spoken_words(["A"], 0.001, "qqq", tmp_path / "no", jobs=1)
+    with pytest.raises(UserError, match="no train transcript has a word"):
+        spoken_words.make_spoken_words(["' -"], 0.001, "en", tmp_path / "no", jobs=1)
+
+
+def test_they_are_trained_on_beside_the_corpus_and_only_there(tmp_path):
+    corpus(tmp_path)
+    config = make_config(tmp_path, splits=("train", "dev"), spoken_words=0.003)
+    config.bpe.vocab_size, config.bpe.model_type = 40, "bpe"
+    prepare(config, None)
+    compute(config, None)
+    train_bpe_main(config, None)
+    loader, sampler = train_loader(config)
+    sampler.start(0, 0)
+    ids = {i for batch in loader for i in batch.ids}
+    assert {"7-1-0000", "7-1-0001"} <= ids
+    assert len(ids) > 5 and all(i[:3] in ("7-1", "900") for i in ids)
+    assert [c.id for c in CutSet.from_file(config.data_dir / "cuts/dev.jsonl.gz")] == ["7-1-0000"]
+    # what features are normalised by is of the corpus alone, whatever is spoken beside it
+    alone = make_config(tmp_path, splits=("train", "dev"))
+    alone.data.dir = str(tmp_path / "alone")
+    prepare(alone, None)
+    compute(alone, None)
+    mean, expected = (
+        json.loads((c.data_dir / "features" / "statistics.json").read_text())["mean"]
+        for c in (config, alone)
+    )
+    assert mean == pytest.approx(expected)
+    # and a training knows that they have changed
+    before = training_data(config)["train"]
+    config.data.spoken_words = 0.0
+    assert training_data(config)["train"] != before
+
+
+def test_a_split_of_that_name_is_refused():
+    with pytest.raises(ConfigError, match="rename the folder"):
+        load("commands", ["data.root=/x", "data.train=[spoken-words]"])
