@@ -17,8 +17,7 @@ from torch.nn.functional import interpolate
 
 from todm.config.keys import AugmentConfig
 from todm.config.phases import ramp
-from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS, SILENCE
-from todm.model.frontend import subsampled_length
+from todm.data.frames import FRAMES_PER_SECOND, LOOK_AHEAD, NUM_MEL_BINS, SILENCE, SUBSAMPLING
 from utils.audio import SAMPLE_RATE
 
 LOWEST, HIGHEST = 20.0, SAMPLE_RATE / 2 - 400  # Hz: where the filterbank begins and ends
@@ -78,8 +77,7 @@ def fastest_tempo(frames: int, text: str) -> float:
     words = text.split()
     tokens = sum(map(len, words)) + len(words)
     repeated = sum(a == b for word in words for a, b in zip(word, word[1:]))
-    needed = 4 * (tokens + repeated) + 3  # filterbank frames that give as many encoder frames
-    assert subsampled_length(needed) >= tokens + repeated
+    needed = SUBSAMPLING * (tokens + repeated) + LOOK_AHEAD  # that give as many encoder frames
     return max(1.0, frames / needed)
 
 

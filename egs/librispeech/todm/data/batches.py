@@ -150,7 +150,7 @@ class TrainDataset(BatchDataset):
         self.data, self.augment = config.data, Augmentation(config.augment)
         self.spec_augment = _spec_augment(config)
 
-    def __getitem__(self, asked: Asked) -> "Batch | Unreadable":  # type: ignore[override]
+    def __getitem__(self, asked: Asked) -> "Batch | Unreadable":
         batch = super().__getitem__(asked.cuts)
         if isinstance(batch, Unreadable):
             return batch

@@ -78,7 +78,7 @@ def previous_state(config: Config, force: bool) -> dict | None:
 def planned_updates(state: dict | None) -> int | None:
     """The updates that a training began with, from its checkpoint, also of an older version, whose
     confs had no shares of them."""
-    return state and state.get("planned", state["config"]["train"]["updates"])
+    return None if state is None else state.get("planned", state["config"]["train"]["updates"])
 
 
 def train(config: Config, arguments: Namespace) -> None:
