@@ -470,7 +470,7 @@ def test_effects_name_keys_that_exist():
 
 def test_no_time_masks_at_all():
     for override in ("spec_augment.num_time_masks=0", "spec_augment.max_time_fraction=0"):
-        [augment] = _spec_augment(
+        augment = _spec_augment(
             of(override, "spec_augment.num_freq_masks=0", "spec_augment.time_warp=0")
         )
         x = torch.randn(2, 50, 80)

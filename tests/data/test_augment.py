@@ -151,7 +151,7 @@ def test_a_microphone_and_noise_change_the_level_by_no_more_than_was_asked_for()
 
 
 def test_digital_silence_stays_finite():
-    everything = AugmentConfig(0.2, 0.2, 10, 6, 1.0, [0.1, 0.6], 1.0)
+    everything = AugmentConfig(warp=0.2, tempo=0.2, gain=10, channel=6, room_prob=1, noise_prob=1)
     augmented = Augmentation(everything)(torch.full((50, 80), SILENCE), "A")
     assert torch.isfinite(augmented).all()
     assert augmented.min() >= SILENCE - 1e-4

@@ -21,7 +21,7 @@ STATISTICS = ("encoder.frontend.mean", "encoder.frontend.std")
 
 @dataclass
 class Taken:
-    """What of a model's values came from another model.
+    """The values of a model that came from another one, and those that did not.
 
     Attributes:
       whole, missing: names of values that were taken, and of those that the other model lacks or
