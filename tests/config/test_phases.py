@@ -2,6 +2,7 @@
 
 import pytest
 
+from todm.config.ineffective import ineffective
 from todm.config.load import load, load_file
 from todm.config.phases import in_updates, ramp
 from todm.training.supernet_loss import Weights
@@ -50,3 +51,11 @@ def test_what_is_in_updates_stays_so(name):
 def test_a_ramp_is_0_then_linear_then_1():
     assert [ramp(u, 10, 20) for u in (0, 10, 15, 30, 99)] == [0, 0, 0.25, 1, 1]
     assert [ramp(u, 10, 0) for u in (9, 10)] == [0, 1]
+
+
+def test_augmentation_that_never_begins_or_changes_nothing_is_warned_of():
+    never = ineffective(load("mini", ["augment.warp=0.1", "augment.start=9999"]), set())
+    assert any("augment.start is 9999" in line and "no utterance" in line for line in never)
+    nothing = ineffective(load("mini", ["augment.prob=0.5"]), {"augment.prob"})
+    assert any("augment.prob has no effect" in line for line in nothing)
+    assert not ineffective(load("commands", ["data.root=/x"]), {"augment.prob"})

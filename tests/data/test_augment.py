@@ -173,3 +173,12 @@ def test_train_hears_other_talkers_every_time_and_dev_never(tiny_run):
     once, again = (list(eval_loader(config, ["dev"], 100.0)) for _ in range(2))
     for a, b in zip(once, again):
         assert torch.equal(a.features, b.features)
+
+
+def test_the_trial_of_memory_has_the_slowest_tempo(tiny_run):
+    config = load("conf/mini.yaml", [*tiny_arguments(tiny_run[0]), "augment.tempo=0.5"])
+    loader, sampler = train_loader(config)
+    cuts = next(iter(sampler.inner))
+    frames = sorted(cut.num_frames for cut in cuts)
+    longest = sorted(loader.dataset.longest(cuts).lengths.tolist())
+    assert longest == [round(n * 1.5) for n in frames]

@@ -99,3 +99,22 @@ def test_they_are_trained_on_beside_the_corpus_and_only_there(tmp_path):
 def test_a_split_of_that_name_is_refused():
     with pytest.raises(ConfigError, match="rename the folder"):
         load("commands", ["data.root=/x", "data.train=[spoken-words]"])
+
+
+def test_words_without_a_sound_are_left_out_and_named(tmp_path, caplog):
+    """espeak-ng says nothing for this letter: its utterances would be noise divided by nothing."""
+    spoken_words.make_spoken_words(["STOP \ua9b2"], 0.001, "en", tmp_path / "a", jobs=1)
+    texts = " ".join(p.read_text() for p in (tmp_path / "a").rglob("*.trans.txt"))
+    assert "STOP" in texts and "\ua9b2" not in texts
+    assert "1 of 2 words, which are left out" in caplog.text
+    with pytest.raises(UserError, match="no train transcript has a word"):
+        spoken_words.make_spoken_words(["\ua9b2"], 0.001, "en", tmp_path / "b", jobs=1)
+
+
+def test_words_of_another_script_are_warned_of(caplog):
+    spoken_words.warn_of_words(["\u0441\u0442\u043e\u043f"], ["\u0441\u0442\u043e\u043f"], "en")
+    assert "letters that English lacks" in caplog.text
+    caplog.clear()
+    spoken_words.warn_of_words(["CAF\u00c9", "7"], ["CAF\u00c9", "7"], "en")
+    spoken_words.warn_of_words(["\u0441\u0442\u043e\u043f"], ["\u0441\u0442\u043e\u043f"], "ru")
+    assert not caplog.text

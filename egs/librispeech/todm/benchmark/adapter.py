@@ -83,7 +83,16 @@ def _old_transducer_loss(loss: Any, device: torch.device) -> Any:
 def late_weights(config: Any) -> Any:
     """The weights of the parts of the loss late in a training, when all of them count."""
     weights = find("Weights", "todm.training.supernet_loss", f"{FLAT}supernet_loss")
+    config = in_updates(config)
     return weights.at(LATE, config.loss, config.distill)
+
+
+def in_updates(config: Any) -> Any:
+    """The configuration with its phases in updates; older revisions have them in no other way."""
+    try:
+        return find("in_updates", "todm.config.phases")(config)
+    except Missing:
+        return config
 
 
 def make_targets(**values: Any) -> Any:
@@ -124,7 +133,8 @@ def make_train_loader(config: Any) -> tuple[Any, Any]:
     Raises:
       Missing: the data have not been made.
     """
-    wanted = [config.data_dir / "cuts" / f"{split}.jsonl.gz" for split in config.data.train]
+    splits = getattr(config, "train_splits", config.data.train)
+    wanted = [config.data_dir / "cuts" / f"{split}.jsonl.gz" for split in splits]
     for path in wanted:
         if not path.is_file():
             raise Missing(f"there is no {path}, which stages 0 to 3 make")

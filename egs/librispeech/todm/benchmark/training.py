@@ -104,7 +104,7 @@ class Update:
         self.optimizer = adapter.make_optimizer(net.config, net.model)
         self.sampler = adapter.make_sampler(net.config)
         self.weights = adapter.late_weights(net.config)
-        self.update = net.config.method.subnets_from
+        self.update = round(adapter.in_updates(net.config).method.subnets_from)
         self.features, heard = net.noise(utterances, seconds)
         self.audio_seconds = utterances * seconds
         tokens = seconds * TOKENS_PER_SECOND

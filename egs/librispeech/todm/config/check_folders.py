@@ -12,6 +12,12 @@ def check_folders(config: Config) -> None:
     check_name(config.name)
     check_paths(config)
     check_written_folders(config)
+    init = config.train.init
+    need(
+        not init or os.path.realpath(init) != os.path.realpath(config.exp),
+        f"train.init={init} is the folder that the training writes into (exp); give the new one "
+        "another name: exp=exp/NAME",
+    )
 
 
 def check_name(name: str) -> None:

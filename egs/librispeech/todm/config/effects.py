@@ -35,6 +35,12 @@ def distils(c: Config) -> bool:
     return c.method.distill != "none" and has_subnets(c)
 
 
+def augments(c: Config) -> bool:
+    """Whether utterances of train are changed."""
+    a = c.augment
+    return any((a.warp, a.tempo, a.gain, a.channel, a.room_prob, a.noise_prob))
+
+
 def searches(c: Config) -> bool:
     """Whether stage 5 searches for subnets."""
     return c.select.method in ("evolution", "random")
@@ -83,6 +89,12 @@ EFFECTS = (
         lambda c: c.data.join_prob > 0,
         "data.join_prob is 0",
         "data.join_prob=0.3 joins utterances",
+    ),
+    Effect(
+        ("augment.prob", "augment.start", "augment.ramp"),
+        augments,
+        "nothing of augment changes an utterance",
+        "augment.warp=0.1, for one, does",
     ),
     Effect(
         ("augment.room_rt60",),

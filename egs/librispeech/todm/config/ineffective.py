@@ -1,6 +1,15 @@
 """Warnings about a conf that can work, but not as its user means it."""
 
-from todm.config.effects import EFFECTS, distils, has_subnets, is_transducer, without_effect
+from pathlib import Path
+
+from todm.config.effects import (
+    EFFECTS,
+    augments,
+    distils,
+    has_subnets,
+    is_transducer,
+    without_effect,
+)
 from todm.config.keys import Config
 from todm.config.phases import in_updates
 
@@ -21,6 +30,9 @@ def ineffective(config: Config, explicitly_set: set[str]) -> list[str]:
         warnings.append(
             f"{', '.join(keys)} {verb} no effect, because {EFFECTS[i].because}; {EFFECTS[i].remedy}"
         )
+    init = config.train.init
+    if init and "train.init" in explicitly_set and not Path(init).is_dir():
+        warnings.append(f"train.init={init} is not there yet; stage 4 will need it")
     return warnings + too_late(config)
 
 
@@ -48,6 +60,8 @@ def too_late(config: Config) -> list[str]:
         )
     if distils(config) and config.distill.weight > 0:
         begins.append(("distill.start", config.distill.start, "nothing is distilled"))
+    if augments(config):
+        begins.append(("augment.start", config.augment.start, "no utterance is changed"))
     warnings = [
         f"{key} is {first:.0f}, which is not before the last update (train.updates={updates}): "
         f"{result}"

@@ -76,6 +76,8 @@ def resolve_paths(layer: Layer) -> None:
         value = str(expanded(values[name])) if values[name].startswith("~") else values[name]
         if key in INPUTS and (found := _existing(value, folder)):
             value = literal(found)  # it is there, so that ${ in it is no interpolation
+        if key == "train.init" and value:
+            value = os.path.normpath(value)  # the same with a slash behind it
         values[name] = value
 
 

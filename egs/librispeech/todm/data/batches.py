@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from todm.config.keys import Config, DataConfig
 from todm.config.phases import in_updates
-from todm.data.augment import Augmentation, utterances
+from todm.data.augment import Augmentation, change_tempo, utterances
 from todm.data.features import make_extractor
 from todm.data.frames import LOG_EPSILON, SILENCE
 from todm.data.learnt_length import learnt_seconds
@@ -149,6 +149,14 @@ class TrainDataset(BatchDataset):
         super().__init__(config, _noise(config))
         self.data, self.augment = config.data, Augmentation(config.augment)
         self.spec_augment = _spec_augment(config)
+
+    def longest(self, cuts: CutSet) -> "Batch | Unreadable":
+        """The batch of some utterances as long as a slower tempo can make them."""
+        batch, slowest = super().__getitem__(cuts), 1 / (1 + self.augment.config.tempo)
+        if isinstance(batch, Unreadable) or slowest == 1:
+            return batch
+        singles = utterances(batch.features, batch.lengths)
+        return Batch.of([change_tempo(x, slowest) for x in singles], batch.texts, batch.ids)
 
     def __getitem__(self, asked: Asked) -> "Batch | Unreadable":
         batch = super().__getitem__(asked.cuts)

@@ -1,12 +1,11 @@
 """A trial of the largest steps before a training on a GPU, so that memory runs out now or never."""
 
 import logging
-import math
 
 import torch
 from lhotse.dataset import find_pessimistic_batches
 
-from todm.data.batches import Asked, Batch
+from todm.data.batches import Batch
 from todm.training.batch_stream import BatchStream
 from todm.training.optimization import PRECISIONS
 from todm.training.step_nets import Step
@@ -27,7 +26,7 @@ def check_memory(
     found, _ = find_pessimistic_batches(stream.sampler.inner)
     stream.sampler.start(stream.epoch, 0)
     for criterion, cuts in found.items():
-        batch = stream.loader.dataset[Asked(cuts, math.inf)].to(device)
+        batch = stream.loader.dataset.longest(cuts).to(device)
         try:
             try_steps(loss, batch, tokenizer, steps)
         except torch.cuda.OutOfMemoryError as error:

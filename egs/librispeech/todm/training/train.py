@@ -18,6 +18,7 @@ from todm.recipe.stage_main import stage_main
 from todm.recipe.stages import STAGES
 from todm.supernet.budget import check_budgets
 from todm.training.experiment import checkpoint_folder
+from todm.training.initial import trained_values
 from todm.training.optimization import slower_than_fp32
 from todm.training.trainer import Trainer
 from utils import conf as configuration
@@ -71,14 +72,21 @@ def previous_state(config: Config, force: bool) -> dict | None:
     reasons = ["--force was given"] if force else reasons_to_begin_anew(config, state)
     if not reasons:
         return state
+    if config.train.init:
+        trained_values(Path(config.train.init))  # an error here leaves everything where it is
     archive(config, "; ".join(reasons[:3]))
     return None
 
 
-def planned_updates(state: dict | None) -> int | None:
-    """The updates that a training began with, from its checkpoint, also of an older version, whose
-    confs had no shares of them."""
-    return None if state is None else state.get("planned", state["config"]["train"]["updates"])
+def planned_updates(config: Config, state: dict | None) -> int:
+    """The updates that the shares in the conf are of: those that the training began with, from its
+    checkpoint (older ones had no shares), unless there are fewer now."""
+    if state is None:
+        return config.train.updates
+    began = state.get("planned", state["config"]["train"]["updates"])
+    if began < config.train.updates:
+        logging.info("phases stay as the training began: shares are of %d updates", began)
+    return min(began, config.train.updates)
 
 
 def train(config: Config, arguments: Namespace) -> None:
@@ -94,7 +102,7 @@ def train(config: Config, arguments: Namespace) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     if rank == 0:
         configuration.save(config, config.exp_dir / "conf.yaml")
-    trainer = Trainer(config, device, rank, world_size, planned_updates(state))
+    trainer = Trainer(config, device, rank, world_size, planned_updates(config, state))
     check_budgets(config, trainer.space)
     for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
         logging.info("%s net: %s", name, json.dumps(trainer.space.costs.cost(net).as_dict()))
