@@ -5,7 +5,7 @@ import logging
 import torch
 from lhotse.dataset import find_pessimistic_batches
 
-from todm.data.batches import Batch
+from todm.data.batches import Batch, TrainDataset
 from todm.training.batch_stream import BatchStream
 from todm.training.optimization import PRECISIONS
 from todm.training.step_nets import Step
@@ -22,11 +22,12 @@ def check_memory(
     Raises:
       UserError: the GPU's memory does not hold one of them.
     """
-    device = next(loss.parameters()).device
+    device, dataset = next(loss.parameters()).device, stream.loader.dataset
+    assert isinstance(dataset, TrainDataset), "the loader is that of a training"
     found, _ = find_pessimistic_batches(stream.sampler.inner)
     stream.sampler.start(stream.epoch, 0)
     for criterion, cuts in found.items():
-        batch = stream.loader.dataset.longest(cuts).to(device)
+        batch = dataset.longest(cuts).to(device)
         try:
             try_steps(loss, batch, tokenizer, steps)
         except torch.cuda.OutOfMemoryError as error:
