@@ -139,15 +139,19 @@ def test_noise_has_its_energy_and_fluctuates_as_white_noise_does():
 
 
 def test_a_microphone_and_noise_change_the_level_by_no_more_than_was_asked_for():
-    speech = fbank(white(1.0))
+    speech, shifts = fbank(white(1.0)), []
     for _ in range(20):
         assert smooth_curve(6.0).abs().max() <= 2 * 6.0 * math.log(10) / 10
         louder = Augmentation(AugmentConfig(gain=10.0))(speech, "A") - speech
         assert float(louder.std()) < 1e-3
+        shifts.append(float(louder.mean()))
         assert abs(float(louder.mean())) <= math.log(10)
         noisy = Augmentation(AugmentConfig(noise_prob=1.0, noise_snr=[20.0, 20.0]))(speech, "A")
         ratio = (noisy.exp() - speech.exp()).sum(1).mean() / speech.exp().sum(1).mean()
         assert float(ratio) == pytest.approx(0.01, rel=0.3)
+    # and they do change it, up and down, over most of the range
+    assert min(shifts) < -1 and max(shifts) > 1
+    assert float(smooth_curve(6.0).abs().max()) > 0.1
 
 
 def test_digital_silence_stays_finite():

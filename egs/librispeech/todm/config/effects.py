@@ -37,8 +37,7 @@ def distils(c: Config) -> bool:
 
 def augments(c: Config) -> bool:
     """Whether utterances of train are changed."""
-    a = c.augment
-    return any((a.warp, a.tempo, a.gain, a.channel, a.room_prob, a.noise_prob))
+    return c.augment.changes_anything
 
 
 def searches(c: Config) -> bool:

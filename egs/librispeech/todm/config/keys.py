@@ -94,6 +94,12 @@ class AugmentConfig:
     noise_prob: float = 0.0  # share of utterances with steady noise of any colour
     noise_snr: list[float] = field(default_factory=lambda: [5.0, 30.0])  # dB, drawn
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether an utterance that is drawn is changed at all."""
+        changes = (self.warp, self.tempo, self.gain, self.channel, self.room_prob, self.noise_prob)
+        return any(changes)
+
 
 @dataclass
 class SpecAugmentConfig:

@@ -122,14 +122,12 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig):
-        self.config = c = config
-        changes = (c.warp, c.tempo, c.gain, c.channel, c.room_prob, c.noise_prob)
-        self.changes_anything = c.prob > 0 and any(changes)
+        self.config = config
 
     def share(self, update: float) -> float:
         """The share of utterances that are changed at an update."""
         c = self.config
-        return c.prob * ramp(update, c.start, c.ramp) if self.changes_anything else 0.0
+        return c.prob * ramp(update, c.start, c.ramp) if c.changes_anything else 0.0
 
     def __call__(self, features: Tensor, text: str) -> Tensor:
         """Another talker in another place: the features (T', 80) of an utterance (T, 80), T' = T
