@@ -47,7 +47,7 @@ def join_recordings(
 def main(model: str, split: str, *options: str) -> None:
     import torch
 
-    from todm.data.batches import load_cuts
+    from todm.data.loaders import load_cuts
     from todm.decoding.recognizer import Recognizer
     from todm.decoding.stream import Stream
     from todm.decoding.transcript import Transcript

@@ -20,9 +20,9 @@ from todm.data.augment import (
     room,
     smooth_curve,
 )
-from todm.data.batches import eval_loader, train_loader
 from todm.data.features import make_extractor
 from todm.data.frames import SILENCE
+from todm.data.loaders import eval_loader, train_loader
 from todm.model.frontend import subsampled_length
 
 RATE = 16000

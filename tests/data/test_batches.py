@@ -19,10 +19,11 @@ from local.synthetic import make_sentences, make_voices
 from tests.conftest import tiny_arguments, write_utterance
 from todm.config.keys import Config, DataConfig, FeatureConfig
 from todm.config.load import load
-from todm.data.batches import Batch, eval_loader, joined, train_loader
+from todm.data.batches import Batch, joined
 from todm.data.features import make_extractor
 from todm.data.frames import SILENCE
 from todm.data.learnt_length import learnt_seconds, learnt_seconds_of_data
+from todm.data.loaders import eval_loader, train_loader
 from todm.decoding.recognizer import Recognizer
 from todm.model.transducer import Transducer
 from todm.results.subnets import SubnetEntry

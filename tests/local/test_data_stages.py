@@ -21,8 +21,8 @@ from local.train_bpe import main as train_bpe_main
 from tests.conftest import ROOT, TINY, run_sh, tiny_arguments, write_utterance
 from todm.config.keys import Config, DataConfig, FeatureConfig
 from todm.config.load import load
-from todm.data.batches import eval_loader, load_cuts, train_loader
 from todm.data.features import make_extractor
+from todm.data.loaders import eval_loader, load_cuts, train_loader
 from todm.deploy.split_audio import audio_batches
 from utils.audio import read_pieces
 from utils.checkpoint import save_checkpoint

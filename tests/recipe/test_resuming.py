@@ -14,7 +14,8 @@ import torch
 
 from tests.conftest import ROOT, tiny_arguments
 from tests.training.test_trainer import CPU, tiny_config
-from todm.data.batches import GlobalRandom, train_loader
+from todm.data.batches import GlobalRandom
+from todm.data.loaders import train_loader
 from todm.training import trainer as trainer_module
 from todm.training import validation
 from todm.training.batch_stream import count_batches

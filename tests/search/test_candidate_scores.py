@@ -9,7 +9,7 @@ from tests.conftest import tiny_arguments
 from tests.helpers import plain_pruned_loss
 from todm.config.keys import Config
 from todm.config.load import load
-from todm.data.batches import eval_loader, load_cuts
+from todm.data.loaders import eval_loader, load_cuts
 from todm.decoding.decode import decode_subnets
 from todm.decoding.transducer_search import greedy_search
 from todm.search import candidate_scores

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.training.test_trainer import CPU, tiny_config
-from todm.data.batches import Batch, copied_ahead
+from todm.data.batches import Batch
+from todm.data.loaders import copied_ahead
 from todm.training.batch_stream import BatchStream
 
 GPU = torch.device("cuda")

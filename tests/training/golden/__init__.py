@@ -19,7 +19,8 @@ from local.train_bpe import sentencepiece_model
 from tests.helpers import DEBUG
 from todm.config.keys import Config
 from todm.config.load import load
-from todm.data.batches import Batch, statistics_path
+from todm.data.batches import Batch
+from todm.data.loaders import statistics_path
 from todm.training.trainer import Trainer
 from utils.files import write_json_atomic
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from todm.config.keys import Config
-from todm.data.batches import eval_loader, load_cuts
+from todm.data.loaders import eval_loader, load_cuts
 from todm.decoding.search import SearchOptions, search_utterances
 from todm.model.encoder import Operators
 from todm.recipe.stage_main import stage_main

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from todm.config.keys import Config
-from todm.data.batches import load_cuts
+from todm.data.loaders import load_cuts
 from todm.decoding.decode import describe_run
 from todm.deploy import deploy_report
 from todm.deploy.benchmark_rounds import benchmark

@@ -8,7 +8,7 @@ import numpy as np
 from lhotse import CutSet
 
 from todm.config.keys import Config
-from todm.data.batches import load_cuts
+from todm.data.loaders import load_cuts
 from utils.errors import UserError
 
 Utterances = list[tuple[str, np.ndarray, str]]  # id, samples at 16 kHz, transcript

@@ -10,7 +10,7 @@ import soundfile
 from lhotse.cut import Cut
 
 from todm.config.keys import Config
-from todm.data.batches import load_cuts
+from todm.data.loaders import load_cuts
 from utils.audio import SAMPLE_RATE
 from utils.errors import UserError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from todm.config.keys import Config
-from todm.data.batches import Batch, eval_loader, load_cuts
+from todm.data.batches import Batch
+from todm.data.loaders import eval_loader, load_cuts
 from todm.decoding.decode import decode_split
 from todm.subnet import Subnet
 from todm.training.experiment import Experiment

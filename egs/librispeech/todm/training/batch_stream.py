@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from todm.config.keys import Config, DataConfig
-from todm.data.batches import Batch, copied_ahead, train_loader
+from todm.data.batches import Batch
+from todm.data.loaders import copied_ahead, train_loader
 from todm.training.experiment import set_rng_state
 from utils.errors import UserError
 

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from todm.config.keys import Config
 from todm.config.phases import in_updates
-from todm.data.batches import Batch, statistics_path
+from todm.data.batches import Batch
+from todm.data.loaders import statistics_path
 from todm.model.transducer import Transducer
 from todm.recipe.lineage import training_data
 from todm.subnet import Subnet

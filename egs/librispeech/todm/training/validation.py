@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from todm.data.batches import Batch, eval_loader
+from todm.data.batches import Batch
+from todm.data.loaders import eval_loader
 from todm.model.encoder import Operators
 from todm.subnet import Subnet
 from todm.training.experiment import rng_state, set_rng_state
