@@ -107,5 +107,7 @@ def test_macs_by_hand():
 
 
 def test_latency_is_the_tables():
-    table = LatencyTable("a phone", "sherpa-onnx", 0.5, {(2, 3): 0.25, (3, 1): 2.0})
+    table = LatencyTable(
+        "a phone", "sherpa-onnx", (1, 1, 1), 0.5, {(1, 2, 3): 0.25, (1, 3, 1): 2.0}
+    )
     assert cost_function("latency", CostModel(tiny_config(), VOCAB), table)(MIDDLE) == 2.75

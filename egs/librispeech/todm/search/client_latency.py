@@ -10,16 +10,18 @@ import argparse
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from todm.config.keys import Config
 from todm.deploy.client import Client
 from todm.deploy.onnx_export import export_decoder, export_joiner, export_offline_encoder
+from todm.model.encoder import block_rates
 from todm.model.transducer import Transducer
 from todm.recipe.command_line import setup_logging
 from todm.results.export_files import TOKENS, graph, parts
@@ -34,7 +36,7 @@ from todm.search.timing import (
 )
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
-from todm.supernet.latency_table import LatencyTable
+from todm.supernet.latency_table import LatencyTable, timed_parts
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import load_experiment
 from utils.audio import SAMPLE_RATE
@@ -44,6 +46,7 @@ from utils.progress import progress
 from utils.provenance import machine
 
 ENGINE = "sherpa-onnx"
+FIXED = "fixed"  # what every net takes
 
 
 def measure(
@@ -54,8 +57,8 @@ def measure(
     seconds: float = SECONDS,
     repeats: int = REPEATS,
 ) -> tuple[LatencyTable, list[dict]]:
-    """Measures every block size once in a net of one block and once in all blocks; the difference
-    is the blocks', the rest is fixed.
+    """Measures nets that have blocks of one size at one rate, and finds the times of the blocks
+    that explain those of the nets best.
 
     Args:
       seconds: of the audio that is decoded. repeats: of every job, in turns.
@@ -67,36 +70,53 @@ def measure(
     """
     if len(model.full.blocks) == 1:
         raise UserError("search.cost=latency needs a supernet of more than one block")
-    nets, checked = timed_nets(model.full, sizes), checked_nets(space)
+    rates = tuple(block_rates(config.model))
+    nets, checked = timed_nets(rates, sizes), checked_nets(space)
     samples = _noise(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        clients = _clients(model, config, {**nets, **checked}, Path(folder))
+        named = dict(enumerate(nets)) | checked
+        clients = _clients(model, config, named, Path(folder))
         jobs = {key: _decoding(client, samples) for key, client in clients.items()}
         times = interleaved(jobs, seconds, repeats)
-    table = table_of(times, len(model.full.blocks), sizes)
+    table = table_of([times[number] for number in range(len(nets))], nets, rates)
     return table, compare(table, checked, times)
 
 
-def timed_nets(full: Subnet, sizes: list[tuple[int, int]]) -> dict[Any, Subnet]:
-    """Nets of every block size, by size and depth: with one block and with all blocks."""
-    blocks = len(full.blocks)
-    return {
-        (size, depth): Subnet.leading([size] * depth + [(0, 0)] * (blocks - depth))
-        for size in sizes
-        for depth in {1, blocks}
-    }
+def timed_nets(rates: tuple[int, ...], sizes: list[tuple[int, int]]) -> list[Subnet]:
+    """The nets whose times tell those of the blocks: for every rate and size the one that has all
+    blocks of that rate, and for the largest and the smallest size the one that has the first of
+    them alone."""
+    nets = []
+    for rate in sorted(set(rates)):
+        first = rates.index(rate)
+        for size in sizes:
+            nets.append(Subnet.leading(size if r == rate else (0, 0) for r in rates))
+            if size in (sizes[0], sizes[-1]):
+                nets.append(
+                    Subnet.leading(size if i == first else (0, 0) for i in range(len(rates)))
+                )
+    return list(dict.fromkeys(nets))
 
 
-def table_of(times: dict, blocks: int, sizes: list[tuple[int, int]]) -> LatencyTable:
-    """The table out of measured times of :func:`timed_nets`, in ms per second of audio.
+def table_of(times: list[float], nets: list[Subnet], rates: tuple[int, ...]) -> LatencyTable:
+    """The table that explains the measured times of some nets best: least squares of the relative
+    errors, in which no part of a net takes less than nothing.
 
-    The clock's noise can make a difference negative; no part of a net takes less than nothing.
+    Args:
+      times: in ms per second of audio.
     """
-    of_block = {
-        size: max(times[size, blocks] - times[size, 1], 0.0) / (blocks - 1) for size in sizes
-    }
-    fixed = max(float(np.median([times[size, 1] - of_block[size] for size in sizes])), 0.0)
-    return LatencyTable(machine(), ENGINE, fixed, never_less_for_more(of_block))
+    rows = []
+    for net in nets:
+        of_blocks, of_groups = timed_parts(net, rates)
+        rows.append(Counter([FIXED, *of_blocks, *of_groups]))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    counts = np.array([[row[name] for name in names] for row in rows], dtype=float)
+    solution, _ = nnls(counts / np.array(times)[:, None], np.ones(len(times)))
+    found = dict(zip(names, solution.tolist()))
+    blocks = {name: ms for name, ms in found.items() if isinstance(name, tuple)}
+    groups = {name: ms for name, ms in found.items() if isinstance(name, int)}
+    never_less = never_less_for_more(blocks)
+    return LatencyTable(machine(), ENGINE, rates, found[FIXED], never_less, groups)
 
 
 def _noise(seconds: float) -> np.ndarray:

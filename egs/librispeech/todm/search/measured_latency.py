@@ -9,7 +9,7 @@ from todm.config.keys import Config
 from todm.model.transducer import Transducer
 from todm.search import client_latency, torch_latency
 from todm.search.timing import log_check
-from todm.supernet.latency_table import LatencyTable
+from todm.supernet.latency_table import LatencyTable, needed_blocks
 from todm.supernet.search_space import SearchSpace
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
@@ -44,15 +44,23 @@ def latency_table(
     source = Path(given) if given else path
     if given and not source.is_file():
         raise UserError(f"search.latency_table: no such file: {source}")
-    sizes = [(h, w) for h in space.heads for w in space.widths]
+    sizes, rates = [(h, w) for h in space.heads for w in space.widths], tuple(space.costs.rates)
     if source.is_file():
         table = LatencyTable.from_dict(read_json(source))
-        missing = [size for size in sizes if size not in table.blocks]
-        if not missing and (given or (table.machine, table.engine) == (machine(), engine)):
+        missing = [block for block in needed_blocks(rates, sizes) if block not in table.blocks]
+        fits = table.rates == rates and not missing
+        if fits and (given or (table.machine, table.engine) == (machine(), engine)):
             return table
+        if given and table.rates != rates:
+            raise UserError(
+                f"search.latency_table: {source} is of a supernet whose blocks have the rates "
+                f"{list(table.rates) or 'that it does not say'}, and model.rates here are "
+                f"{list(rates)}; measure it anew: python -m todm.search.client_latency exp/NAME "
+                f"{source.name}"
+            )
         if given:
             raise UserError(
-                f"search.latency_table: {source} lacks blocks of (head groups, FFN chunks) "
+                f"search.latency_table: {source} lacks blocks of (rate, head groups, FFN chunks) "
                 f"{missing[:5]}"
             )
     if measure is None:

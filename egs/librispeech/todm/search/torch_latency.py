@@ -3,12 +3,15 @@ models."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 
 from todm.config.keys import Config
 from todm.data.frames import FRAMES_PER_SECOND, NUM_MEL_BINS
 from todm.decoding.transducer_search import greedy_search
+from todm.model.encoder import block_rates
+from todm.model.multi_rate import LowerRate
 from todm.model.transducer import Transducer
 from todm.search.timing import (
     REPEATS,
@@ -19,7 +22,7 @@ from todm.search.timing import (
     never_less_for_more,
 )
 from todm.subnet import BlockChoice, Subnet
-from todm.supernet.latency_table import LatencyTable
+from todm.supernet.latency_table import LatencyTable, TimedBlock, needed_blocks
 from todm.supernet.search_space import SearchSpace
 from utils.provenance import machine
 
@@ -33,8 +36,8 @@ def measure(
     seconds: float = SECONDS,
     repeats: int = REPEATS,
 ) -> tuple[LatencyTable, list[dict]]:
-    """Measures every block size, the fixed part, and three whole models to check the sum against,
-    all interleaved.
+    """Measures every block size at every rate, the way to every lower rate and back, the fixed
+    part, and three whole models to check the sum against, all interleaved.
 
     Args:
       seconds: of the audio that is decoded. repeats: of every job, in turns.
@@ -49,11 +52,20 @@ def measure(
     lengths = encoder.frontend.length(frames)
     operators = encoder.operators()  # of the weights alone: made once when a model is loaded
     x = encoder.frontend(features, frames)
-    mask = torch.ones(1, x.shape[1], dtype=torch.bool, device=device)
+    rates = tuple(block_rates(config.model))
+    padded = torch.nn.functional.pad(x, (0, 0, 0, -x.shape[1] % encoder.multiple))
+    mask = torch.ones(padded.shape[:2], dtype=torch.bool, device=device)
 
-    def block(size: tuple[int, int]) -> Callable[[], object]:
-        choice = BlockChoice(tuple(range(size[0])), tuple(range(size[1])))
-        return lambda: encoder.blocks[0](x, mask, choice, operators[0])
+    def block(timed: TimedBlock) -> Callable[[], object]:
+        rate, heads, chunks = timed
+        choice, number = BlockChoice(tuple(range(heads)), tuple(range(chunks))), rates.index(rate)
+        run, seen, there = encoder.blocks[number], padded[:, ::rate].contiguous(), mask[:, ::rate]
+        return lambda: run(seen, there, choice, operators[number])
+
+    def group(rate: int) -> Callable[[], object]:
+        number = next(i for i, of_group in enumerate(encoder.groups) if of_group.rate == rate)
+        lower = cast(LowerRate, encoder.lower[str(number)])
+        return lambda: lower.up(padded, lower.down(padded, mask))
 
     def whole(subnet: Subnet) -> Callable[[], object]:
         return lambda: greedy_search(model, *encoder(features, frames, subnet, operators))
@@ -66,9 +78,12 @@ def measure(
         greedy_search(model, encoded, lengths)
 
     nets = checked_nets(space)
+    blocks = needed_blocks(rates, sizes)
+    lower_rates = sorted(set(rates) - {1})
     jobs = (
         {("fixed",): fixed}
-        | {size: block(size) for size in sizes}
+        | {timed: block(timed) for timed in blocks}
+        | {("group", rate): group(rate) for rate in lower_rates}
         | {name: whole(net) for name, net in nets.items()}
     )
     with _one_thread():
@@ -76,8 +91,10 @@ def measure(
     table = LatencyTable(
         machine(),
         "torch",
+        rates,
         times[("fixed",)],
-        never_less_for_more({size: times[size] for size in sizes}),
+        never_less_for_more({timed: times[timed] for timed in blocks}),
+        {rate: times["group", rate] for rate in lower_rates},
     )
     return table, compare(table, nets, times)
 
