@@ -40,6 +40,9 @@ def test_results_file_agrees_with_recogs(tiny_run):
         )
         words = sum(len(re.findall(r"'([^']*)'", line)) for line in lines if "ref=" in line)
         assert words == row["words"] and len(lines) == 2 * row["utterances"]
+        title = f"{row['split']}-{row['name']}-{row['method']}"
+        analysis = (folder / f"exp/decode/errors-{title}.md").read_text()
+        assert f"{row['wer']:.2f} % WER" in analysis and "By the place" in analysis
 
 
 def test_finished_stages_are_skipped_and_a_changed_value_redoes(tiny_run):

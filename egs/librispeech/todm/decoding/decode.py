@@ -18,6 +18,7 @@ from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment, load_experiment
 from utils.distributed import local_device
+from utils.error_analysis import describe_errors
 from utils.errors import UserError
 from utils.files import write_text_atomic
 from utils.progress import progress
@@ -100,6 +101,9 @@ def decode_subnets(
         write_errs(folder / f"errs-{title}.txt", title, errors)
         if split not in utterances:
             utterances[split] = describe_utterances(config, split, references)
+        speakers = dict(zip(sorted(references), utterances[split].speakers))
+        text = describe_errors(title, errors, speakers)
+        write_text_atomic(folder / f"errors-{title}.md", text)
         row = DecodeRow(
             entry,
             split,
