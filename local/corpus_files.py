@@ -1,5 +1,5 @@
-"""Finds what lies below a split's folder: audio files and lines of transcripts, paired by their
-ids, none of them lost."""
+"""A split in LibriSpeech layout: audio files and lines of transcripts below a folder, paired by
+their ids, none of them lost."""
 
 import codecs
 import errno
@@ -13,13 +13,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from local.dropped import Dropped
+from local.utterances import CONVERTED, OTHER, READ, Utterance, format_problem, transcript_problem
 from utils.text import normalise_transcript, visible
 
-# audio formats that are seen and not read
-OTHER_FORMATS = set(
-    ".wav .wave .mp3 .ogg .oga .opus .m4a .aac .mp4 .webm .wma .aif .aiff .aifc .au "
-    ".snd .sph .nist .w64 .rf64 .caf .amr .gsm .ape .wv .raw .pcm .shn".split()
-)
 TRANSCRIPTS = ".trans.txt"
 _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -46,27 +42,12 @@ class Line:
     legible: bool = True
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """An audio file with its transcript.
-
-    Attributes:
-      text: the transcript, normalised.
-      written: the transcript as it is written.
-    """
-
-    id: str
-    text: str
-    written: str
-    audio: Path
-
-
 @dataclass
 class Found:
     """All that lies below a folder.
 
     Attributes:
-      audio: the files of any audio format.
+      audio: the files of any audio format, read or not.
       lines: the lines of all transcripts.
       texts: for a folder, the name of a text file in it that is no transcript by its name.
       unreadable: the folders and transcripts that can not be read; nobody knows what is in them.
@@ -86,7 +67,7 @@ def find(folder: Path) -> Found:
         name = path.name.lower()
         if name.endswith(TRANSCRIPTS):
             transcripts.append(path)
-        elif is_flac(path) or path.suffix.lower() in OTHER_FORMATS:
+        elif path.suffix.lower() in READ | CONVERTED | OTHER:
             found.audio.append(path)
         elif name.endswith(".txt"):
             found.texts.setdefault(path.parent, path.name)
@@ -150,9 +131,11 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def is_flac(path: Path) -> bool:
-    """Whether the name is that of a FLAC file."""
-    return path.suffix.lower() == ".flac"
+def preference(path: Path) -> int:
+    """The place of an audio file among those of one id, by its format: FLAC first, then what is
+    read, what is converted, what is not read."""
+    suffix = path.suffix.lower()
+    return next(i for i, kind in enumerate(({".flac"}, READ, CONVERTED, OTHER)) if suffix in kind)
 
 
 def canonical(name: str) -> str:
@@ -224,9 +207,9 @@ def pair(found: Found, folder: Path) -> tuple[list[Utterance], list[Dropped]]:
         with_id = lines.get(name, [])
         line = with_id[0] if with_id else None
         beside = line.file.parent if line else None
-        files = sorted(audio.get(name, []), key=lambda p: (not is_flac(p), p.parent != beside))
+        files = sorted(audio.get(name, []), key=lambda p: (preference(p), p.parent != beside))
         if line is not None and not files:
-            where = f"{line.file} names it, and there is no {name}.flac below {folder}"
+            where = f"{line.file} names it, and there is no audio file {name} below {folder}"
             dropped.append(Dropped(name, "missing audio", where, audio=False))
         elif files:
             result = matched(name, files[0], line, found.texts)
@@ -244,9 +227,8 @@ def repeated(name: str, files: list[Path], lines: list[Line]) -> list[Dropped]:
     for file, line in zip_longest(files, lines):
         parts = [f"a second file {file}"] if file else []
         parts += [f"a second transcript in {line.file}"] if line else []
-        reason = "duplicate id" if line or is_flac(file) else "not FLAC"
         has = {"audio": file is not None, "line": line is not None}
-        dropped.append(Dropped(name, reason, " and ".join(parts), **has))
+        dropped.append(Dropped(name, "duplicate id", " and ".join(parts), **has))
     return dropped
 
 
@@ -259,9 +241,8 @@ def matched(
       line: None: no transcript names the file.
       texts: as :class:`Found` has them.
     """
-    if not is_flac(path):
-        reason = f"{path}: only FLAC is read; convert it"
-        return Dropped(name, "not FLAC", reason, line=line is not None)
+    if problem := format_problem(name, path, line is not None):
+        return problem
     if line is None:
         hint = (
             f"; if {texts[path.parent]} is its transcript, call that SPEAKER-CHAPTER{TRANSCRIPTS}"
@@ -276,13 +257,7 @@ def matched(
             "transcript not in UTF-8",
             f"{line.file}; convert it, for example: iconv -f latin1 -t utf-8",
         )
-    text = normalise_transcript(line.text)
-    if not text:
-        return Dropped(name, "empty transcript", str(line.file))
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        return Dropped(
-            name,
-            "damaged transcript",
-            f"{line.file}: U+FFFD stands where characters were lost in a conversion",
-        )
-    return Utterance(name, text, line.text, path)
+    if problem := transcript_problem(name, line.text, str(line.file)):
+        return problem
+    text, speaker = normalise_transcript(line.text), name.partition("-")[0]
+    return Utterance(name, text, line.text, path, speaker)

@@ -1,6 +1,7 @@
 """Stage 0, a corpus in LibriSpeech layout: makes the embedded one, downloads one, or checks the
 folder that is given."""
 
+import difflib
 import logging
 import os
 from argparse import Namespace
@@ -22,9 +23,12 @@ def jobs(config: Config) -> int:
 def make_corpus(config: Config, arguments: Namespace) -> None:
     """Makes the corpus that the conf asks for."""
     check_names(config.splits)
-    if config.data.root:
+    check_sources(config)
+    if not config.splits_in_root:
+        logging.info("no corpus is needed: %s", ", ".join(config.data.paths))
+    elif config.data.root:
         check_folder(config)
-    elif config.data.corpus == "synthetic":
+    elif config.is_synthetic:
         make_synthetic(config)
     elif config.data.corpus == "folder":
         raise UserError(
@@ -62,12 +66,38 @@ def check_names(splits: list[str]) -> None:
             )
 
 
+def check_sources(config: Config) -> None:
+    """Checks that the splits with a path of their own are there.
+
+    Raises:
+      UserError: one is not; the message names what is beside it.
+    """
+    for split in config.splits:
+        path = config.source(split)
+        if split in config.splits_in_root or path.exists():
+            continue
+        beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, 5, 0.4) or beside[:5]
+        raise UserError(
+            f"{path}, the split {split}, is not there; its folder has "
+            f"{', '.join(close) or 'nothing'}"
+            if path.parent.is_dir()
+            else f"{path}, the split {split}, is not there, nor is its folder"
+        )
+
+
 def make_synthetic(config: Config) -> None:
     """Makes the embedded corpus.
 
     Raises:
       UserError: the conf asks for more voices than there are, or for more splits than three.
     """
+    if elsewhere := [name for name in config.splits if name not in config.splits_in_root]:
+        raise UserError(
+            f"{', '.join(config.splits_in_root)} would be of the synthetic corpus, beside "
+            f"{', '.join(elsewhere)}; give a path for each of data.train, data.dev and data.test, "
+            "or data.root, the folder of those without one"
+        )
     for group in ("train", "dev", "test"):
         if len(getattr(config.data, group)) != 1:
             raise UserError(f"the synthetic corpus has one split each: give data.{group} one name")
@@ -91,7 +121,7 @@ def check_folder(config: Config) -> None:
     root = config.corpus_root
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder")
-    missing = [name for name in config.splits if not (root / name).is_dir()]
+    missing = [name for name in config.splits_in_root if not (root / name).is_dir()]
     if missing:
         there = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise UserError(
@@ -113,7 +143,8 @@ def download(config: Config) -> None:
     target.mkdir(parents=True, exist_ok=True)
     # lhotse knows mini LibriSpeech's dev split as dev-clean-2, and takes the server from the names
     # of the parts.
-    parts = "mini_librispeech" if config.data.corpus == "mini-librispeech" else config.splits
+    mini = config.data.corpus == "mini-librispeech"
+    parts = "mini_librispeech" if mini else config.splits_in_root
     try:
         download_librispeech(target, dataset_parts=parts)
     except OSError as error:  # urllib's errors are OSErrors

@@ -2,143 +2,80 @@
 list of what was dropped and why."""
 
 import logging
-import os
 import shutil
-import stat
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
-import soundfile
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-from lhotse.audio.utils import AudioLoadingError
+from lhotse import CutSet, MonoCut
 
-from local.corpus_files import Found, Utterance, find, pair
 from local.dropped import Dropped, report, write_dropped
+from local.examination import Examination
 from local.make_corpus import jobs
+from local.sources import Source, read_source
 from local.spoken_words import make_spoken_words
+from local.utterances import Utterance
 from todm.config.keys import SPOKEN_WORDS, Config
 from todm.recipe.stage_main import stage_main
-from utils.audio import SAMPLE_RATE
-from utils.channels import as_mono, is_mean
+from utils.channels import is_mean
 from utils.errors import UserError
-from utils.files import atomic_path, require_openable
+from utils.files import atomic_path
 from utils.processes import end_with_parent
 from utils.progress import progress
 
 
-def examine(verify: bool, utterance: Utterance) -> MonoCut | Dropped:
-    """Makes of an utterance a cut at 16 kHz with one channel, or says what is wrong with its audio.
-
-    Args:
-      verify: whether to decode the whole file, which finds truncated ones.
-    """
-    name, path = utterance.id, utterance.audio
-    if problem := audio_problem(name, path, verify):
-        return problem
-    try:
-        recording = as_mono(Recording.from_file(path, recording_id=name))
-    except (AudioLoadingError, OSError) as error:
-        return Dropped(name, "corrupt audio", f"{path}: {error}")
-    supervision = SupervisionSegment(
-        name,
-        name,
-        0.0,
-        recording.duration,
-        channel=0,
-        language="English",
-        speaker=name.partition("-")[0],
-        text=utterance.text,
-    )
-    cut = MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
-    return cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
-
-
-def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
-    """Looks for what is wrong with an audio file; None: nothing. The arguments are as for
-    :func:`examine`."""
-    try:
-        str(path).encode("utf-8")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Dropped(name, "corrupt audio", f"{path} is not a file")
-        if status.st_size == 0:
-            return Dropped(name, "empty audio", f"{path} has 0 bytes")
-        if not os.access(path, os.R_OK):
-            return Dropped(name, "unreadable audio", f"{path}: no permission to read it")
-        frames = soundfile.info(path).frames
-        decoded = len(soundfile.read(path, dtype="int16")[0]) if verify else frames
-    except UnicodeEncodeError:
-        return Dropped(
-            name, "path not in UTF-8", f"{path}: manifests can not hold such names; rename it"
-        )
-    except FileNotFoundError:
-        return Dropped(name, "missing audio", f"{path} is a link to a file that is not there")
-    except (soundfile.SoundFileError, OSError, MemoryError) as error:
-        require_openable(path)
-        return Dropped(name, "corrupt audio", f"{path}: {error}")
-    if frames == 0:
-        return Dropped(name, "empty audio", f"{path} has no samples")
-    if decoded < frames:
-        return Dropped(name, "corrupt audio", f"{path} is truncated: {decoded} of {frames} samples")
-    return None
-
-
 def scan_split(
-    root: Path, split: str, verify: bool, processes: int
+    path: Path, split: str, examination: Examination, processes: int
 ) -> tuple[list[MonoCut], list[Dropped]]:
     """Examines all utterances of a split.
 
+    Args:
+      path: its folder, or the file that lists it.
     Returns:
       Those that can be used, in the order of the transcripts, and those that can not.
     Raises:
-      UserError: there are none.
+      UserError: there are none, or ffmpeg is needed and missing.
     """
-    folder = root / split
-    found = find(folder)
-    if not found.audio and not found.lines:
-        unreadable = "".join(f"; {d.detail}" for d in found.unreadable[:3])
-        raise UserError(
-            f"no .flac and no .trans.txt below {folder}; expected "
-            f"{split}/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac{unreadable}"
-        )
-    utterances, dropped = pair(found, folder)
+    source = read_source(path, split)
     cuts: list[MonoCut] = []
+    dropped = source.dropped
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
-        results = pool.map(partial(examine, verify), utterances, chunksize=16)
-        for result in progress(results, total=len(utterances), desc=split, unit="utt"):
+        results = pool.map(examination, source.utterances, chunksize=16)
+        for result in progress(results, total=len(source.utterances), desc=split, unit="utt"):
             (cuts if isinstance(result, MonoCut) else dropped).append(result)
-    account_for(folder, split, found, cuts, dropped)
-    report_changed(split, utterances)
+    account_for(path, split, source, cuts, dropped)
+    report_changed(split, source.utterances)
     return cuts, dropped
 
 
 def account_for(
-    folder: Path, split: str, found: Found, cuts: list[MonoCut], dropped: list[Dropped]
+    path: Path, split: str, source: Source, cuts: list[MonoCut], dropped: list[Dropped]
 ) -> None:
-    """Logs what becomes of all files and lines below a split's folder.
+    """Logs what becomes of all files and lines of a split.
 
     Raises:
       UserError: they do not add up.
     """
     for what, there, lost in (
-        ("audio files", found.audio, [d for d in dropped if d.audio]),
-        ("lines of transcripts", found.lines, [d for d in dropped if d.line]),
+        ("audio files", source.audio_files, [d for d in dropped if d.audio]),
+        ("lines of transcripts", source.lines, [d for d in dropped if d.line]),
     ):
+        if there is None:
+            continue
         logging.info(
-            "%s: %d %s lie below %s: %d can be used, %d can not",
+            "%s: %d %s lie %s %s: %d can be used, %d can not",
             split,
-            len(there),
+            there,
             what,
-            folder,
+            "below" if path.is_dir() else "in",
+            path,
             len(cuts),
             len(lost),
         )
-        if len(there) != len(cuts) + len(lost):
+        if there != len(cuts) + len(lost):
             raise UserError(
-                f"{split}: the {what} do not add up; this is a fault of local/corpus_files.py, "
-                "please report it"
+                f"{split}: the {what} do not add up; this is a fault of local/sources.py, please "
+                "report it"
             )
 
 
@@ -198,7 +135,7 @@ def prepare(config: Config, arguments: Namespace) -> None:
     all_dropped: dict[str, list[Dropped]] = {}
     texts: list[str] = []  # of train
     for split in config.splits:
-        cuts = prepare_split(config, config.corpus_root, split, all_dropped)
+        cuts = prepare_split(config, config.source(split), split, all_dropped)
         if split in config.data.train:
             texts += [cut.supervisions[0].text for cut in cuts]
         with atomic_path(folder / f"{split}.jsonl.gz") as path:
@@ -209,22 +146,25 @@ def prepare(config: Config, arguments: Namespace) -> None:
         shutil.rmtree(target, ignore_errors=True)
         made = make_spoken_words(texts, hours, language, target, jobs(config))
         logging.info("synthetic speech of the words of train: %.2f h in %s", made, target)
-        cuts = prepare_split(config, config.data_dir, SPOKEN_WORDS, all_dropped)
+        cuts = prepare_split(config, target, SPOKEN_WORDS, all_dropped)
         with atomic_path(folder / f"{SPOKEN_WORDS}.jsonl.gz") as path:
             CutSet.from_cuts(cuts).to_file(path)
 
 
 def prepare_split(
-    config: Config, root: Path, split: str, all_dropped: dict[str, list[Dropped]]
+    config: Config, path: Path, split: str, all_dropped: dict[str, list[Dropped]]
 ) -> list[MonoCut]:
     """The utterances of a split that can be used; the others are added to ``all_dropped`` and to
     ``dropped.tsv``.
 
+    Args:
+      path: the folder of the split, or the file that lists it.
     Raises:
       UserError: nothing is left of it.
     """
     listing = config.data_dir / "dropped.tsv"
-    cuts, dropped = scan_split(root, split, config.data.verify_audio, jobs(config))
+    examination = Examination(config.data.verify_audio, config.data_dir / "converted")
+    cuts, dropped = scan_split(path, split, examination, jobs(config))
     if split in config.train_splits:
         problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
         dropped += problems.values()

@@ -16,7 +16,7 @@ KINDS = (SUBSTITUTED, DELETED, INSERTED)
 
 
 def kind_of(reference: str, hypothesis: str) -> str | None:
-    """What an aligned pair of words is: one of ``KINDS``; None: it is right."""
+    """The kind of error of an aligned pair of words, one of ``KINDS``; None: it is right."""
     if reference == hypothesis:
         return None
     if reference == GAP:

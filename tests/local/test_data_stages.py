@@ -16,9 +16,10 @@ from lhotse import CutSet
 
 from local.compute_features import compute
 from local.make_corpus import check_names
-from local.prepare_manifests import prepare, scan_split
+from local.prepare_manifests import prepare
 from local.train_bpe import main as train_bpe_main
 from tests.conftest import ROOT, TINY, run_sh, tiny_arguments, write_utterance
+from tests.local.corpora import scanned
 from todm.config.keys import Config, DataConfig, FeatureConfig
 from todm.config.load import load
 from todm.data.features import make_extractor
@@ -382,7 +383,7 @@ def test_a_corpus_of_all_kinds_through_run_sh(tmp_path):
         (root / split / f"{speaker}/1/{speaker}-1.trans.txt").write_text(
             "\ufeff" + lines, encoding="utf-8", newline=""
         )
-    (root / "a/dev/2/1/2-1-0001.flac").rename(root / "a/dev/2/1/2-1-0001.wav")
+    (root / "a/dev/2/1/2-1-0001.flac").rename(root / "a/dev/2/1/2-1-0001.sph")
     arguments = [a for a in TINY if not a.startswith(("data.num_buckets", "bpe", "synthetic"))]
     arguments += [
         "name=tiny",
@@ -398,8 +399,8 @@ def test_a_corpus_of_all_kinds_through_run_sh(tmp_path):
     output = run_sh("--stop-stage", "6", *arguments).stdout
     assert "a/train: 7 audio files lie below" in output and "7 of more than one channel" in output
     assert "bpe.vocab_size=" in output and "SentencePiece has made" in output
-    assert rows(tmp_path / "data/dropped.tsv") == [["a/dev", "2-1-0001", "not FLAC"]]
+    assert rows(tmp_path / "data/dropped.tsv") == [["a/dev", "2-1-0001", "audio format not read"]]
     recogs = next((tmp_path / "exp/decode/recogs-a").glob("test-*")).read_text()
     assert "3-1-0000:\tref=['HELLO', '1⁄2', '*', 'WORLD']" in recogs
     assert load("conf/mini.yaml", arguments).data.train == ["a/train"]
-    assert len(scan_split(root, "a/dev", False, 1)[1]) == 1
+    assert len(scanned(root, "a/dev", False)[1]) == 1

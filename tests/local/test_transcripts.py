@@ -10,9 +10,9 @@ import sentencepiece
 from lhotse import CutSet, MonoCut, SupervisionSegment
 
 from local.corpus_files import read_lines
-from local.prepare_manifests import scan_split
 from local.train_bpe import train_bpe, unknown_characters, warn_of_unknown
 from tests.conftest import write_utterance
+from tests.local.corpora import scanned
 from todm.config.keys import BpeConfig
 from utils.errors import UserError
 from utils.scoring import score
@@ -128,7 +128,7 @@ def test_what_stage_1_makes_of_strange_transcripts(tmp_path, caplog):
         "3-1-0000 CAF\ufffd\n3-1-0001 a  b\n3-1-0002 c\n", encoding="utf-8"
     )
     with caplog.at_level(logging.INFO):
-        cuts, dropped = scan_split(tmp_path, "train", verify=True, processes=1)
+        cuts, dropped = scanned(tmp_path, "train", True)
     assert {c.id: c.supervisions[0].text for c in cuts} == {
         "1-1-0000": "ONE",
         "1-1-0001": "five",

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from local.prepare_manifests import prepare, scan_split
+from local.prepare_manifests import prepare
 from local.train_bpe import token_problem, train_bpe
 from tests.conftest import run_sh, write_utterance
+from tests.local.corpora import scanned
 from todm.config.keys import Config, DataConfig
 from utils.errors import UserError
 
@@ -47,13 +48,13 @@ EXPECTED = {
 
 
 def test_scan_keeps_the_good_and_says_why_the_rest_is_dropped(bad_corpus):
-    cuts, dropped = scan_split(bad_corpus, "train", verify=True, processes=1)
+    cuts, dropped = scanned(bad_corpus, "train", True)
     assert {d.id: d.reason for d in dropped} == EXPECTED
     assert [c.id for c in cuts] == ["1-1-0000", "1-1-0001", "1-1-0009", "1-1-0010"]
 
 
 def test_another_sampling_rate_is_resampled(bad_corpus):
-    cuts, _ = scan_split(bad_corpus, "train", verify=True, processes=1)
+    cuts, _ = scanned(bad_corpus, "train", True)
     assert cuts[1].sampling_rate == 16000
     assert cuts[1].load_audio().shape == (1, 16000)
 
@@ -85,7 +86,7 @@ def test_the_same_id_in_two_chapters_is_kept_once(tmp_path):
     other = write_utterance(tmp_path / "train", "1-2-0000", None)
     (other.parent / "1-1-0000.flac").write_bytes(other.read_bytes())
     (other.parent / "1-2.trans.txt").write_text(f"1-1-0000 {GOOD}\n")
-    cuts, dropped = scan_split(tmp_path, "train", verify=True, processes=1)
+    cuts, dropped = scanned(tmp_path, "train", True)
     assert [c.id for c in cuts] == ["1-1-0000"]
     assert {d.reason for d in dropped} == {"duplicate id", "missing transcript"}
 
@@ -112,7 +113,7 @@ def test_an_utterance_too_short_for_its_tokens_is_dropped(tmp_path):
         tmp_path / "train", "1-1-0000", "A LONG TEXT FOR HALF A SECOND OF AUDIO", seconds=0.5
     )
     write_utterance(tmp_path / "train", "1-1-0001", "A", seconds=0.5)
-    cuts, _ = scan_split(tmp_path, "train", verify=True, processes=1)
+    cuts, _ = scanned(tmp_path, "train", True)
     tokenizer = train_bpe(
         ["A LONG TEXT FOR HALF A SECOND OF AUDIO"] * 5,
         Config().bpe.__class__(vocab_size=22),

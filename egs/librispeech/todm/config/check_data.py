@@ -99,10 +99,8 @@ def check_split(key: str, split: str, others: list[str]) -> None:
     """Refuses a split that is not the name of a folder, or lies inside one of the others."""
     need(
         not {"", ".", ".."} & set(split.split("/")) and split.isprintable(),
-        f"{key} has {split!r}; a split is the name of a folder in the corpus, such as "
-        "train or clean/train. For /corpora/a/train: "
-        f"data.root=/corpora/a {key}=[train]; folders that lie elsewhere can be linked "
-        "into one: ln -s",
+        f"{key} has {split!r}; a split is the name of a folder in data.root, such as train or "
+        f"clean/train, or a path: {key}=[/corpora/a/train] or {key}=[my.tsv]",
     )
     within = [other for other in others if split.startswith(other + "/")]
     need(

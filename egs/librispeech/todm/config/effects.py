@@ -67,8 +67,8 @@ SEARCH_KEYS = tuple(
 EFFECTS = (
     Effect(
         ("synthetic",),
-        lambda c: not c.data.root and c.data.corpus == "synthetic",
-        "no corpus is made (data.root is set, or data.corpus is not synthetic)",
+        lambda c: c.is_synthetic,
+        "no corpus is made (data.root is set, splits have paths, or data.corpus is not synthetic)",
         "data.corpus=synthetic data.root=null makes one",
     ),
     Effect(

@@ -10,6 +10,7 @@ from typing import Literal
 
 RECIPE = Path(__file__).resolve().parents[1]
 CONFS = RECIPE / "conf"
+SPLIT_KEYS = ("train", "dev", "test")  # of data: the lists of splits
 SPOKEN_WORDS = "spoken-words"  # the split of data.spoken_words
 # values of select.method that are learned in training
 LEARNED = ("simple-topk", "iterative-zero-out", "orthosoftmax")
@@ -43,6 +44,9 @@ class DataConfig:
     train: list[str] = field(default_factory=lambda: ["train-clean-100"])
     dev: list[str] = field(default_factory=lambda: ["dev-clean"])
     test: list[str] = field(default_factory=lambda: ["test-clean"])
+    # where splits lie that are not folders in root, as SPLIT=PATH; a path in train, dev or test
+    # (a table, a manifest, a folder elsewhere) comes here, under its own name
+    paths: list[str] = field(default_factory=list)
     min_seconds: float = 0.3  # train utterances outside [min, max] are dropped, and listed
     max_seconds: float = 20.0
     # decode every file once in stage 1, so that truncated ones are found there
@@ -422,6 +426,23 @@ class Config:
     def splits(self) -> list[str]:
         """Every split of the corpus once: train, then dev, then test."""
         return list(dict.fromkeys(self.data.train + self.data.dev + self.data.test))
+
+    @property
+    def splits_in_root(self) -> list[str]:
+        """The splits that are folders of the corpus, and have no path of their own."""
+        elsewhere = {entry.partition("=")[0] for entry in self.data.paths}
+        return [split for split in self.splits if split not in elsewhere]
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the corpus is the embedded one, which stage 0 makes."""
+        data = self.data
+        return data.corpus == "synthetic" and not data.root and bool(self.splits_in_root)
+
+    def source(self, split: str) -> Path:
+        """The path of a split: a folder, or a file that lists its utterances."""
+        where = dict(entry.split("=", 1) for entry in self.data.paths)
+        return Path(where[split]) if split in where else self.corpus_root / split
 
     @property
     def train_splits(self) -> list[str]:

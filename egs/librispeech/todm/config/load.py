@@ -8,6 +8,7 @@ from todm.config.check import check
 from todm.config.effects import without_effect
 from todm.config.keys import CONFS, Config
 from todm.config.paths import find_base, find_conf, resolve_paths
+from todm.config.sources import name_sources
 from utils import conf as configuration
 from utils.conf import Layer
 from utils.errors import ConfigError
@@ -19,7 +20,17 @@ def build(layers: Iterable[Layer]) -> Config:
     Raises:
       ConfigError: a value that can not work.
     """
-    return configuration.build(Config, layers, check)
+    return configuration.build(Config, layers, finish)
+
+
+def finish(config: Config) -> None:
+    """Names the splits that lie elsewhere, and checks the values.
+
+    Raises:
+      ConfigError: a value that can not work.
+    """
+    name_sources(config)
+    check(config)
 
 
 def load_file(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -29,7 +40,7 @@ def load_file(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
     Raises:
       ConfigError: an unknown conf or key, or a value that can not work.
     """
-    return configuration.load(Config, path, overrides, check)
+    return configuration.load(Config, path, overrides, finish)
 
 
 def read(conf: str | Path, overrides: Iterable[str] = ()) -> list[Layer]:

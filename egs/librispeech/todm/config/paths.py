@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from todm.config.keys import CONFS, RECIPE
+from todm.config.keys import CONFS, RECIPE, SPLIT_KEYS
+from todm.config.sources import is_path
 from utils.conf import Layer
 from utils.conf_hints import missing_conf
 from utils.config_values import literal
@@ -79,6 +80,27 @@ def resolve_paths(layer: Layer) -> None:
         if key == "train.init" and value:
             value = os.path.normpath(value)  # the same with a slash behind it
         values[name] = value
+    _resolve_sources(layer.values, folder)
+
+
+def _resolve_sources(values: dict, folder: Path | None) -> None:
+    """Resolves the paths in the lists of splits, and in ``data.paths``."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return
+    for key in (*SPLIT_KEYS, "paths"):
+        entries = data.get(key)
+        if not isinstance(entries, list):
+            continue
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, str):
+                continue
+            name, _, path = entry.partition("=") if key == "paths" else ("", "", entry)
+            if path and (key == "paths" or is_path(path)):
+                path = str(expanded(path)) if path.startswith("~") else path
+                found = _existing(path, folder)
+                path = os.path.normpath(literal(found) if found else path)
+                entries[i] = f"{name}={path}" if key == "paths" else path
 
 
 def expanded(text: str) -> Path:

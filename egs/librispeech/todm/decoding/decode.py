@@ -177,14 +177,21 @@ def write_summaries(folder: Path, rows: list[DecodeRow]) -> None:
         write_text_atomic(folder / f"wer-summary-{split}.txt", text)
 
 
+def describe_corpus(config: Config) -> str:
+    """The corpus, for results: where it lies, or that it is synthetic speech."""
+    if config.is_synthetic:
+        return "synthetic (espeak-ng)"
+    root = [str(config.corpus_root)] if config.splits_in_root else []
+    return ", ".join([*root, *(entry.partition("=")[2] for entry in config.data.paths)])
+
+
 def describe_run(config: Config, experiment: Experiment) -> RunFacts:
     """The training that results come from: conf, weights, updates, hours, machine, commit,
     command."""
     trained = experiment.config
-    synthetic = trained.data.corpus == "synthetic" and not trained.data.root
     return RunFacts(
         name=config.name,
-        corpus="synthetic (espeak-ng)" if synthetic else str(config.corpus_root),
+        corpus=describe_corpus(config),
         weights=experiment.weights,
         updates=experiment.update,
         audio_hours_trained=round(experiment.hours, 2),

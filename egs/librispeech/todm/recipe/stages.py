@@ -16,8 +16,14 @@ from utils.stage_runner import Stage, StageRunner, StageTable
 
 def synthetic_values(config: Config) -> dict[str, Any]:
     """The settings of the embedded corpus, which stage 0 depends on where it is used."""
-    used = config.data.corpus == "synthetic" and not config.data.root
-    return configuration.select(config, ("synthetic",)) if used else {}
+    return configuration.select(config, ("synthetic",)) if config.is_synthetic else {}
+
+
+def train_paths(config: Config) -> dict[str, Any]:
+    """The paths of the splits of train that have one of their own: other audio may have the same
+    names and transcripts."""
+    paths = {entry.partition("=")[0]: entry for entry in config.data.paths}
+    return {"data.paths of train": [paths[name] for name in config.data.train if name in paths]}
 
 
 def learned_values(config: Config) -> dict[str, Any]:
@@ -81,9 +87,9 @@ def needs_results(config: Config) -> bool:
     return not config.tables.records or (config.exp_dir / "results.json").is_file()
 
 
-CORPUS_KEYS = ("data.corpus", "data.root", "data.train", "data.dev", "data.test")
+CORPUS_KEYS = ("data.corpus", "data.root", "data.train", "data.dev", "data.test", "data.paths")
 # the sets of which training reads nothing but dev's loss
-OTHER_SETS = ("data.dev", "data.test")
+OTHER_SETS = ("data.dev", "data.test", "data.paths")
 
 STAGES = StageTable(
     (
@@ -114,6 +120,7 @@ STAGES = StageTable(
             folder="data",
             outputs=("manifests", "dropped.tsv"),
             content_keys=(*OTHER_SETS, "data.verify_audio"),
+            more=train_paths,
         ),
         Stage(
             number=2,

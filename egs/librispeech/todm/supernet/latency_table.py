@@ -72,8 +72,8 @@ class LatencyTable:
 
 
 def timed_parts(subnet: Subnet, rates: tuple[int, ...]) -> tuple[list[TimedBlock], list[int]]:
-    """What of a subnet takes time: its blocks, and the rates of the groups of blocks that go to a
-    lower rate and back."""
+    """The parts of a subnet that take time: its blocks, and the rates of the groups of blocks that
+    go to a lower rate and back."""
     blocks = [(rate, *size) for rate, size in zip(rates, subnet.sizes, strict=True) if any(size)]
     groups = [
         rate
