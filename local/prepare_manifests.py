@@ -22,21 +22,23 @@ from utils.errors import UserError
 from utils.files import atomic_path
 from utils.processes import end_with_parent
 from utils.progress import progress
+from utils.text import TextForm
 
 
 def scan_split(
-    path: Path, split: str, examination: Examination, processes: int
+    path: Path, split: str, examination: Examination, processes: int, form: TextForm | None = None
 ) -> tuple[list[MonoCut], list[Dropped]]:
     """Examines all utterances of a split.
 
     Args:
       path: its folder, or the file that lists it.
+      form: that its transcripts are brought into.
     Returns:
       Those that can be used, in the order of the transcripts, and those that can not.
     Raises:
       UserError: there are none, or ffmpeg is needed and missing.
     """
-    source = read_source(path, split)
+    source = read_source(path, split, form)
     cuts: list[MonoCut] = []
     dropped = source.dropped
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
@@ -86,8 +88,8 @@ def report_changed(split: str, utterances: list[Utterance]) -> None:
         u = changed[0]
         logging.info(
             "%s: %d transcripts are not as they are written, but normalised (NFKC, white space, "
-            "nothing that is not seen), "
-            "for example %s: %r is now %r",
+            "nothing that is not seen, text.normalize and text.punctuation), for example %s: %r is "
+            "now %r",
             split,
             len(changed),
             u.id,
@@ -164,7 +166,7 @@ def prepare_split(
     """
     listing = config.data_dir / "dropped.tsv"
     examination = Examination(config.data.verify_audio, config.data_dir / "converted")
-    cuts, dropped = scan_split(path, split, examination, jobs(config))
+    cuts, dropped = scan_split(path, split, examination, jobs(config), config.text.form)
     if split in config.train_splits:
         problems = {c.id: p for c in cuts if (p := length_problem(c, config))}
         dropped += problems.values()

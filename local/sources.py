@@ -1,7 +1,7 @@
 """Where the utterances of a split come from: a folder in LibriSpeech layout, a Kaldi data folder, a
 table (TSV, CSV, JSON lines), or a lhotse manifest."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from local.corpus_files import TRANSCRIPTS, find, pair
@@ -12,6 +12,7 @@ from local.tables import TABLES, read_json_lines, read_table
 from local.utterances import Utterance
 from todm.config.sources import JSON_LINES, kind_of_file
 from utils.errors import UserError
+from utils.text import TextForm
 
 
 @dataclass
@@ -29,15 +30,32 @@ class Source:
     lines: int = 0
     audio_files: int | None = None
 
+    def bring_into(self, form: TextForm) -> None:
+        """Brings the transcripts into a form; those of which nothing is left are dropped."""
+        utterances, self.utterances = self.utterances, []
+        for utterance in utterances:
+            if text := form(utterance.text):
+                self.utterances.append(replace(utterance, text=text))
+            else:
+                detail = f"{utterance.written!r} is punctuation alone"
+                self.dropped.append(Dropped(utterance.id, "empty transcript", detail))
 
-def read_source(path: Path, split: str) -> Source:
+
+def read_source(path: Path, split: str, form: TextForm | None = None) -> Source:
     """Reads a split.
 
     Args:
-      split: its name, for messages.
+      split: its name, for messages. form: that its transcripts are brought into.
     Raises:
       UserError: nothing is there, or nothing that could be a split.
     """
+    source = _read(path, split)
+    if form:
+        source.bring_into(form)
+    return source
+
+
+def _read(path: Path, split: str) -> Source:
     if path.is_dir():
         return _listed(read_kaldi(path)) if is_kaldi_folder(path) else read_layout(path, split)
     if not path.is_file():

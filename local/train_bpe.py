@@ -5,6 +5,7 @@ import io
 import logging
 import re
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import sentencepiece
@@ -34,6 +35,7 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
       UserError: the vocabulary has not even room for every character.
     """
     write_text_atomic(lang / "transcript.txt", "\n".join(texts) + "\n")
+    config = with_room_for_characters(texts, config)
     try:
         model = sentencepiece_model(texts, config, hard_vocab_limit=True)
     except (RuntimeError, OSError) as first:
@@ -62,6 +64,23 @@ def train_bpe(texts: list[str], config: BpeConfig, lang: Path) -> Tokenizer:
         lang / "tokens.txt", "".join(f"{s} {i}\n" for i, s in enumerate(tokenizer.symbols))
     )
     return tokenizer
+
+
+def with_room_for_characters(texts: list[str], config: BpeConfig) -> BpeConfig:
+    """The configuration, or where ``bpe.vocab_size`` has no room for every character of train one
+    that makes each of them a token, as is usual for Chinese."""
+    characters = {c for text in texts for c in text if not c.isspace()}
+    needed = len(characters) + len(SPECIAL) + 1  # and the sign of a word's beginning
+    if needed <= config.vocab_size:
+        return config
+    logging.warning(
+        "train has %d different characters, more than bpe.vocab_size=%d has room for: every "
+        "character becomes a token (as bpe.model_type=char, bpe.vocab_size=%d)",
+        len(characters),
+        config.vocab_size,
+        needed,
+    )
+    return replace(config, model_type="char", vocab_size=needed)
 
 
 def sentencepiece_model(texts: list[str], config: BpeConfig, hard_vocab_limit: bool) -> bytes:

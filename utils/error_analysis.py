@@ -82,7 +82,7 @@ def describe_errors(title: str, errors: Errors, speakers: Mapping[str, str]) -> 
             "",
             f"{errors.wer:.2f} % WER: {errors.total} errors in {errors.words} words, of which "
             f"{errors.substitutions} are substituted, {errors.deletions} deleted and "
-            f"{errors.insertions} inserted.",
+            f"{errors.insertions} inserted. {errors.cer:.2f} % CER.",
             "",
             "## The most frequent confusions",
             "",

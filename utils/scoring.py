@@ -1,4 +1,5 @@
-"""Word error rate by kaldialign, and icefall's files: recogs-*, errs-*, wer-summary-*."""
+"""Word and character error rates by kaldialign, and icefall's files: recogs-*, errs-*,
+wer-summary-*."""
 
 import ast
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import kaldialign
 
 from utils.files import write_text_atomic
+from utils.text import TextForm, scored_units
 
 GAP = " "  # what stands for a missing word in an alignment: no word has a space
 _RECOG = re.compile(r"^(.*?):\t(ref|hyp)=(\[.*\])$")
@@ -21,9 +23,13 @@ Alignment = list[tuple[str, str]]  # (reference word or GAP, hypothesis word or 
 class Errors:
     """The errors of a set of utterances, in words, with the alignments that they are counted in.
 
+    A word is what :func:`utils.text.scored_units` counts: a character in scripts that are written
+    without spaces.
+
     Attributes:
       words: number of words of the references.
       alignments: by utterance.
+      character_errors, characters: the same of all characters but spaces.
     """
 
     substitutions: int
@@ -31,6 +37,8 @@ class Errors:
     deletions: int
     words: int
     alignments: dict[str, Alignment]
+    character_errors: int = 0
+    characters: int = 0
 
     @property
     def total(self) -> int:
@@ -40,9 +48,12 @@ class Errors:
     @property
     def wer(self) -> float:
         """The word error rate in percent; with no reference words, 0 or infinite."""
-        if self.words:
-            return 100 * self.total / self.words
-        return float("inf") if self.total else 0.0
+        return percent(self.total, self.words)
+
+    @property
+    def cer(self) -> float:
+        """The character error rate in percent; with no reference characters, 0 or infinite."""
+        return percent(self.character_errors, self.characters)
 
     @property
     def pairs(self) -> Counter[tuple[str, str]]:
@@ -57,11 +68,19 @@ class Errors:
         """WER and counts, for a results file."""
         return {
             "wer": round(self.wer, 3),
+            "cer": round(self.cer, 3),
             "substitutions": self.substitutions,
             "insertions": self.insertions,
             "deletions": self.deletions,
             "words": self.words,
         }
+
+
+def percent(errors: int, of: int) -> float:
+    """An error rate in percent; of nothing, 0 or infinite."""
+    if of:
+        return 100 * errors / of
+    return float("inf") if errors else 0.0
 
 
 def align(reference: list[str], hypothesis: list[str]) -> Alignment:
@@ -74,9 +93,13 @@ def shown(word: str) -> str:
     return "*" if word == GAP else word
 
 
-def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
+def score(
+    references: dict[str, str], hypotheses: dict[str, str], form: TextForm | None = None
+) -> Errors:
     """The errors of all utterances of ``references``, each aligned once.
 
+    Args:
+      form: that both are brought into first.
     Raises:
       ValueError: an utterance has no hypothesis, or the other way round.
     """
@@ -85,10 +108,13 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
         raise ValueError(
             f"references and hypotheses are of different utterances, for example {different[:3]}"
         )
+    form = form or TextForm()
+    texts = {name: (form(text), form(hypotheses[name])) for name, text in references.items()}
     alignments = {
-        name: align(reference.split(), hypotheses[name].split())
-        for name, reference in references.items()
+        name: align(scored_units(reference), scored_units(hypothesis))
+        for name, (reference, hypothesis) in texts.items()
     }
+    letters = [tuple(list("".join(text.split())) for text in pair) for pair in texts.values()]
     pairs = [pair for aligned in alignments.values() for pair in aligned]
     return Errors(
         substitutions=sum(r != h and GAP not in (r, h) for r, h in pairs),
@@ -96,6 +122,8 @@ def score(references: dict[str, str], hypotheses: dict[str, str]) -> Errors:
         deletions=sum(h == GAP for _, h in pairs),
         words=sum(r != GAP for r, _ in pairs),
         alignments=alignments,
+        character_errors=sum(kaldialign.edit_distance(r, h)["total"] for r, h in letters),
+        characters=sum(len(r) for r, _ in letters),
     )
 
 

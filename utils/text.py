@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from dataclasses import dataclass
+from typing import Literal
 
 # Characters that are not seen: format characters (zero-width ones, byte-order marks, directions,
 # soft hyphens), variation selectors, fillers.
@@ -30,6 +32,68 @@ def normalise_transcript(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", visible(text)).replace(SENTENCEPIECE_SPACE, " ")
     return " ".join(visible(text).split())
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """The form that texts are brought into, beside :func:`normalise_transcript`.
+
+    Attributes:
+      case: upper, lower, or none: as it is.
+      strip_punctuation: whether punctuation goes, but for apostrophes inside words.
+    """
+
+    case: Literal["none", "upper", "lower"] = "none"
+    strip_punctuation: bool = False
+
+    def __call__(self, text: str) -> str:
+        """The text in this form. Bringing it there again changes nothing."""
+        if self.strip_punctuation:
+            text = without_punctuation(text)
+        if self.case != "none":
+            text = text.upper() if self.case == "upper" else text.lower()
+        return normalise_transcript(text) if self != TextForm() else text
+
+
+_APOSTROPHES = "'\u2019\u02bc"
+
+
+def without_punctuation(text: str) -> str:
+    """The text with a space for every punctuation mark; an apostrophe between letters stays, as
+    ``'``. Symbols (``%``, ``$``, ``+``) are no punctuation where Unicode says so."""
+    kept = []
+    for i, c in enumerate(text):
+        if c in _APOSTROPHES and text[i - 1 : i].isalpha() and text[i + 1 : i + 2].isalpha():
+            kept.append("'")
+        elif unicodedata.category(c).startswith("P") or c in _APOSTROPHES:
+            kept.append(" ")
+        else:
+            kept.append(c)
+    return " ".join("".join(kept).split())
+
+
+# Scripts that are written without spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer,
+# Hiragana, Katakana, and Han with its extensions.
+_SPACELESS = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNIT = re.compile(f"[{_SPACELESS}]|[^{_SPACELESS}]+")
+
+
+def scored_units(text: str) -> list[str]:
+    """What is counted when a text is scored: its words, and of scripts that are written without
+    spaces every character, with the marks that stand on it. So a text in Chinese has a character
+    error rate, one in English a word error rate, and a mixed one a mixed rate."""
+    units: list[str] = []
+    for word in text.split():
+        begin = len(units)
+        for unit in _UNIT.findall(word):
+            if len(units) > begin and unicodedata.category(unit[0]).startswith("M"):
+                units[-1] += unit
+            else:
+                units.append(unit)
+    return units
 
 
 def file_name(text: str) -> str:

@@ -41,6 +41,11 @@ class Tokenizer:
         return [self._processor.IdToPiece(i) for i in range(self.vocab_size)]
 
     @property
+    def scores(self) -> list[float]:
+        """SentencePiece's scores of the tokens, by which it prefers some."""
+        return [self._processor.GetScore(i) for i in range(self.vocab_size)]
+
+    @property
     def proto(self) -> bytes:
         """The model file's content, to keep in a checkpoint."""
         return self._processor.serialized_model_proto()

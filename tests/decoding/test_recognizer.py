@@ -265,8 +265,34 @@ def test_words_by_hand():
         "timestamps": times,
         "seconds": 2.0,
         "words": transcript.words(),
+        "probabilities": [],
     }
     assert Transcript("", [], [], 0.0).words() == []
+
+
+def test_the_confidence_of_words_by_hand():
+    """The geometric mean of the pieces: of 0.9 and 0.4 it is 0.6."""
+    tokens = ["\u2581HE", "LLO", "\u2581", "A", "\u2581B"]
+    transcript = Transcript(
+        "HELLO A B", tokens, [0.0, 0.2, 0.4, 0.6, 0.8], 1.0, [0.9, 0.4, 1.0, 0.25, 0.0]
+    )
+    words = [(w["word"], w["confidence"]) for w in transcript.words()]
+    assert words == [("HELLO", 0.6), ("A", 0.5), ("B", 0.0)]
+
+
+@pytest.mark.parametrize("direction", [CAUSAL])
+def test_confidences_are_the_same_streamed_in_pieces_and_in_a_batch(direction):
+    recognizer = make_recognizer(direction)
+    utterances = [babble(2, seed=i) for i in range(3)]
+    together = recognizer.transcribe_batch(utterances)
+    for samples, expected in zip(utterances, together):
+        assert len(expected.probabilities) == len(expected.tokens) > 3
+        assert all(0 < p <= 1 for p in expected.probabilities)
+        stream = recognizer.stream(endpoints=False)
+        stream.accept(samples)
+        found = stream.finish()
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    assert recognizer.transcribe_batch([]) == []
 
 
 def test_a_first_piece_that_goes_on_with_a_word_begins_one():

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -104,6 +105,35 @@ def test_several_files_are_a_line_each_in_the_order_given(direction, request, ca
     out = capsys.readouterr().out
     assert out.splitlines() == [f"{path}\t{place.text(path)}" for path in paths]
     assert len({line.split("\t")[1] for line in out.splitlines()}) == 3
+
+
+def test_subtitles_of_one_file(causal, capsys):
+    path = causal.record("talk.wav", 3)
+    assert call(causal.model, "--subtitles", "srt", path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1" and re.fullmatch(r"00:00:0\d,\d{3} --> 00:00:0\d,\d{3}", lines[1])
+    words = [line for line in lines if not re.fullmatch(r"\d*|.* --> .*", line)]
+    assert " ".join(words) == causal.text(path)
+
+
+def test_subtitles_of_several_files_go_into_a_folder(causal, capsys, tmp_path):
+    paths = [causal.record(f"{folder}/talk.wav", 1.5, i) for i, folder in enumerate("xy")]
+    out = tmp_path / "new" / "subtitles"
+    assert call(causal.model, "--subtitles", "vtt", "--output", out, *paths) == 0
+    assert capsys.readouterr().out == ""
+    assert sorted(p.name for p in out.iterdir()) == ["talk-2.vtt", "talk.vtt"]
+    assert (out / "talk.vtt").read_text().startswith("WEBVTT\n\n1\n00:00:0")
+    with pytest.raises(UserError, match="need a folder: --output FOLDER"):
+        call(causal.model, "--subtitles", "vtt", *paths)
+
+
+def test_a_blank_penalty_recognises_more(causal, capsys):
+    path = causal.record("penalty.wav", 3)
+    counts = []
+    for penalty in ("0", "0.7", "50"):
+        assert call(causal.model, "--json", "--blank-penalty", penalty, path) == 0
+        counts.append(len(json.loads(capsys.readouterr().out)["tokens"]))
+    assert counts[0] < counts[1] <= counts[2]
 
 
 def test_a_folder_is_the_audio_in_it(causal, capsys):

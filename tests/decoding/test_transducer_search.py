@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers import tiny_config, tiny_model
-from todm.decoding.transducer_search import Hypothesis, greedy_search, modified_beam_search
+from todm.decoding.transducer_search import (
+    BeamSearch,
+    GreedySearch,
+    Hypothesis,
+    greedy_search,
+    modified_beam_search,
+)
 from todm.model.transducer import Transducer
 from utils.tokens import BLANK, UNK
 
@@ -144,6 +150,36 @@ def test_merged_hypotheses_keep_the_frames_of_the_likelier_alignment():
     assert scripted_search([[0.4, 0, 0, 0.6, 0], [0.8, 0, 0, 0.2, 0]], beam=4) == Hypothesis(
         [3], [0]
     )
+
+
+def scripted_greedy(probs: list[list[float]], blank_penalty: float = 0.0) -> Hypothesis:
+    """Greedy search on given probabilities, as of :func:`scripted_search`."""
+    model = make_model(vocab_size=5)
+    model.joiner = Scripted()
+    search = GreedySearch(model, 1, torch.device("cpu"), blank_penalty=blank_penalty)
+    search.accept(torch.tensor([probs]).log(), torch.tensor([len(probs)]))
+    return search.hypotheses()[0]
+
+
+def test_a_blank_penalty_by_hand():
+    """Blank is three times as likely as token 3, and log 3 is 1.0986; <unk> is no token even where
+    blank is ruled out. Probabilities are the net's, whatever the penalty."""
+    probs = [[0.6, 0, 0.05, 0.2, 0.15], [0.1, 0, 0, 0, 0.9], [0.5, 0, 0.4, 0.1, 0]]
+    assert scripted_greedy(probs, 1.09) == Hypothesis([4], [1])
+    found = scripted_greedy(probs, 1.11)
+    assert found == Hypothesis([3, 4], [0, 1])
+    assert found.probabilities == pytest.approx([0.2, 0.9])
+
+
+def test_a_blank_penalty_in_a_beam_by_hand():
+    """A quarter of 0.8 is 0.2; the probabilities are those of 0.2 + 0.15 + 0.05."""
+    model = make_model(vocab_size=5)
+    model.joiner = Scripted()
+    probs = torch.tensor([[[0.8, 0, 0, 0.15, 0.05]]]).log()
+    search = BeamSearch(model, 1, torch.device("cpu"), 4, blank_penalty=math.log(4))
+    search.accept(probs, torch.tensor([1]))
+    scores = {tokens[2:]: math.exp(score) for tokens, (score, _) in search.beams[0].items()}
+    assert scores[()] == pytest.approx(0.5) and scores[3,] == pytest.approx(0.375)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sherpa_onnx
 import soundfile
 import soxr
 import torch
@@ -34,7 +35,7 @@ from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment
 from utils.errors import UserError
-from utils.tokens import BLANK
+from utils.tokens import BLANK, UNK
 
 pytestmark = pytest.mark.slow  # exports whole nets
 CHUNK = 32
@@ -116,6 +117,46 @@ def assert_telling(expected: list[Transcript]) -> None:
         and 0.15 * frames < sum(len(t.tokens) for t in expected) < 0.9 * frames
     )
     assert len({token for t in expected for token in t.tokens}) > 12
+
+
+def test_hotwords_are_heard_more_often_in_sherpa_onnx(models, utterances, tmp_path):
+    """bpe.vocab is what the client spells them with."""
+    folder = models["bidirectional"].folder
+    words = {"TEN", "ON", "SAT", "TO"}  # of the letters that this tokenizer has
+    assert all(UNK not in tokenizer().encode(word) for word in words)
+    (tmp_path / "hotwords.txt").write_text("".join(f"{word}\n" for word in words))
+
+    def count(**options) -> int:
+        recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
+            **{part: str(folder / f"{part}.onnx") for part in ("encoder", "decoder", "joiner")},
+            tokens=str(folder / "tokens.txt"),
+            decoding_method="modified_beam_search",
+            **options,
+        )
+        streams = [recognizer.create_stream() for _ in utterances]
+        for stream, samples in zip(streams, utterances):
+            stream.accept_waveform(RATE, samples)
+        recognizer.decode_streams(streams)
+        texts = [stream.result.text.split() for stream in streams]
+        return sum(word in words for text in texts for word in text)
+
+    hotwords = {
+        "hotwords_file": str(tmp_path / "hotwords.txt"),
+        "modeling_unit": "bpe",
+        "bpe_vocab": str(folder / "bpe.vocab"),
+    }
+    assert count(hotwords_score=10.0, **hotwords) > count()
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_a_blank_penalty_is_the_clients_too(models, utterances, method):
+    """More symbols than without it, and the same ones as in torch."""
+    model, recognizer = models["causal"], models["causal"].recognizer(method)
+    plain = recognizer.transcribe_batch(utterances)
+    recognizer.options = replace(recognizer.options, blank_penalty=0.7)
+    expected = recognizer.transcribe_batch(utterances)
+    assert sum(len(t.tokens) for t in expected) > 1.1 * sum(len(t.tokens) for t in plain)
+    assert_same(Client(model.folder, method=method, blank_penalty=0.7).decode(utterances), expected)
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])

@@ -45,6 +45,7 @@ GRAPHS = [
 OTHERS = [
     "README.md",
     "bpe.model",
+    "bpe.vocab",
     "checked.json",
     "conf.yaml",
     "export.json",

@@ -14,7 +14,6 @@ from local.train_bpe import train_bpe, unknown_characters, warn_of_unknown
 from tests.conftest import write_utterance
 from tests.local.corpora import scanned
 from todm.config.keys import BpeConfig
-from utils.errors import UserError
 from utils.scoring import score
 from utils.text import normalise_transcript
 from utils.tokens import SOS_EOS, UNK, Tokenizer
@@ -224,14 +223,18 @@ def test_a_vocabulary_larger_than_the_text_allows_is_smaller_and_said(
     )
 
 
-def test_a_vocabulary_too_small_for_the_characters_is_an_error(tmp_path):
-    with pytest.raises(
-        UserError,
-        match=r"bpe.vocab_size=6 does not fit the 2 train transcripts \(SentencePiece's bound is "
-        r"11\)",
-    ):
-        train_bpe(["ABCDE", "FG"], BpeConfig(6), tmp_path)
-    assert not (tmp_path / "bpe.model").exists()
+@pytest.mark.parametrize("size", [6, 10])
+def test_more_characters_than_tokens_make_every_character_a_token(tmp_path, caplog, size):
+    """Seven characters, three special tokens and the sign of a word's beginning are 11."""
+    tokenizer = train_bpe(["ABCDE", "FG GA"], BpeConfig(size), tmp_path)
+    assert sorted(tokenizer.symbols[3:]) == sorted("ABCDEFG\u2581")
+    assert f"7 different characters, more than bpe.vocab_size={size} has room for" in caplog.text
+    assert tokenizer.decode(tokenizer.encode("FACE AB")) == "FACE AB"
+
+
+def test_as_many_tokens_as_characters_need_is_no_such_case(tmp_path, caplog):
+    assert train_bpe(["ABCDE", "FG GA"], BpeConfig(11), tmp_path).vocab_size == 11
+    assert not caplog.text
 
 
 def test_a_character_that_train_lacks_is_said(tmp_path, caplog):

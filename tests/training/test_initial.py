@@ -97,6 +97,37 @@ def test_a_training_starts_with_the_weights_of_an_experiment(tiny_run, tmp_path,
     trainer.run()
 
 
+def test_frozen_modules_stay_as_they_are(tiny_run, tmp_path, caplog):
+    frozen = ["encoder.frontend", "encoder.blocks.1", "predictor.embedding.weight"]
+    with caplog.at_level(logging.INFO):
+        trainer = fresh(tiny_run, tmp_path, f"train.freeze=[{','.join(frozen)}]", "train.updates=3")
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.run()
+    assert f"frozen: {', '.join(frozen)}" in caplog.text
+    for name, p in trainer.model.named_parameters():
+        stays = any(f"{name}.".startswith(f"{module}.") for module in frozen)
+        assert torch.equal(p, before[name]) == stays, name
+    trainer.save()
+    again = fresh(tiny_run, tmp_path, f"train.freeze=[{','.join(frozen)}]", "train.updates=4")
+    again.load(load_newest(again.config.exp_dir / "checkpoints")[1])
+    again.run()
+    assert again.update == 4
+
+
+@pytest.mark.parametrize(
+    "modules, said",
+    [
+        ("encoder.block.1", "no 'encoder.block.1'; it has encoder.frontend.*encoder.blocks.0 to"),
+        ("encoder.blocks.9", "no 'encoder.blocks.9'"),
+        ("encod", "no 'encod'"),
+        ("encoder,predictor,joiner,heads", "leaves nothing to train"),
+    ],
+)
+def test_what_can_not_be_frozen(tiny_run, tmp_path, modules, said):
+    with pytest.raises(UserError, match=said):
+        fresh(tiny_run, tmp_path, f"train.freeze=[{modules}]")
+
+
 def test_a_folder_without_a_model_is_refused(tiny_run, tmp_path):
     with pytest.raises(UserError, match="train.init=.*stage 4 makes them"):
         fresh(tiny_run, tmp_path).start_from(tmp_path / "nothing")

@@ -43,10 +43,12 @@ def test_counts_by_hand(reference, hypothesis, substitutions, insertions, deleti
 
 
 def test_counts_and_rate_of_a_set():
-    """One substitution and one insertion in u1, one deletion in u2, of 10 words."""
+    """One substitution and one insertion in u1, one deletion in u2, of 10 words; of 3, 17 and 3
+    characters."""
     errors = score(REFERENCES, HYPOTHESES)
     assert errors.counts() == {
         "wer": 30.0,
+        "cer": 21.739,  # 5 of 23: b is x, d is new, and sat is gone
         "substitutions": 1,
         "insertions": 1,
         "deletions": 1,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from utils.text import TextForm
+
 RECIPE = Path(__file__).resolve().parents[1]
 CONFS = RECIPE / "conf"
 SPLIT_KEYS = ("train", "dev", "test")  # of data: the lists of splits
@@ -77,6 +79,19 @@ class FeatureConfig:
 
 
 @dataclass
+class TextConfig:
+    """The form of the transcripts, which are in NFKC with single spaces in any case."""
+
+    normalize: Literal["none", "upper", "lower"] = "none"
+    punctuation: Literal["keep", "strip"] = "keep"  # an apostrophe inside a word stays
+
+    @property
+    def form(self) -> TextForm:
+        """The form that stage 1 brings transcripts into."""
+        return TextForm(self.normalize, self.punctuation == "strip")
+
+
+@dataclass
 class AugmentConfig:
     """Other talkers, rooms and microphones than those of train, drawn anew every time that an
     utterance is read. They are made in the stored features, before SpecAugment."""
@@ -123,7 +138,7 @@ class BpeConfig:
     """The SentencePiece model of stage 3."""
 
     vocab_size: int = 500  # with <blk> 0, <sos/eos> 1, <unk> 2
-    model_type: Literal["unigram", "bpe"] = "unigram"
+    model_type: Literal["unigram", "bpe", "char"] = "unigram"
 
 
 @dataclass
@@ -240,6 +255,8 @@ class TrainConfig:
     # the folder of an experiment (exp/NAME) or of an exported model whose weights a new training
     # starts from, as far as they fit; null: random weights
     init: str | None = None
+    # modules whose weights stay what they are, e.g. [encoder.frontend,encoder.blocks.0]
+    freeze: list[str] = field(default_factory=list)
     updates: int = 100000
     lr: float = 0.045  # base of Eden for ScaledAdam; for Adam something like 0.002
     ssm_lr_scale: float = 0.05  # of dt, A (the dynamics) relative to lr
@@ -329,8 +346,19 @@ class DecodeConfig:
     # range: the mean over the updates between the last checkpoint and the one this many before
     range: int = 4
     max_duration: float = 300.0  # seconds of audio in a batch
+    # taken from blank's logit by a transducer's searches, in torch and in the client: against
+    # deletions, to be tuned on dev
+    blank_penalty: float = 0.0
+    # what does not count as an error; recognisers write what the net has learnt all the same
+    ignore_case: bool = False
+    ignore_punctuation: bool = False
     # architectures to decode instead of those of subnets.json, e.g. ["h0-3f0-7 - h0-3f0-2"]
     subnets: list[str] = field(default_factory=list)
+
+    @property
+    def form(self) -> TextForm:
+        """The form in which references and hypotheses are compared."""
+        return TextForm("lower" if self.ignore_case else "none", self.ignore_punctuation)
 
 
 @dataclass
@@ -397,6 +425,7 @@ class Config:
     name: str = "unnamed"
     exp: str = "exp/${name}"
     data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -141,6 +141,7 @@ RANGES: dict[str, Range] = {
     "decode.max_symbols": Range(1, 10_000),
     "decode.range": COUNT,
     "decode.max_duration": POSITIVE,
+    "decode.blank_penalty": Range(0, 100),
     "export.int8_tolerance": NOT_NEGATIVE,
     "export.benchmark_seconds": POSITIVE,
     "export.benchmark_rounds": Range(1, 100_000),

@@ -24,6 +24,7 @@ from utils.files import write_text_atomic
 from utils.progress import progress
 from utils.provenance import provenance
 from utils.scoring import score, write_errs, write_recogs
+from utils.text import scored_units
 
 
 @torch.no_grad()
@@ -95,9 +96,9 @@ def decode_subnets(
                 experiment, config, entry.subnet, split, method, device, operators
             )
         references, hypotheses, audio, seconds = done[key]
-        errors = score(references, hypotheses)
+        errors = score(references, hypotheses, config.decode.form)
         title = f"{split}-{entry.name}-{method}"
-        write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
+        write_recogs(folder / f"recogs-{title}.txt", *compared(config, references, hypotheses))
         write_errs(folder / f"errs-{title}.txt", title, errors)
         if split not in utterances:
             utterances[split] = describe_utterances(config, split, references)
@@ -110,6 +111,7 @@ def decode_subnets(
             role,
             method,
             wer=round(errors.wer, 3),
+            cer=round(errors.cer, 3),
             substitutions=errors.substitutions,
             insertions=errors.insertions,
             deletions=errors.deletions,
@@ -138,6 +140,12 @@ def warn_of_max_symbols(config: Config, experiment: Experiment) -> None:
         )
 
 
+def compared(config: Config, *texts: dict[str, str]) -> list[dict[str, str]]:
+    """References and hypotheses in the form in which they are compared."""
+    form = config.decode.form
+    return [{name: form(text) for name, text in group.items()} for group in texts]
+
+
 def describe_utterances(config: Config, split: str, references: dict[str, str]) -> SplitUtterances:
     """The speaker of every utterance of a split, by id, and its number of words.
 
@@ -147,7 +155,7 @@ def describe_utterances(config: Config, split: str, references: dict[str, str]) 
     names = sorted(references)
     return SplitUtterances(
         tuple(str(speakers[name] or name) for name in names),
-        tuple(len(references[name].split()) for name in names),
+        tuple(len(scored_units(config.decode.form(references[name]))) for name in names),
     )
 
 

@@ -75,4 +75,6 @@ class LoadedModel:
         symbols = self.tokenizer.symbols
         tokens = [symbols[t] for t in hypothesis.tokens]
         times = [round(min(f * FRAME_SECONDS, seconds), 2) for f in hypothesis.frames]
-        return Transcript(join(tokens), tokens, times, round(seconds, 3))
+        return Transcript(
+            join(tokens), tokens, times, round(seconds, 3), hypothesis.probabilities[:]
+        )

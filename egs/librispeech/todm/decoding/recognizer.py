@@ -61,9 +61,8 @@ class Recognizer(LoadedModel):
         chunk_frames: int = 32,
         longest: float | None = None,
     ):
-        super().__init__(
-            config, model, tokenizer, entries[0].subnet, SearchOptions(beam), chunk_frames
-        )
+        options = SearchOptions(beam, blank_penalty=config.decode.blank_penalty)
+        super().__init__(config, model, tokenizer, entries[0].subnet, options, chunk_frames)
         self.entries = entries
         self.longest = longest or unknown_seconds(config)
 
@@ -153,7 +152,7 @@ class Recognizer(LoadedModel):
     def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
         """A recording of any length, given in pieces: what of it is speech, in stretches no longer
         than the net has learnt."""
-        tokens, times, heard = [], [], 0
+        tokens, times, chances, heard = [], [], [], 0
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal heard
@@ -168,7 +167,8 @@ class Recognizer(LoadedModel):
             ):
                 tokens += part.tokens
                 times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
-        return Transcript(join(tokens), tokens, times, round(heard / SAMPLE_RATE, 3))
+                chances += part.probabilities
+        return Transcript(join(tokens), tokens, times, round(heard / SAMPLE_RATE, 3), chances)
 
     def stream(self, endpoints: bool = True) -> Stream:
         """A stream, decoded as it arrives: speech, in utterances that end in long pauses.

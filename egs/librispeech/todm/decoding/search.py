@@ -20,10 +20,12 @@ class SearchOptions:
       beam: 0: greedy search; else the width of modified beam search, or of a CTC model's prefix
         beam search.
       max_symbols: the most that greedy search of a transducer may emit in one frame.
+      blank_penalty: what is taken from the logit of a transducer's blank.
     """
 
     beam: int = 0
     max_symbols: int = 1
+    blank_penalty: float = 0.0
 
     @classmethod
     def of_method(cls, method: str, decode: DecodeConfig, rnnt_type: str) -> "SearchOptions":
@@ -36,7 +38,7 @@ class SearchOptions:
           rnnt_type: the lattice that the net was trained on, ``loss.rnnt_type``.
         """
         symbols = 1 if rnnt_type == "modified" else decode.max_symbols
-        return cls(decode.beam if method == "beam" else 0, symbols)
+        return cls(decode.beam if method == "beam" else 0, symbols, decode.blank_penalty)
 
 
 class Search(Protocol):
@@ -77,8 +79,8 @@ def start_search(
     if model.is_ctc:
         return CtcSearchOfEncoder(model, batch)
     if options.beam:
-        return BeamSearch(model, batch, device, options.beam)
-    return GreedySearch(model, batch, device, options.max_symbols)
+        return BeamSearch(model, batch, device, options.beam, options.blank_penalty)
+    return GreedySearch(model, batch, device, options.max_symbols, options.blank_penalty)
 
 
 def search_utterances(

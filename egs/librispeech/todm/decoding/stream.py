@@ -43,6 +43,7 @@ class Stream:
         self.passed = 0  # encoder frames decoded or left out
         self.tokens: list[str] = []  # of the utterances that are over
         self.times: list[float] = []
+        self.probabilities: list[float] = []
         self._begin()
 
     def accept(self, samples: np.ndarray) -> None:
@@ -89,6 +90,7 @@ class Stream:
             tokens,
             self.times + self._times(part),
             round(self.samples / SAMPLE_RATE, 3),
+            self.probabilities + part.probabilities,
         )
 
     def _begin(self) -> None:
@@ -103,6 +105,7 @@ class Stream:
         part = self.recognizer.transcript(self.search.hypotheses()[0], math.inf)
         self.tokens += part.tokens
         self.times += self._times(part)
+        self.probabilities += part.probabilities
         self._begin()
 
     def _times(self, part: Transcript) -> list[float]:

@@ -5,6 +5,8 @@ Text, a line per file:
   ./transcribe.sh exp/mini speech.wav other.flac folder/
 JSON with tokens, words and their times, by the best subnet within a budget:
   ./transcribe.sh exp/mini --budget 600k --json speech.wav
+Subtitles, of one file on standard output, of more into a folder:
+  ./transcribe.sh exp/mini --subtitles srt --output subtitles/ talks/
 Decoded chunk by chunk as audio arrives, partial texts on stderr; - is raw 16-bit PCM, or a file:
   ./transcribe.sh exp/mini-streaming --streaming speech.wav
   arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -
@@ -67,7 +69,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=1,
         help="of PyTorch (default %(default)s: what small models are fastest with)",
     )
+    parser.add_argument(
+        "--blank-penalty",
+        type=float,
+        metavar="X",
+        help="more words where too many are left out, e.g. 1 (default: decode.blank_penalty)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--subtitles",
+        choices=("srt", "vtt"),
+        help="subtitles instead of text; of several files with --output",
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="for subtitles: a file for each, called like the audio"
+    )
     parsed = parser.parse_intermixed_args(arguments)
     if not parsed.audio and not parsed.microphone:
         parser.error("give audio files, a folder, - or --microphone")
@@ -75,6 +91,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--budget and --subnet both choose the subnet; give one")
     if parsed.beam < 0 or parsed.rate <= 0 or parsed.threads <= 0:
         parser.error("--beam must not be negative; --rate and --threads must be positive")
+    if parsed.blank_penalty is not None and not 0 <= parsed.blank_penalty < 100:
+        parser.error("--blank-penalty must be from 0 to 100")
+    if parsed.json and parsed.subtitles:
+        parser.error("--json and --subtitles are two forms of the output; give one")
+    if parsed.output and not parsed.subtitles:
+        parser.error("--output is the folder for subtitles; give --subtitles srt, too")
     return parsed
 
 

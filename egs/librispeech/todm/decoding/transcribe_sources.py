@@ -7,6 +7,7 @@ import queue
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from utils.audio import (
     read_pieces,
 )
 from utils.errors import UserError
+from utils.files import write_text_atomic
 from utils.progress import progress
+from utils.subtitles import subtitles
 
 
 def sources(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -140,6 +143,8 @@ def load(arguments: argparse.Namespace) -> Recognizer:
         recognizer.use_budget(arguments.budget)
     elif arguments.subnet:
         recognizer.use(arguments.subnet)
+    if arguments.blank_penalty is not None:
+        recognizer.options = replace(recognizer.options, blank_penalty=arguments.blank_penalty)
     if arguments.streaming and not recognizer.can_stream:
         recognizer.stream()  # says what is missing
     return recognizer
@@ -159,6 +164,9 @@ def run(arguments: argparse.Namespace) -> int:
     for message in wrong:
         print(f"ERROR: {message}", file=sys.stderr)
     several, failed = len(everything) > 1 or bool(wrong), len(wrong)
+    if arguments.subtitles and several and not arguments.output:
+        raise UserError("subtitles of more than one file need a folder: --output FOLDER")
+    targets = subtitle_files(everything, arguments)
     for source in progress(
         everything,
         desc="transcribe",
@@ -175,11 +183,34 @@ def run(arguments: argparse.Namespace) -> int:
             )
             failed += 1
             continue
-        if arguments.json:
+        if arguments.subtitles:
+            words = [(word["start"], word["word"]) for word in transcript.words()]
+            text = subtitles(words, transcript.seconds, arguments.subtitles)
+            if source in targets:
+                write_text_atomic(targets[source], text)
+            else:
+                print(text, end="", flush=True)
+        elif arguments.json:
             print(as_json(recognizer, source, transcript, time.perf_counter() - begin), flush=True)
         else:
             print(f"{source}\t{transcript.text}" if several else transcript.text, flush=True)
     return 1 if failed else 0
+
+
+def subtitle_files(everything: list[str], arguments: argparse.Namespace) -> dict[str, Path]:
+    """The file that every source's subtitles are written to; none without ``--output``. Sources of
+    the same name are numbered."""
+    found: dict[str, Path] = {}
+    if not arguments.output:
+        return found
+    taken: set[Path] = set()
+    for source in everything:
+        stem = "standard-input" if source == "-" else Path(source).stem
+        numbers = (f"{stem}-{i}" if i > 1 else stem for i in range(1, len(everything) + 2))
+        paths = (Path(arguments.output) / f"{name}.{arguments.subtitles}" for name in numbers)
+        found[source] = next(path for path in paths if path not in taken)
+        taken.add(found[source])
+    return found
 
 
 def as_json(recognizer: Recognizer, source: str, transcript: Transcript, seconds: float) -> str:

@@ -1,6 +1,7 @@
 """A transcript: text, BPE pieces, and the times at which they were recognised."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WORD_START = "\u2581"  # SentencePiece's mark of a word's first piece
@@ -14,26 +15,38 @@ class Transcript:
       tokens, timestamps: BPE pieces, and the seconds at which each was recognised (encoder frames
         of 40 ms).
       seconds: length of the audio.
+      probabilities: of the tokens, by the net; empty: a beam search does not tell.
     """
 
     text: str
     tokens: list[str]
     timestamps: list[float]
     seconds: float
+    probabilities: list[float] = field(default_factory=list, compare=False)
 
     def words(self) -> list[dict[str, Any]]:
-        """The words, each with the time of its first piece, in seconds."""
+        """The words, each with the time of its first piece, in seconds, and its confidence: the
+        geometric mean of its pieces' probabilities, where those are known."""
         words: list[dict[str, Any]] = []
-        for token, time in zip(self.tokens, self.timestamps):
+        logs: list[list[float]] = []
+        known = self.probabilities or [1.0] * len(self.tokens)
+        for token, time, chance in zip(self.tokens, self.timestamps, known):
             if token.startswith(WORD_START) or not words:
                 words.append({"word": token.removeprefix(WORD_START), "start": time})
+                logs.append([])
             else:
                 words[-1]["word"] += token
+            logs[-1].append(math.log(max(chance, 1e-10)))
+        if self.probabilities:
+            for word, of_word in zip(words, logs):
+                word["confidence"] = round(math.exp(sum(of_word) / len(of_word)), 3)
         return [w for w in words if w["word"]]
 
     def as_dict(self) -> dict[str, Any]:
         """The transcript with its words, for JSON."""
-        return asdict(self) | {"words": self.words()}
+        values = asdict(self) | {"words": self.words()}
+        values["probabilities"] = [round(p, 4) for p in self.probabilities]
+        return values
 
 
 def join(tokens: list[str]) -> str:

@@ -5,7 +5,7 @@ Both follow what sherpa-onnx does on a device: at most one symbol per frame (gre
 <unk> counts as blank, and the best beam is chosen by score per token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,10 +17,17 @@ from utils.tokens import BLANK, UNK
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A decoded utterance: token ids, and the encoder frame at which each was emitted."""
+    """A decoded utterance.
+
+    Attributes:
+      tokens, frames: token ids, and the encoder frame at which each was emitted.
+      probabilities: of each token where it was emitted, by the net alone; empty: the search does
+        not tell.
+    """
 
     tokens: list[int]
     frames: list[int]
+    probabilities: list[float] = field(default_factory=list, compare=False)
 
 
 class GreedySearch:
@@ -28,10 +35,18 @@ class GreedySearch:
 
     Args:
       max_symbols: the most that one frame may emit; a device's client allows 1.
+      blank_penalty: what is taken from blank's logit: less is left out, and more is made up.
     """
 
-    def __init__(self, model: Transducer, batch: int, device: torch.device, max_symbols: int = 1):
-        self.model, self.max_symbols = model, max_symbols
+    def __init__(
+        self,
+        model: Transducer,
+        batch: int,
+        device: torch.device,
+        max_symbols: int = 1,
+        blank_penalty: float = 0.0,
+    ):
+        self.model, self.max_symbols, self.blank_penalty = model, max_symbols, blank_penalty
         self.results = [Hypothesis([], []) for _ in range(batch)]
         self.frames = 0
         self.context = model.predictor.start(batch, device)
@@ -46,13 +61,16 @@ class GreedySearch:
         for t in range(int(lengths.max())):
             active = t < lengths
             for _ in range(self.max_symbols):
-                symbol = model.joiner(projected[:, t], self.predicted).argmax(-1)
+                logits = model.joiner(projected[:, t], self.predicted)
+                symbol = penalised(logits, self.blank_penalty).argmax(-1)
                 active = active & (symbol != BLANK) & (symbol != UNK)
                 if not active.any():
                     break
+                chances = logits.float().softmax(-1).gather(1, symbol[:, None])[:, 0].tolist()
                 for i in active.nonzero()[:, 0].tolist():
                     self.results[i].tokens.append(int(symbol[i]))
                     self.results[i].frames.append(self.frames + t)
+                    self.results[i].probabilities.append(chances[i])
                 self.context = torch.where(
                     active[:, None],
                     torch.cat([self.context[:, 1:], symbol[:, None]], dim=1),
@@ -68,10 +86,21 @@ class GreedySearch:
 
 class BeamSearch:
     """Beam search with at most one symbol per frame; equal token sequences are merged by adding
-    probabilities."""
+    probabilities.
 
-    def __init__(self, model: Transducer, batch: int, device: torch.device, beam: int):
-        self.model, self.beam = model, beam
+    Args:
+      beam: hypotheses that are kept. blank_penalty: as :class:`GreedySearch` has it.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        batch: int,
+        device: torch.device,
+        beam: int,
+        blank_penalty: float = 0.0,
+    ):
+        self.model, self.beam, self.blank_penalty = model, beam, blank_penalty
         self.order = model.predictor.context_size
         self.frames = 0
         start = tuple(model.predictor.start(1, device)[0].tolist())
@@ -92,7 +121,8 @@ class BeamSearch:
             context = torch.tensor([tokens[-self.order :] for _, tokens in rows], device=device)
             predicted = model.joiner.predictor_proj(model.predictor(context)[:, 0])
             frame = projected[torch.tensor([i for i, _ in rows], device=device), t]
-            log_probs = model.joiner(frame, predicted).float().log_softmax(-1)
+            logits = penalised(model.joiner(frame, predicted), self.blank_penalty)
+            log_probs = logits.float().log_softmax(-1)
             scores = (
                 log_probs
                 + torch.tensor([beams[i][tokens][0] for i, tokens in rows], device=device)[:, None]
@@ -120,6 +150,15 @@ class BeamSearch:
             for candidates in self.beams
         ]
         return [Hypothesis(list(tokens[self.order :]), frames) for tokens, (_, frames) in best]
+
+
+def penalised(logits: Tensor, blank_penalty: float) -> Tensor:
+    """Logits (..., V) with a penalty on blank, as sherpa-onnx has it."""
+    if not blank_penalty:
+        return logits
+    logits = logits.clone()
+    logits[..., BLANK] -= blank_penalty
+    return logits
 
 
 def greedy_search(

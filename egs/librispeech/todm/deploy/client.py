@@ -36,6 +36,7 @@ class Client:
       method: ``greedy`` or ``beam``, the search.
       streaming: whether to use the online recogniser, chunk by chunk.
       beam: hypotheses that a search with a beam keeps.
+      blank_penalty: what is taken from the logit of a transducer's blank.
       chunk_frames: filterbank frames that a stream advances at a time; None: read from the encoder,
         which takes some memory for a moment.
     Attributes:
@@ -55,6 +56,7 @@ class Client:
         beam: int = 4,
         threads: int = 1,
         chunk_frames: int | None = None,
+        blank_penalty: float = 0.0,
     ):
         ctc = holds_ctc(folder)
         names = [
@@ -84,6 +86,7 @@ class Client:
                 num_threads=threads,
                 decoding_method=METHODS[method],
                 max_active_paths=beam,
+                blank_penalty=blank_penalty,
             )
 
     def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:

@@ -55,7 +55,14 @@ class ClientCheck:
         """References of a split, and what the client recognises."""
         beam = self.exports.config.decode.beam
         folder = self.exports.folder(entry)
-        client = Client(folder, precision, method, mode == "streaming", beam)
+        client = Client(
+            folder,
+            precision,
+            method,
+            mode == "streaming",
+            beam,
+            blank_penalty=self.exports.config.decode.blank_penalty,
+        )
         references: Texts = {}
         hypotheses: Texts = {}
         for batch in audio_batches(self.exports.config, split):
@@ -68,7 +75,8 @@ class ClientCheck:
         self, entry: SubnetEntry, mode: str, precision: str, method: str, split: str
     ) -> Errors:
         """The client's errors over a split."""
-        return score(*self.client_texts(entry, mode, precision, method, split))
+        texts = self.client_texts(entry, mode, precision, method, split)
+        return score(*texts, self.exports.config.decode.form)
 
     def torch_texts(self, entry: SubnetEntry, mode: str, method: str, split: str) -> Texts:
         """The texts that torch recognises in the same audio."""
@@ -87,7 +95,8 @@ class ClientCheck:
     ) -> Decoded:
         """Decodes a split with the client; in fp32 with torch, too."""
         references, texts = self.client_texts(entry, mode, precision, method, split)
-        errors, differences = score(references, texts), []
+        form = self.exports.config.decode.form
+        errors, differences = score(references, texts, form), []
         equal, torch_wer = None, None
         if precision == "fp32":
             expected = self.torch_texts(entry, mode, method, split)
@@ -96,7 +105,7 @@ class ClientCheck:
                 for name, reference in references.items()
                 if (text := texts[name]) != expected[name]
             ]
-            torch_wer = round(score(references, expected).wer, 3)
+            torch_wer = round(score(references, expected, form).wer, 3)
             equal = len(references) - len(differences)
         row = ClientRow(
             *(entry.name, mode, precision, method, split, role),

@@ -7,7 +7,7 @@ from typing import Any
 from todm.deploy.exports import Exports
 from todm.recipe.lineage import split_digest, weights_digest
 from todm.recipe.stages import STAGES
-from todm.results.export_files import BPE, CONF, MODEL, TOKENS
+from todm.results.export_files import BPE, CONF, MODEL, TOKENS, VOCABULARY
 from todm.results.export_results import FINDINGS, Findings, read_file
 from todm.results.subnets import SubnetEntry
 from utils.errors import UserError
@@ -58,7 +58,7 @@ class KeptFindings:
         """The findings of an earlier run that went through all of a subnet; None where there are
         none, where they are of something else, or where a file is missing."""
         folder = self.exports.folder(entry)
-        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, *self.exports.graphs]
+        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, VOCABULARY, *self.exports.graphs]
         if not all((folder / name).is_file() for name in needed):
             return None
         try:

@@ -11,6 +11,7 @@ from todm.config.keys import Config
 from todm.page.audio import AUDIO_SECONDS, Audio, encoded, find_cuts
 from todm.results.decode_results import DecodeRow
 from utils.scoring import GAP, align, read_recogs
+from utils.text import scored_units
 
 COMMON = 10  # rows of each table of frequent errors
 WORST = 20  # utterances
@@ -147,7 +148,7 @@ def read_alignments(
             continue
         sizes.append(row.name)
         for name, text in references.items():
-            pairs = align(text.split(), hypotheses.get(name, "").split())
+            pairs = align(scored_units(text), scored_units(hypotheses.get(name, "")))
             aligned.setdefault((row.split, name), {})[row.name] = pairs
     return aligned, list(dict.fromkeys(sizes)), missing
 

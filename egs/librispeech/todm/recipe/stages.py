@@ -45,7 +45,11 @@ def selection_values(config: Config) -> dict[str, Any]:
     if config.select.method in LEARNED:
         return {}
     return configuration.select(
-        config, ("search", "decode.weights", "decode.range", "decode.max_symbols")
+        config,
+        (
+            *("search", "decode.weights", "decode.range", "decode.max_symbols"),
+            *("decode.ignore_case", "decode.ignore_punctuation"),
+        ),
     )
 
 
@@ -58,6 +62,7 @@ def score_values(config: Config) -> dict[str, Any]:
         "seed": config.search.seed,
         "proxy_seconds": config.search.proxy_seconds,
         "max_symbols": config.decode.max_symbols,
+        "form": configuration.select(config, ("decode.ignore_case", "decode.ignore_punctuation")),
     }
 
 
@@ -111,7 +116,7 @@ STAGES = StageTable(
             keys=(
                 *CORPUS_KEYS,
                 *("data.min_seconds", "data.max_seconds", "data.verify_audio"),
-                *("data.spoken_words", "data.spoken_language"),
+                *("data.spoken_words", "data.spoken_language", "text"),
             ),
             after=(0,),
             reads="the corpus",

@@ -96,6 +96,7 @@ class DecodeRow:
       audio_seconds: of all utterances together.
       real_time_factor: seconds of computing for a second of audio.
       utterance_errors: word errors of every utterance, in the order of their ids.
+      cer: character error rate in percent; None: results from before it was kept.
     """
 
     entry: SubnetEntry
@@ -111,6 +112,7 @@ class DecodeRow:
     audio_seconds: float
     real_time_factor: float
     utterance_errors: tuple[int, ...]
+    cer: float | None = None
 
     @property
     def name(self) -> str:
@@ -127,6 +129,7 @@ class DecodeRow:
         return (
             self.entry.as_dict()
             | {key: getattr(self, key) for key in MEASURED}
+            | ({} if self.cer is None else {"cer": self.cer})
             | {"utterance_errors": numbers_to_text(self.utterance_errors)}
         )
 
@@ -141,6 +144,7 @@ class DecodeRow:
             entry=SubnetEntry.from_dict(values),
             utterance_errors=text_to_numbers(values["utterance_errors"]),
             **{key: values[key] for key in MEASURED},
+            cer=values.get("cer"),
         )
 
 

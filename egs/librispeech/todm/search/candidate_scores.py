@@ -137,7 +137,8 @@ class CandidateScores:
                 )
                 references |= {f"{name} in {split}": text for name, text in spoken.items()}
                 hypotheses |= {f"{name} in {split}": text for name, text in recognised.items()}
-            self.cache.add("wer", {subnet: round(score(references, hypotheses).wer, 4)})
+            errors = score(references, hypotheses, self.config.decode.form)
+            self.cache.add("wer", {subnet: round(errors.wer, 4)})
             self.computed["wer"] += 1
         return self.cache.values["wer", str(subnet)]
 

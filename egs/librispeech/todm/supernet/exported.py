@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from todm.config.keys import Config
 from todm.model.transducer import Transducer
-from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, require
+from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, VOCABULARY, require
 from todm.results.export_results import ExportFacts
 from todm.results.subnets import SubnetEntry
 from utils import conf as configuration
@@ -28,7 +28,7 @@ def write_model(
     entry: SubnetEntry,
     longest_seconds: float | None = None,
 ) -> None:
-    """Writes the weights, conf, BPE model, tokens and facts of an extracted model.
+    """Writes the weights, conf, BPE model, tokens, vocabulary and facts of an extracted model.
 
     Args:
       config: the conf that the supernet was trained with.
@@ -54,6 +54,10 @@ def write_model(
         temporary.write_bytes(tokenizer.proto)
     write_text_atomic(
         folder / TOKENS, "".join(f"{symbol} {i}\n" for i, symbol in enumerate(tokenizer.symbols))
+    )
+    write_text_atomic(
+        folder / VOCABULARY,
+        "".join(f"{s}\t{x}\n" for s, x in zip(tokenizer.symbols, tokenizer.scores)),
     )
     ExportFacts(entry, longest_seconds).write(folder)
 

@@ -69,6 +69,33 @@ def start_from(folder: Path, model: Transducer, tokenizer: Tokenizer) -> None:
         )
 
 
+def freeze(model: Transducer, modules_to_freeze: list[str]) -> None:
+    """Makes the weights of some modules stay what they are.
+
+    Args:
+      modules_to_freeze: their names, as ``encoder.blocks.0``; a module's parts go with it.
+    Raises:
+      UserError: there is no such module, or nothing is left to train in the encoder.
+    """
+    parameters = dict(model.named_parameters())
+    for module in modules_to_freeze:
+        frozen = [name for name in parameters if f"{name}.".startswith(f"{module}.")]
+        if not frozen:
+            known = modules([name for name in parameters if "blocks" not in name])
+            blocks = len(model.full.blocks)
+            raise UserError(
+                f"train.freeze: the model has no {module!r}; it has {', '.join(known)}, "
+                f"encoder.blocks.0 to encoder.blocks.{blocks - 1}, and their parts"
+            )
+        for name in frozen:
+            parameters[name].requires_grad_(False)
+    if all(not p.requires_grad for p in parameters.values()):
+        raise UserError("train.freeze leaves nothing to train")
+    if modules_to_freeze:
+        count = sum(p.numel() for p in parameters.values() if not p.requires_grad)
+        logging.info("frozen: %s, %d weights", ", ".join(modules_to_freeze), count)
+
+
 def trained_values(folder: Path) -> tuple[dict[str, Tensor], Tokenizer, str]:
     """The values of a trained model, its tokenizer, and which weights they are, in words.
 

@@ -19,14 +19,15 @@ def make_optimizer(
     config: Config, model: torch.nn.Module, selector: torch.nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """ScaledAdam or AdamW; the SSMs' dynamics in a group of their own, slower and without weight
-    decay, and the scores of learned selection in another.
+    decay, and the scores of learned selection in another. What is frozen is in none.
 
     Checkpoints hold the optimiser's state by the number of the parameter: the order of groups and
     of the parameters in them must stay.
     """
     groups: dict[bool, list] = {False: [], True: []}
     for name, p in model.named_parameters():
-        groups[name.rpartition(".")[2] in DYNAMICS].append(p)
+        if p.requires_grad:
+            groups[name.rpartition(".")[2] in DYNAMICS].append(p)
     scores = [] if selector is None else list(selector.parameters())
     t = config.train
     params = [

@@ -23,7 +23,7 @@ from todm.supernet.search_space import SearchSpace
 from todm.training import experiment, optimization
 from todm.training.bad_batches import BadBatches
 from todm.training.batch_stream import BatchStream
-from todm.training.initial import start_from
+from todm.training.initial import freeze, start_from
 from todm.training.memory_check import check_memory
 from todm.training.step_nets import make_step_nets
 from todm.training.step_sums import StepSums, UpdateSums
@@ -67,6 +67,7 @@ class Trainer:
         self.nets = make_step_nets(self.space, rank)
         self.model = Transducer(config, self.tokenizer.vocab_size)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
+        freeze(self.model, t.freeze)
         transducer_loss = make_transducer_loss(config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(self.model, config, transducer_loss, self.nets.selector).to(device)
         self.parallel: DistributedDataParallel | None = None
