@@ -82,9 +82,12 @@ _UNIT = re.compile(f"[{_SPACELESS}]|[^{_SPACELESS}]+")
 
 
 def scored_units(text: str) -> list[str]:
-    """What is counted when a text is scored: its words, and of scripts that are written without
-    spaces every character, with the marks that stand on it. So a text in Chinese has a character
-    error rate, one in English a word error rate, and a mixed one a mixed rate."""
+    """The units of a text that are counted when it is scored: its words, and of scripts that are
+    written without spaces every character, with the marks that stand on it.
+
+    So a text in Chinese has a character error rate, one in English a word error rate, and a mixed
+    one a mixed rate.
+    """
     units: list[str] = []
     for word in text.split():
         begin = len(units)
