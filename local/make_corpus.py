@@ -32,8 +32,9 @@ def make_corpus(config: Config, arguments: Namespace) -> None:
         make_synthetic(config)
     elif config.data.corpus == "folder":
         raise UserError(
-            "data.corpus=folder needs data.root, the folder that holds the splits: "
-            "data.root=/path/to/LibriSpeech"
+            f"{', '.join(config.splits_in_root)}: data.corpus=folder needs data.root, the folder "
+            "that holds these splits (data.root=/path/to/LibriSpeech), or a path for each of them "
+            "(data.train=[my.tsv] data.dev=[dev.tsv] data.test=[]; docs/own-corpus.md)"
         )
     else:
         download(config)
