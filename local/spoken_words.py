@@ -21,7 +21,7 @@ from todm.config.keys import SyntheticConfig
 from utils.errors import UserError
 from utils.processes import in_fresh_processes
 
-SECONDS_EACH = 1.65  # the mean of an utterance's length, about
+SECONDS_EACH = 1.3  # the mean of an utterance's length, about
 MOST_WORDS = 6  # of an utterance; at least one
 SOUND = SyntheticConfig(seed=1, snr_db=[15.0, 40.0])  # noise, levels and the seed
 
@@ -115,19 +115,16 @@ def is_latin(character: str) -> bool:
 
 
 def make_voices(language: str, rng: random.Random) -> list[Voice]:
-    """Two voices for each of espeak-ng's variants that sound like a person, with pitch and tempo
-    drawn: the first joins its words as in a sentence, where short ones are reduced (AT A is said
-    like one word), and the second says them one by one."""
+    """A voice for each of espeak-ng's variants that sound like a person, with pitch and tempo
+    drawn."""
     accents = ACCENTS if language == "en" else [language]
     return [
         Voice(
-            900_000 + i + apart * len(VARIANTS),
-            accents[(i + apart) % len(accents)],
+            900_000 + i,
+            accents[i % len(accents)],
             variant,
             rng.randint(30, 70),
             rng.randint(130, 180),
-            apart,
         )
-        for apart in (False, True)
         for i, variant in enumerate(VARIANTS)
     ]

@@ -45,7 +45,6 @@ class Voice:
     variant: str
     pitch: int  # 0 to 100
     rate: int  # words per minute
-    apart: bool = False  # says every word as it sounds alone, with a pause after it
 
 
 # of one voice: how it sounds, who speaks, what, and the folder to write into
@@ -171,8 +170,9 @@ def _utterances(config: SyntheticConfig, voice: Voice, texts: list[str]) -> Iter
     rng = np.random.default_rng([config.seed, voice.speaker])
     for text in texts:
         rate = int(voice.rate * rng.uniform(0.94, 1.06))
-        said = ", ".join(text.lower().split()) if voice.apart else text.lower()
-        clean, source_rate = speak(said, f"{voice.accent}+{voice.variant}", voice.pitch, rate)
+        clean, source_rate = speak(
+            text.lower(), f"{voice.accent}+{voice.variant}", voice.pitch, rate
+        )
         clean = resample(torch.from_numpy(clean), source_rate, SAMPLE_RATE).numpy()
         # 50 to 200 ms of room before and after
         clean = np.pad(clean, rng.integers(800, 3200, size=2))

@@ -1,8 +1,6 @@
 """Synthetic speech of a small vocabulary, added to train."""
 
 import json
-import random
-from dataclasses import replace
 
 import pytest
 import soundfile
@@ -15,7 +13,7 @@ from local.train_bpe import main as train_bpe_main
 from tests.conftest import write_utterance
 from tests.local.test_data_stages import make_config
 from todm.config.load import load
-from todm.data.loaders import train_loader
+from todm.data.batches import train_loader
 from todm.recipe.lineage import training_data
 from utils.errors import ConfigError, UserError
 
@@ -44,26 +42,11 @@ def test_the_words_of_train_are_spoken_by_every_voice(tmp_path):
     ]
     assert {word for _, *words in lines for word in words} == {"STOP", "GO", "LEFT"}
     assert {len(words) for _, *words in lines} == set(range(1, 7))
-    assert len({name.split("-")[0] for name, *_ in lines}) == 2 * len(VOICES)
+    assert len({name.split("-")[0] for name, *_ in lines}) == len(VOICES)
     seconds = [soundfile.info(p).duration for p in (tmp_path / "a").rglob("*.flac")]
     assert len(seconds) == len(lines) == round(0.02 * 3600 / spoken_words.SECONDS_EACH)
     assert hours == pytest.approx(sum(seconds) / 3600)
     assert hours == pytest.approx(0.02, rel=0.4)  # what was asked for is about that
-
-
-def test_every_variant_also_says_its_words_one_by_one(tmp_path):
-    """In a sentence AT A is one word to espeak-ng; one by one A is the letter that it is alone."""
-    voices = spoken_words.make_voices("en", random.Random(1))
-    assert len({v.speaker for v in voices}) == len(voices) == 2 * len(VOICES)
-    assert {(v.variant, v.apart) for v in voices} == {(n, a) for n in VOICES for a in (0, 1)}
-    joined, apart = (
-        replace(voices[0], speaker=1 + a, pitch=50, rate=150, apart=bool(a)) for a in (0, 1)
-    )
-    tasks = [(spoken_words.SOUND, v, ["AT A"], tmp_path / str(v.speaker)) for v in (joined, apart)]
-    seconds = list(spoken_words.speak_all(tasks, 1))
-    assert seconds[1] > seconds[0] + 0.2  # a pause, and the longer A
-    written = [next((tmp_path / n).glob("*.trans.txt")).read_text() for n in ("1", "2")]
-    assert written == ["1-1-0000 AT A\n", "2-1-0000 AT A\n"]
 
 
 def test_the_same_words_are_the_same_utterances(tmp_path):
@@ -77,7 +60,7 @@ def test_the_same_words_are_the_same_utterances(tmp_path):
 
 def test_another_language_and_one_that_espeak_lacks(tmp_path):
     spoken_words.make_spoken_words(["EINS ZWEI"], 0.001, "de", tmp_path / "de", jobs=1)
-    assert len(list((tmp_path / "de").rglob("*.flac"))) == 2 * len(VOICES)
+    assert len(list((tmp_path / "de").rglob("*.flac"))) == len(VOICES)
     with pytest.raises(UserError, match="data.spoken_language=qqq: espeak-ng has no voice"):
         spoken_words.make_spoken_words(["A"], 0.001, "qqq", tmp_path / "no", jobs=1)
     with pytest.raises(UserError, match="no train transcript has a word"):
