@@ -16,7 +16,7 @@ from local.utterances import CONVERTED, Utterance, format_problem
 from utils.audio import SAMPLE_RATE
 from utils.channels import as_mono
 from utils.ffmpeg import to_flac
-from utils.files import require_openable
+from utils.files import WriteError, require_openable
 
 STRETCH_TOLERANCE = 0.1  # seconds by which a stretch may end after its file
 
@@ -58,15 +58,18 @@ class Examination:
 
         Raises:
           MissingFfmpeg: there is no ffmpeg.
+          WriteError: the disk is full, for one.
         """
         digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
-        target = self.converted / f"{path.stem}-{digest}.flac"
+        target = self.converted / f"{path.stem[:40]}-{digest}.flac"
         try:
             if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
                 return target
             if path.stat().st_size == 0:
                 return f"{path} has 0 bytes"
             to_flac(path, target)
+        except WriteError:
+            raise
         except (ValueError, OSError) as error:
             require_openable(path)
             return f"{path}: {error}"

@@ -6,11 +6,13 @@ one lists what it can not use, and runs nothing.
 
 from pathlib import Path
 
-from local.corpus_files import canonical, decoded, parse
+from local.corpus_files import canonical, parse
 from local.dropped import Dropped
-from local.tables import checked_utterance, located, stretch
+from local.tables import checked_utterance, legible, located, one_word, stretch
 from local.utterances import Utterance
 from utils.errors import UserError
+
+NEEDED = ("wav.scp", "text")
 
 
 def is_kaldi_folder(folder: Path) -> bool:
@@ -19,16 +21,27 @@ def is_kaldi_folder(folder: Path) -> bool:
 
 
 def read_kaldi(folder: Path) -> list[Utterance | Dropped]:
-    """Reads the utterances that ``text`` has.
+    """Reads the utterances that ``text`` has; those that ``segments``, or without it ``wav.scp``,
+    has besides are without a transcript.
 
     Raises:
       UserError: ``wav.scp`` or ``text`` is missing, or a file is not in UTF-8.
     """
-    files = {name: read_pairs(folder / name) for name in ("wav.scp", "text")}
-    for name in ("segments", "utt2spk"):
-        if (folder / name).is_file():
-            files[name] = read_pairs(folder / name)
-    return [_utterance(folder, files, name) for name in files["text"]]
+    files, repeated = {}, {}
+    for name in ("wav.scp", "text", "segments", "utt2spk"):
+        if name in NEEDED or (folder / name).is_file():
+            files[name], repeated[name] = read_pairs(folder / name)
+    text, listing = files["text"], "segments" if "segments" in files else "wav.scp"
+    twice, unsaid = f"{folder / 'text'} has it more than once", f"{folder / 'text'} lacks it"
+    return [
+        *(_utterance(folder, files, name) for name in text),
+        *(Dropped(name, "duplicate id", twice, audio=False) for name in repeated["text"]),
+        *(
+            Dropped(name, "missing transcript", unsaid, line=False)
+            for name in files[listing]
+            if name not in text
+        ),
+    ]
 
 
 def _utterance(folder: Path, files: dict[str, dict[str, str]], name: str) -> Utterance | Dropped:
@@ -57,7 +70,7 @@ def _utterance(folder: Path, files: dict[str, dict[str, str]], name: str) -> Utt
             "to a file, and that into wav.scp"
         )
         return Dropped(name, "command for audio", detail, audio=False)
-    speaker = files.get("utt2spk", {}).get(name) or name
+    speaker = one_word(files.get("utt2spk", {}).get(name) or name)
     return checked_utterance(
         name,
         files["text"][name],
@@ -69,22 +82,22 @@ def _utterance(folder: Path, files: dict[str, dict[str, str]], name: str) -> Utt
     )
 
 
-def read_pairs(path: Path) -> dict[str, str]:
-    """The lines of a file, ``NAME REST``, by the name; of several the first counts.
+def read_pairs(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The lines of a file, ``NAME REST``, by the name; of several the first counts. And the names
+    of the others.
 
     Raises:
       UserError: it is missing, or not in UTF-8.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} has a wav.scp and no {path.name}, as a Kaldi folder has")
-    content, legible = decoded(path.read_bytes())
-    if not legible:
-        raise UserError(
-            f"{path} is not in UTF-8; convert it, for example: iconv -f latin1 -t utf-8"
-        )
     pairs: dict[str, str] = {}
-    for line in content.splitlines():
+    repeated: list[str] = []
+    for line in legible(path, path.read_bytes()).split("\n"):
         name, rest = parse(line)
-        if name:
-            pairs.setdefault(canonical(name), rest)
-    return pairs
+        name = canonical(name)
+        if name in pairs:
+            repeated.append(name)
+        elif name:
+            pairs[name] = rest
+    return pairs, repeated

@@ -7,7 +7,7 @@ from lhotse import CutSet, MonoCut, RecordingSet, SupervisionSet
 from lhotse.cut import Cut
 
 from local.dropped import Dropped
-from local.tables import checked_utterance, json_objects
+from local.tables import checked_utterance, json_objects, one_word
 from local.utterances import Utterance
 from utils.errors import UserError
 from utils.text import first_line
@@ -20,41 +20,42 @@ def is_lhotse(path: Path) -> bool:
 
 
 def read_lhotse(path: Path) -> list[Utterance | Dropped]:
-    """Reads the supervisions of a manifest: each is an utterance.
+    """Reads the supervisions of a manifest: each is an utterance, called as it is.
 
     Raises:
       UserError: it is a manifest of recordings, or the recordings are not found, or lhotse can not
         read it.
     """
-    return [_utterance(path, cut) for cut in _cuts(path)]
-
-
-def _cuts(path: Path) -> list[Cut]:
-    """Cuts with one supervision each."""
     first = next(json_objects(path), {})
+    lost: list[Utterance | Dropped] = []
     try:
         if "supervisions" in first:
             cuts = CutSet.from_file(path)
         else:
-            cuts = CutSet.from_manifests(
-                RecordingSet.from_file(_recordings(path, first)), SupervisionSet.from_file(path)
-            )
+            recordings = RecordingSet.from_file(_recordings(path, first))
+            supervisions = SupervisionSet.from_file(path)
+            there = {recording.id for recording in recordings}
+            lost += [
+                Dropped(s.id, "missing audio", f"{path}: no recording {s.recording_id}", False)
+                for s in supervisions
+                if s.recording_id not in there
+            ]
+            cuts = CutSet.from_manifests(recordings, supervisions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return [part for cut in cuts for part in _parts(cut)]
+            parts = [part for cut in cuts for part in _parts(cut)]
     except UserError:
         raise
     except Exception as error:  # whatever lhotse raises for an entry that it can not use
         raise UserError(
             f"{path} is no manifest that lhotse can read: {first_line(error)}"
         ) from error
+    return [*(_utterance(path, part) for part in parts), *lost]
 
 
 def _parts(cut: Cut) -> list[Cut]:
-    """A cut for each of its supervisions; itself where it has none or one that is all of it."""
-    if len(cut.supervisions) <= 1:
-        return [cut]
-    return list(cut.trim_to_supervisions(keep_overlapping=False))
+    """A cut for each of its supervisions, as long as that is; itself where it has none."""
+    return list(cut.trim_to_supervisions(keep_overlapping=False)) if cut.supervisions else [cut]
 
 
 def _recordings(path: Path, first: dict) -> Path:
@@ -81,7 +82,8 @@ def _recordings(path: Path, first: dict) -> Path:
 
 def _utterance(path: Path, cut: Cut) -> Utterance | Dropped:
     """The utterance of a cut with one supervision, or why it can not be used."""
-    name = "_".join(cut.id.split())
+    called = cut.supervisions[0].id if len(cut.supervisions) == 1 else cut.id
+    name = one_word(called)
     problem = _problem(cut)
     if problem:
         return Dropped(name, "cut not usable", f"{path}: {problem}", audio=False)
@@ -95,7 +97,7 @@ def _utterance(path: Path, cut: Cut) -> Utterance | Dropped:
         name,
         supervision.text,
         audio,
-        str(supervision.speaker or name),
+        one_word(supervision.speaker or name),
         str(path),
         cut.start,
         None if whole else cut.duration,

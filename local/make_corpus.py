@@ -68,7 +68,7 @@ def check_names(splits: list[str]) -> None:
 
 
 def check_sources(config: Config) -> None:
-    """Checks that the splits with a path of their own are there.
+    """Checks that the splits with a path of their own are there, and that none lies in another.
 
     Raises:
       UserError: one is not; the message names what is beside it.
@@ -85,6 +85,14 @@ def check_sources(config: Config) -> None:
             if path.parent.is_dir()
             else f"{path}, the split {split}, is not there, nor is its folder"
         )
+    real = {split: config.source(split).resolve() for split in config.splits}
+    for split, path in real.items():
+        for other, outer in real.items():
+            if split != other and (outer == path or outer in path.parents):
+                raise UserError(
+                    f"the split {split} ({path}) lies in the split {other} ({outer}): the same "
+                    "utterances would be in both"
+                )
 
 
 def make_synthetic(config: Config) -> None:

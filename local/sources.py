@@ -73,7 +73,8 @@ def _read(path: Path, split: str) -> Source:
 
 def _listed(found: list[Utterance | Dropped]) -> Source:
     """The source of a list; of several utterances with one id the first is kept."""
-    source, seen = Source(lines=len(found)), set[str]()
+    lines = sum(isinstance(item, Utterance) or item.line for item in found)
+    source, seen = Source(lines=lines), set[str]()
     for item in found:
         if isinstance(item, Utterance) and item.id in seen:
             item = Dropped(item.id, "duplicate id", f"{item.audio}: the first of this id is kept")

@@ -6,7 +6,10 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ COLUMNS = {
     "duration": ("duration",),
 }
 NEEDED = ("audio", "text")
+TOO_LONG = "too long"  # what stands in a row that has more cells than there are columns
 # where the paths of a table are looked for, beside it
 AUDIO_FOLDERS = ("", "clips", "audio", "wav", "wavs")
 
@@ -41,13 +45,8 @@ def read_table(path: Path, between: str) -> list[Utterance | Dropped]:
     Raises:
       UserError: it is empty, or has no column of audio or of transcripts.
     """
-    content, legible = decoded(path.read_bytes())
-    if not legible:
-        raise UserError(
-            f"{path} is not in UTF-8; convert it, for example: iconv -f latin1 -t utf-8"
-        )
-    # Common Voice's TSV has quotes as people write them.
-    lines = io.StringIO(content.lstrip("\ufeff"), newline="")
+    content = legible(path, path.read_bytes())
+    lines = io.StringIO(content, newline="")
     rows = (
         csv.reader(lines, delimiter=between, quoting=csv.QUOTE_NONE)
         if between == "\t"
@@ -58,9 +57,10 @@ def read_table(path: Path, between: str) -> list[Utterance | Dropped]:
         if not header:
             raise UserError(f"{path} is empty; its first line must name the columns")
         columns = find_columns(path, header)
-        return list(_utterances(path, (_by_name(columns, row) for row in rows if any(row))))
+        cells = [row for row in rows if any(row)]
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: {error}") from error
+    return _utterances(path, [_by_name(columns, row, len(header)) for row in cells])
 
 
 def find_columns(path: Path, header: list[str]) -> dict[str, int]:
@@ -85,8 +85,31 @@ def find_columns(path: Path, header: list[str]) -> dict[str, int]:
     return found
 
 
-def _by_name(columns: Mapping[str, int], row: list[str]) -> dict[str, str]:
-    return {what: row[i].strip() for what, i in columns.items() if i < len(row)}
+def _by_name(columns: Mapping[str, int], row: list[str], width: int) -> dict[str, str]:
+    cells = {what: row[i].strip() for what, i in columns.items() if i < len(row)}
+    if any(row[width:]):
+        cells[TOO_LONG] = f"it has {len(row)} cells, and the first line names {width}"
+    return cells
+
+
+def legible(path: Path, data: bytes) -> str:
+    """The text of a file's content, without a byte-order mark.
+
+    Raises:
+      UserError: it is not in UTF-8.
+    """
+    content, good = decoded(data)
+    if not good:
+        raise UserError(
+            f"{path} is not in UTF-8; convert it, for example: iconv -f latin1 -t utf-8"
+        )
+    return content.removeprefix("\ufeff")
+
+
+def one_word(name: object) -> str:
+    """A name for an utterance or a speaker, which may have no white space, from anything."""
+    text = "_".join(canonical(str(name)).split())
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_json_lines(path: Path) -> list[Utterance | Dropped]:
@@ -100,9 +123,7 @@ def read_json_lines(path: Path) -> list[Utterance | Dropped]:
         raise UserError(f"{path} is empty; expected a JSON object a line")
     names = list(dict.fromkeys(name for row in rows for name in row))
     keys = {what: names[i] for what, i in find_columns(path, names).items()}
-    return list(
-        _utterances(path, ({w: row[k] for w, k in keys.items() if k in row} for row in rows))
-    )
+    return _utterances(path, [{w: row[k] for w, k in keys.items() if k in row} for row in rows])
 
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
@@ -113,8 +134,8 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         data = path.read_bytes()
-        content, _ = decoded(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError) as error:
+        content = legible(path, gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can not be read: {error}") from error
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
@@ -128,30 +149,50 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def _utterances(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Utterance | Dropped]:
+def _utterances(path: Path, rows: list[Mapping[str, Any]]) -> list[Utterance | Dropped]:
     """An utterance of every row, by what its cells are.
 
-    Its id is the row's, or the name of its file, with the time at which a stretch of it begins.
+    Its id is the row's, or the name of its file (with its folders, where several files have the
+    name), with the time at which a stretch of it begins.
     """
-    for number, row in enumerate(rows, 2):
-        where = f"{path}, entry {number - 1}"
-        written = row.get("audio")
-        if not isinstance(written, str) or not written or "\0" in written:
-            yield Dropped(where, "missing audio", f"{where} names no audio file", audio=False)
-            continue
-        try:
-            start, duration = stretch(row)
-        except ValueError as error:
-            yield Dropped(written, "no such stretch", f"{where}: {error}", audio=False)
-            continue
-        audio = located(path.parent, written)
-        given = row.get("id")
-        name = canonical("_".join(str(given).split())) if given not in (None, "") else audio.stem
-        if given in (None, "") and duration is not None:
+    files = {row["audio"] for row in rows if _names_audio(row)}
+    audio = {file: located(path.parent, file) for file in files}
+    stems = Counter(file.stem for file in {Path(os.path.abspath(a)) for a in audio.values()})
+    return [_utterance(path, number, row, audio, stems) for number, row in enumerate(rows, 1)]
+
+
+def _names_audio(row: Mapping[str, Any]) -> bool:
+    file = row.get("audio")
+    return isinstance(file, str) and bool(file) and "\0" not in file
+
+
+def _utterance(
+    path: Path,
+    number: int,
+    row: Mapping[str, Any],
+    audio: Mapping[str, Path],
+    stems: Mapping[str, int],
+) -> Utterance | Dropped:
+    where = f"{path}, entry {number}"
+    if not _names_audio(row):
+        return Dropped(where, "missing audio", f"{where} names no audio file", audio=False)
+    written: str = row["audio"]
+    if TOO_LONG in row:
+        return Dropped(written, "damaged row", f"{where}: {row[TOO_LONG]}", audio=False)
+    try:
+        start, duration = stretch(row)
+    except ValueError as error:
+        return Dropped(written, "no such stretch", f"{where}: {error}", audio=False)
+    file = audio[written]
+    if row.get("id") not in (None, ""):
+        name = one_word(row["id"])
+    else:
+        parts = [part for part in Path(written).with_suffix("").parts if part not in ("/", "..")]
+        name = one_word(file.stem if stems[file.stem] == 1 else "-".join(parts))
+        if duration is not None or start:
             name = f"{name}-{round(1000 * start):08d}"
-        yield checked_utterance(
-            name, row.get("text"), audio, str(row.get("speaker") or name), where, start, duration
-        )
+    speaker = one_word(row.get("speaker") or name)
+    return checked_utterance(name, row.get("text"), file, speaker, where, start, duration)
 
 
 def stretch(row: Mapping[str, Any]) -> tuple[float, float | None]:

@@ -52,6 +52,10 @@ def transcript_problem(name: str, written: str, where: str) -> Dropped | None:
     text = normalise_transcript(written)
     if not text:
         return Dropped(name, "empty transcript", where)
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return Dropped(
+            name, "damaged transcript", f"{where}: a character of it is half of one (a surrogate)"
+        )
     if "\N{REPLACEMENT CHARACTER}" in text:
         return Dropped(
             name,

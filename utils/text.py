@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +79,24 @@ _SPACELESS = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_SPACELESS_CHARACTER = re.compile(f"[{_SPACELESS}]")
 _UNIT = re.compile(f"[{_SPACELESS}]|[^{_SPACELESS}]+")
+
+
+def spaceless(left: str, right: str) -> bool:
+    """Whether two words stand side by side without a space: one of the characters that meet is of a
+    script that is written without, and the right one is no mark on the left one."""
+    if not left or not right or unicodedata.category(right[0]).startswith("M"):
+        return False
+    return bool(_SPACELESS_CHARACTER.match(left[-1]) or _SPACELESS_CHARACTER.match(right[0]))
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words as a text, with spaces where their scripts have them."""
+    text = ""
+    for word in words:
+        text += word if not text or spaceless(text, word) else f" {word}"
+    return text
 
 
 def scored_units(text: str) -> list[str]:

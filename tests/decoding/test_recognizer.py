@@ -32,7 +32,7 @@ from todm.decoding.search import SearchOptions, search_utterances
 from todm.decoding.transcript import Transcript
 from todm.model.frontend import subsampled_length
 from todm.model.transducer import Transducer
-from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS
+from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, VOCABULARY
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
@@ -268,6 +268,15 @@ def test_words_by_hand():
         "probabilities": [],
     }
     assert Transcript("", [], [], 0.0).words() == []
+
+
+def test_words_of_a_script_without_spaces_are_its_pieces():
+    tokens = ["\u2581\u6211", "\u7528", "i", "Phone", "\u624b\u673a", "\u0e01", "\u0e34"]
+    words = Transcript("", tokens, [0.1 * i for i in range(7)], 1.0).words()
+    assert [w["word"] for w in words] == [
+        *("\u6211", "\u7528", "iPhone", "\u624b\u673a"),
+        "\u0e01\u0e34",  # the mark stays with its letter
+    ]
 
 
 def test_the_confidence_of_words_by_hand():
@@ -902,10 +911,14 @@ def test_an_exported_model_computes_what_the_supernet_does(exported):
 
 def test_the_files_of_an_exported_folder(exported):
     _, supernet, folder = exported
-    assert {p.name for p in folder.iterdir()} == {MODEL, CONF, BPE, TOKENS, FACTS}
+    assert {p.name for p in folder.iterdir()} == {MODEL, CONF, BPE, TOKENS, VOCABULARY, FACTS}
     assert (folder / TOKENS).read_text().splitlines() == [
         f"{s} {i}" for i, s in enumerate(tokenizer().symbols)
     ]
+    pieces = [line.split("\t") for line in (folder / VOCABULARY).read_text().splitlines()]
+    assert [piece for piece, _ in pieces] == tokenizer().symbols
+    scores = [float(score) for _, score in pieces]
+    assert scores[:3] == [0, 0, 0] and all(score < 0 for score in scores[3:])
     alone = extract(supernet, exported[0], Subnet.parse(SMALL))
     state = load_file(folder / MODEL)
     assert state.keys() == alone.state_dict().keys() and all(

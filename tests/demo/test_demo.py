@@ -98,6 +98,10 @@ def test_a_microphone_of_any_rate_is_a_stream(demo, rate, kind):
     if rate == RATE:
         assert transcript.text == expected.transcript().text
     assert len(transcript.tokens) > 5 and listening.seconds > 0
+    finished = listening.finish()
+    assert len(finished.tokens) >= len(transcript.tokens)
+    if rate == RATE:
+        assert finished.text == expected.finish().text
 
 
 def test_words_are_escaped_and_marked_by_doubt():

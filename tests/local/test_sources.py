@@ -10,6 +10,7 @@ import soundfile
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from local.examination import Examination
+from local.make_corpus import make_corpus
 from local.prepare_manifests import scan_split
 from local.sources import read_source
 from local.utterances import Utterance
@@ -147,13 +148,46 @@ def test_a_table_of_odd_rows_loses_none(tmp_path):
         {"audio": "d.sph", "text": "format"},
         {"audio": "e\0.wav", "text": "a name that no file has"},
         {"audio": "x" * 5000 + ".wav", "text": "a name that is too long"},
+        {"audio": "a.wav", "text": "half a character \ud83d", "id": "half"},
+        {"audio": "a.wav", "text": "fine", "id": "an id \ud83d", "speaker": "\ud83d"},
     ]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     record(tmp_path / "a.wav")
     source = read_source(table, "x")
-    assert source.lines == 8 == len(source.utterances) + len(source.dropped)
+    assert source.lines == 10 == len(source.utterances) + len(source.dropped)
     cuts, dropped = examined(table, tmp_path)
-    assert list(cuts) == ["a"] and len(dropped) == 7
+    assert list(cuts) == ["a", "an_id_?"] and len(dropped) == 8
+    CutSet.from_cuts(cuts.values()).to_file(tmp_path / "written.jsonl.gz")
+
+
+def test_files_of_one_name_in_different_folders_are_different(tmp_path):
+    """As in Speech Commands; no id is given."""
+    for word in ("yes", "no"):
+        record(tmp_path / word / "0a7c.wav")
+    record(tmp_path / "single.wav")
+    (tmp_path / "a.csv").write_text(
+        "path,text\nyes/0a7c.wav,YES\nno/0a7c.wav,NO\nsingle.wav,X\nsingle.wav,hello, world\n"
+    )
+    cuts, dropped = examined(tmp_path / "a.csv", tmp_path)
+    assert texts(cuts).keys() == {"yes-0a7c", "no-0a7c", "single"}
+    [(name, reason, detail)] = dropped
+    assert (name, reason) == ("single.wav", "damaged row") and "3 cells, and" in detail
+
+
+def test_a_byte_order_mark_and_a_damaged_archive(tmp_path):
+    record(tmp_path / "a.wav")
+    row = '{"audio": "a.wav", "text": "fine"}\n'
+    (tmp_path / "a.jsonl").write_text("\ufeff" + row, encoding="utf-8")
+    assert len(read_source(tmp_path / "a.jsonl", "x").utterances) == 1
+    data = bytearray(gzip.compress(row.encode() * 100))
+    for i in range(12, len(data) - 10):
+        data[i] ^= 0xFF
+    (tmp_path / "b.jsonl.gz").write_bytes(data)
+    with pytest.raises(UserError, match="b.jsonl.gz can not be read"):
+        read_source(tmp_path / "b.jsonl.gz", "x")
+    (tmp_path / "c.jsonl").write_bytes(row.encode() + b'{"audio": "b.wav", "text": "caf\xe9"}\n')
+    with pytest.raises(UserError, match="c.jsonl is not in UTF-8"):
+        read_source(tmp_path / "c.jsonl", "x")
 
 
 def manifests(tmp_path: Path) -> tuple[RecordingSet, SupervisionSet]:
@@ -173,6 +207,23 @@ def manifests(tmp_path: Path) -> tuple[RecordingSet, SupervisionSet]:
     return recordings, SupervisionSet.from_segments(segments)
 
 
+def test_supervisions_alone_in_their_recording_are_cut_out_and_lost_ones_listed(tmp_path):
+    """One in the middle of a recording of two channels, and one whose recording is not there."""
+    recording = Recording.from_file(record(tmp_path / "a.wav", 8, channels=2), recording_id="a")
+    SupervisionSet.from_segments(
+        [
+            SupervisionSegment("s1", "a", 1.0, 2.0, channel=1, text="middle", speaker="Ann Smith"),
+            SupervisionSegment("s2", "gone", 0.0, 1.0, text="lost"),
+        ]
+    ).to_file(tmp_path / "supervisions.jsonl.gz")
+    RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
+    cuts, dropped = examined(tmp_path / "supervisions.jsonl.gz", tmp_path)
+    assert texts(cuts) == {"s1": ("middle", "Ann_Smith")}
+    assert (cuts["s1"].start, cuts["s1"].duration) == (1.0, 2.0)
+    assert cuts["s1"].load_audio()[0, 0] == pytest.approx(0.01 + 0.1, abs=1e-3)
+    assert [(name, reason) for name, reason, _ in dropped] == [("s2", "missing audio")]
+
+
 @pytest.mark.parametrize("kind", ["supervisions", "cuts"])
 def test_lhotses_manifests(tmp_path, kind):
     recordings, supervisions = manifests(tmp_path)
@@ -184,10 +235,13 @@ def test_lhotses_manifests(tmp_path, kind):
         supervisions.to_file(path)
         recordings.to_file(tmp_path / "my_recordings_train.jsonl.gz")
     cuts, dropped = examined(path, tmp_path)
-    said = {text: cut for cut in cuts.values() for text in [cut.supervisions[0].text]}
-    assert set(said) == {"left one", "right two", "whole"}
-    assert [reason for _, reason, _ in dropped] == ["empty transcript"]
-    right = said["right two"]
+    assert {name: text for name, (text, _) in texts(cuts).items()} == {
+        "s1": "left one",
+        "s2": "right two",
+        "s4": "whole",
+    }
+    assert [(name, reason) for name, reason, _ in dropped] == [("s3", "empty transcript")]
+    right = cuts["s2"]
     assert (right.start, right.duration, right.supervisions[0].speaker) == (4.0, 1.5, "q")
     # the second channel, 4 s into the file
     assert right.load_audio().shape == (1, 1.5 * RATE)
@@ -197,16 +251,12 @@ def test_lhotses_manifests(tmp_path, kind):
 def test_cuts_that_are_no_stretch_of_a_file(tmp_path):
     recordings, supervisions = manifests(tmp_path)
     cut = CutSet.from_manifests(recordings, supervisions)[1]
-    other = [
-        cut.perturb_speed(1.1),
-        cut.pad(duration=3.0),
-        cut.drop_supervisions().with_id("silent"),
-    ]
+    other = [cut.perturb_speed(1.1), cut.mix(cut.with_id("x")), cut.drop_supervisions()]
     CutSet.from_cuts([c.with_id(f"c{i}") for i, c in enumerate([cut, *other])]).to_file(
         tmp_path / "cuts.jsonl.gz"
     )
     cuts, dropped = examined(tmp_path / "cuts.jsonl.gz", tmp_path)
-    assert "c0" in cuts
+    assert list(cuts) == ["s4"]
     assert {reason for _, reason, _ in dropped} == {"cut not usable"}
     details = " ".join(detail for *_, detail in dropped)
     assert all(x in details for x in ("transformed", "has no supervision", "is a MixedCut"))
@@ -225,8 +275,9 @@ def test_a_kaldi_folder(tmp_path):
     folder = kaldi(
         tmp_path / "train",
         wav_scp=f"r1 {tmp_path / 'a.wav'}\nr2 {command}\n",
-        text="u1 HELLO\nu2 OF A COMMAND\nu3 NO SEGMENT\nu4 TO THE END\nu5 NO FILE\nu6\n",
-        segments="u1 r1 0.5 1.5\nu2 r2 0 1\nu4 r1 3 -1\nu5 r3 0 1\nu6 r1 0 1\n",
+        text="\ufeffu1 HELLO\nu2 OF A COMMAND\nu3 NO SEGMENT\nu4 TO\u2028THE END\nu5 NO FILE\nu6\n"
+        "u1 AGAIN\n",
+        segments="u1 r1 0.5 1.5\nu2 r2 0 1\nu4 r1 3 -1\nu5 r3 0 1\nu6 r1 0 1\nu7 r1 0 1\n",
         utt2spk="u1 ann\n",
     )
     cuts, dropped = examined(folder, tmp_path)
@@ -238,6 +289,8 @@ def test_a_kaldi_folder(tmp_path):
         ("u3", "no such stretch"),
         ("u5", "missing audio"),
         ("u6", "empty transcript"),
+        ("u1", "duplicate id"),
+        ("u7", "missing transcript"),
     ]
     assert not (tmp_path / "run").exists()
 
@@ -273,6 +326,45 @@ def test_paths_become_splits_by_their_names(tmp_path, monkeypatch):
         ],
     )
     assert again.data == config.data
+
+
+def test_a_folder_that_begins_with_a_dot_is_a_path(tmp_path, monkeypatch):
+    """Also where the user stands in the repository, and where it is not there yet."""
+    monkeypatch.setenv("TODM_CALLER", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora" / "mine").mkdir(parents=True)
+    for entry, name in (("./corpora/mine/", "mine"), ("./gone", "gone"), ("../x/dev", "dev")):
+        config = load("small-corpus", [f"data.train=[{entry}]", "data.root=/r"])
+        assert config.data.train == [name] and "/r/" not in str(config.source(name))
+    assert load("small-corpus", ["data.train=[a/b]", "data.root=/r"]).source("a/b") == Path(
+        "/r/a/b"
+    )
+
+
+@pytest.mark.parametrize(
+    "paths", [("all", "all/dev"), ("all/dev", "all"), ("all", "all"), ("all", "link")]
+)
+def test_splits_in_one_another_are_refused(tmp_path, paths):
+    (tmp_path / "all" / "dev").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    train, dev = (tmp_path / path for path in paths)
+    config = load(
+        "small-corpus",
+        [
+            "data.train=[a]",
+            "data.dev=[b]",
+            "data.test=[]",
+            f"data.paths=[a={train},b={dev}]",
+            f"data.dir={tmp_path / 'data'}",
+        ],
+    )
+    with pytest.raises(UserError, match="lies in the split .* would be in both"):
+        make_corpus(config, None)
+
+
+def test_own_splits_beside_a_corpus_that_is_downloaded():
+    config = load("librispeech-100h", ["data.test=[/c/my.tsv]"])
+    assert config.data.test == ["my"] and "my" not in config.splits_in_root
 
 
 def test_a_name_for_two_paths_is_refused_and_can_be_given():

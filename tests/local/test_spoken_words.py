@@ -13,7 +13,7 @@ from local.train_bpe import main as train_bpe_main
 from tests.conftest import write_utterance
 from tests.local.test_data_stages import make_config
 from todm.config.load import load
-from todm.data.batches import train_loader
+from todm.data.loaders import train_loader
 from todm.recipe.lineage import training_data
 from utils.errors import ConfigError, UserError
 

@@ -120,12 +120,13 @@ def test_frozen_modules_stay_as_they_are(tiny_run, tmp_path, caplog):
         ("encoder.block.1", "no 'encoder.block.1'; it has encoder.frontend.*encoder.blocks.0 to"),
         ("encoder.blocks.9", "no 'encoder.blocks.9'"),
         ("encod", "no 'encod'"),
-        ("encoder,predictor,joiner,heads", "leaves nothing to train"),
+        ("encoder,predictor,joiner,heads", "leaves nothing to train$"),
+        ("encoder,heads", "nothing to train while CTC trains alone; loss.ctc_first=0"),
     ],
 )
 def test_what_can_not_be_frozen(tiny_run, tmp_path, modules, said):
     with pytest.raises(UserError, match=said):
-        fresh(tiny_run, tmp_path, f"train.freeze=[{modules}]")
+        fresh(tiny_run, tmp_path, f"train.freeze=[{modules}]", "loss.ctc_first=1")
 
 
 def test_a_folder_without_a_model_is_refused(tiny_run, tmp_path):

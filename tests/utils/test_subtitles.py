@@ -22,6 +22,23 @@ def test_a_cue_has_two_lines_at_most_and_lasts_seven_seconds():
     assert [len(cue.text.split()) for cue in short] == [14, 6]
 
 
+def test_two_lines_at_most_whatever_the_words_are():
+    """Words of 30, 30 and 22 letters would need three."""
+    words = [(0.1 * i, "x" * n) for i, n in enumerate((30, 30, 22))]
+    assert [len(cue.text.split()) for cue in cues(words, 3.0)] == [2, 1]
+
+
+def test_chinese_has_no_spaces_and_breaks_anywhere():
+    words = [(0.1 * i, "\u4f60") for i in range(50)]
+    [cue] = cues(words, 6.0)
+    assert cue.text == "\u4f60" * 50
+    assert "\u4f60" * 42 + "\n" + "\u4f60" * 8 in subtitles(words, 6.0, "srt")
+
+
+def test_a_word_at_the_very_end_is_shown_for_a_moment():
+    assert cues([(2.0, "a")], 2.0) == [Cue(2.0, 2.2, "a")]
+
+
 def test_srt():
     assert subtitles([(3661.5, "R&B <3"), (3662.0, "ok")], 4000, "srt") == (
         "1\n01:01:01,500 --> 01:01:03,000\nR&B <3 ok\n"

@@ -87,7 +87,7 @@ def check_splits(config: Config) -> None:
         not shared, f"{sorted(shared)} stand in more than one of data.train, data.dev and data.test"
     )
     if data.corpus in PARTS and not data.root:
-        unknown = [split for split in config.splits if split not in PARTS[data.corpus]]
+        unknown = [split for split in config.splits_in_root if split not in PARTS[data.corpus]]
         need(
             not unknown,
             f"data.corpus={data.corpus} has no {', '.join(unknown)}; it has: "

@@ -192,6 +192,7 @@ EFFECTS = (
             "model.joiner_dim",
             "model.context_size",
             "decode.max_symbols",
+            "decode.blank_penalty",
         ),
         is_transducer,
         "loss.objective is ctc",

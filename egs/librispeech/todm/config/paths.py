@@ -100,6 +100,8 @@ def _resolve_sources(values: dict, folder: Path | None) -> None:
                 path = str(expanded(path)) if path.startswith("~") else path
                 found = _existing(path, folder)
                 path = os.path.normpath(literal(found) if found else path)
+                if key != "paths" and not is_path(path):
+                    path = os.path.join(".", path)
                 entries[i] = f"{name}={path}" if key == "paths" else path
 
 

@@ -144,6 +144,8 @@ def load(arguments: argparse.Namespace) -> Recognizer:
     elif arguments.subnet:
         recognizer.use(arguments.subnet)
     if arguments.blank_penalty is not None:
+        if recognizer.model.is_ctc:
+            raise UserError("--blank-penalty is for transducers, and this is a CTC model")
         recognizer.options = replace(recognizer.options, blank_penalty=arguments.blank_penalty)
     if arguments.streaming and not recognizer.can_stream:
         recognizer.stream()  # says what is missing
@@ -167,6 +169,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.subtitles and several and not arguments.output:
         raise UserError("subtitles of more than one file need a folder: --output FOLDER")
     targets = subtitle_files(everything, arguments)
+    if arguments.output:
+        try:
+            Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {arguments.output}: {error.strerror or error}") from error
     for source in progress(
         everything,
         desc="transcribe",
@@ -187,7 +194,10 @@ def run(arguments: argparse.Namespace) -> int:
             words = [(word["start"], word["word"]) for word in transcript.words()]
             text = subtitles(words, transcript.seconds, arguments.subtitles)
             if source in targets:
-                write_text_atomic(targets[source], text)
+                try:
+                    write_text_atomic(targets[source], text)
+                except OSError as error:
+                    raise UserError(f"{targets[source]} can not be written: {error}") from error
             else:
                 print(text, end="", flush=True)
         elif arguments.json:

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from utils.text import spaceless
+
 WORD_START = "\u2581"  # SentencePiece's mark of a word's first piece
 
 
@@ -26,12 +28,13 @@ class Transcript:
 
     def words(self) -> list[dict[str, Any]]:
         """The words, each with the time of its first piece, in seconds, and its confidence: the
-        geometric mean of its pieces' probabilities, where those are known."""
+        geometric mean of its pieces' probabilities, where those are known. In scripts that are
+        written without spaces every piece is a word."""
         words: list[dict[str, Any]] = []
         logs: list[list[float]] = []
         known = self.probabilities or [1.0] * len(self.tokens)
         for token, time, chance in zip(self.tokens, self.timestamps, known):
-            if token.startswith(WORD_START) or not words:
+            if token.startswith(WORD_START) or not words or spaceless(words[-1]["word"], token):
                 words.append({"word": token.removeprefix(WORD_START), "start": time})
                 logs.append([])
             else:

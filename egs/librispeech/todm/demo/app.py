@@ -80,6 +80,12 @@ def build(demo: Any) -> Any:
         transcript = listening.accept(*heard)
         return listening, words_html(transcript), speed(transcript, listening.seconds)
 
+    def finish(state: Any) -> tuple[Any, str, str]:
+        if state is None:
+            return None, "", ""
+        transcript = state.finish()
+        return None, words_html(transcript), speed(transcript, state.seconds)
+
     with gr.Blocks(
         title="TODM", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     ) as page:
@@ -134,6 +140,7 @@ def build(demo: Any) -> Any:
                             stream_every=0.32,
                             concurrency_limit=4,
                         )
+                        stream.stop_recording(finish, state, [state, heard, pace])
                 gr.Markdown(note)
         slider.change(chosen, slider, [facts, figure], show_progress="hidden")
         for trigger in (button.click, audio.upload, audio.stop_recording, slider.release):

@@ -32,7 +32,7 @@ def words_html(transcript: Transcript) -> str:
             f"<span class='todm-word' title='{title}'{style}>{text}"
             f"<small>{word['start']:.1f}</small></span>"
         )
-    return f"<div class='todm-words' lang='mul'>{' '.join(spans)}</div>"
+    return f"<div class='todm-words'>{' '.join(spans)}</div>"
 
 
 def speed(transcript: Transcript, seconds: float) -> str:

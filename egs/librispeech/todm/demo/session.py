@@ -76,19 +76,32 @@ class Listening:
 
     def __init__(self, stream: Stream):
         self.stream, self.seconds = stream, 0.0
+        self._lock = threading.Lock()  # pieces may come faster than they are recognised
         self._rate = SAMPLE_RATE
         self._resampler: Any = None  # of soxr
 
     def accept(self, rate: int, samples: np.ndarray) -> Transcript:
         """Takes the next samples, of integers or floats, (N,) or (N, channels); returns the
         transcript so far."""
-        begin = time.perf_counter()
         if np.issubdtype(samples.dtype, np.integer):
             samples = samples / np.float32(np.iinfo(samples.dtype).max + 1)
         mono = samples.astype(np.float32).reshape(len(samples), -1).mean(axis=1)
-        self.stream.accept(self._resampled(rate, checked(mono, "the microphone")))
-        self.seconds += time.perf_counter() - begin
-        return self.stream.transcript()
+        with self._lock:
+            begin = time.perf_counter()
+            self.stream.accept(self._resampled(rate, checked(mono, "the microphone")))
+            self.seconds += time.perf_counter() - begin
+            return self.stream.transcript()
+
+    def finish(self) -> Transcript:
+        """The transcript of all that was said: nothing more comes."""
+        with self._lock:
+            begin = time.perf_counter()
+            if self._resampler is not None:
+                rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                self.stream.accept(np.asarray(rest))
+            transcript = self.stream.finish()
+            self.seconds += time.perf_counter() - begin
+            return transcript
 
     def _resampled(self, rate: int, samples: np.ndarray) -> np.ndarray:
         if rate == SAMPLE_RATE:

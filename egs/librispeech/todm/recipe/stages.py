@@ -13,6 +13,9 @@ from utils import conf as configuration
 from utils.locks import FolderLock
 from utils.stage_runner import Stage, StageRunner, StageTable
 
+# keys that change a WER and not the net: what is recognised, and what counts as an error
+HOW_SCORED = ("decode.blank_penalty", "decode.ignore_case", "decode.ignore_punctuation")
+
 
 def synthetic_values(config: Config) -> dict[str, Any]:
     """The settings of the embedded corpus, which stage 0 depends on where it is used."""
@@ -45,11 +48,7 @@ def selection_values(config: Config) -> dict[str, Any]:
     if config.select.method in LEARNED:
         return {}
     return configuration.select(
-        config,
-        (
-            *("search", "decode.weights", "decode.range", "decode.max_symbols"),
-            *("decode.ignore_case", "decode.ignore_punctuation"),
-        ),
+        config, ("search", "decode.weights", "decode.range", "decode.max_symbols", *HOW_SCORED)
     )
 
 
@@ -62,7 +61,7 @@ def score_values(config: Config) -> dict[str, Any]:
         "seed": config.search.seed,
         "proxy_seconds": config.search.proxy_seconds,
         "max_symbols": config.decode.max_symbols,
-        "form": configuration.select(config, ("decode.ignore_case", "decode.ignore_punctuation")),
+        **configuration.select(config, HOW_SCORED),
     }
 
 
@@ -235,7 +234,7 @@ STAGES = StageTable(
         Stage(
             number=10,
             title="export",
-            keys=("export", "decode.weights", "decode.range", "decode.beam"),
+            keys=("export", "decode.weights", "decode.range", "decode.beam", *HOW_SCORED),
             after=(6,),
             reads="{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and "
             "test",

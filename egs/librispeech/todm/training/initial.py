@@ -69,11 +69,12 @@ def start_from(folder: Path, model: Transducer, tokenizer: Tokenizer) -> None:
         )
 
 
-def freeze(model: Transducer, modules_to_freeze: list[str]) -> None:
+def freeze(model: Transducer, modules_to_freeze: list[str], ctc_alone: bool) -> None:
     """Makes the weights of some modules stay what they are.
 
     Args:
       modules_to_freeze: their names, as ``encoder.blocks.0``; a module's parts go with it.
+      ctc_alone: whether CTC trains alone at any time.
     Raises:
       UserError: there is no such module, or nothing is left to train in the encoder.
     """
@@ -89,8 +90,15 @@ def freeze(model: Transducer, modules_to_freeze: list[str]) -> None:
             )
         for name in frozen:
             parameters[name].requires_grad_(False)
+    # CTC, which may train alone, has no more than these
+    of_ctc = [p for name, p in parameters.items() if name.startswith(("encoder.", "heads.ctc."))]
     if all(not p.requires_grad for p in parameters.values()):
         raise UserError("train.freeze leaves nothing to train")
+    if ctc_alone and all(not p.requires_grad for p in of_ctc):
+        raise UserError(
+            "train.freeze leaves nothing to train while CTC trains alone; loss.ctc_first=0 begins "
+            "with the transducer"
+        )
     if modules_to_freeze:
         count = sum(p.numel() for p in parameters.values() if not p.requires_grad)
         logging.info("frozen: %s, %d weights", ", ".join(modules_to_freeze), count)

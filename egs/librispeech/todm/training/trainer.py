@@ -67,7 +67,9 @@ class Trainer:
         self.nets = make_step_nets(self.space, rank)
         self.model = Transducer(config, self.tokenizer.vocab_size)
         self.model.encoder.frontend.set_statistics(**read_json(statistics_path(config)))
-        freeze(self.model, t.freeze)
+        freeze(self.model, t.freeze, self.model.is_ctc or config.loss.ctc_first > 0)
+        if t.freeze and not t.init and rank == 0:
+            logging.warning("train.freeze without train.init keeps random weights")
         transducer_loss = make_transducer_loss(config.loss, config.loss.backend, device)
         self.loss = SupernetLoss(self.model, config, transducer_loss, self.nets.selector).to(device)
         self.parallel: DistributedDataParallel | None = None
