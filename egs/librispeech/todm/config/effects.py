@@ -78,7 +78,7 @@ EFFECTS = (
         "data.musan=FOLDER mixes its noise in",
     ),
     Effect(
-        ("data.spoken_language",),
+        ("data.spoken_language", "data.spoken_words_first"),
         lambda c: c.data.spoken_words > 0,
         "data.spoken_words is 0",
         "data.spoken_words=0.6 adds so many hours of them",

@@ -57,6 +57,9 @@ class DataConfig:
     # hours of synthetic speech that stage 1 adds to train, its words in random order by many voices
     # of espeak-ng: where the vocabulary is small and the talkers are few
     spoken_words: float = 0.0
+    # updates, or a share of them, in which only these are trained on: a net that hears real speech
+    # of few sentences from the start learns the sentences first, and may never get further
+    spoken_words_first: float = 0.0
     spoken_language: str = "en"  # of espeak-ng, such as de, fr or cmn
     musan: str | None = None  # MUSAN's folder: mixes its noise into train at 10 to 20 dB
     musan_prob: float = 0.5

@@ -7,6 +7,7 @@ from todm.config.keys import Config
 
 # A number below 1 is a share of train.updates.
 KEYS = (
+    "data.spoken_words_first",
     "augment.start",
     "augment.ramp",
     "method.subnets_from",

@@ -52,6 +52,7 @@ RANGES: dict[str, Range] = {
     "data.min_seconds": NOT_NEGATIVE,
     "data.max_seconds": POSITIVE,
     "data.spoken_words": Range(0, 1000),
+    "data.spoken_words_first": NOT_NEGATIVE,
     "data.musan_prob": SHARE,
     "data.join_prob": SHARE,
     "data.max_duration": POSITIVE,

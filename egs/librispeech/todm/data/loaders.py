@@ -4,6 +4,7 @@ stage 3 wrote."""
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from todm.config.keys import Config
+from todm.config.keys import SPOKEN_WORDS, Config
 from todm.config.phases import in_updates
 from todm.data.batches import Asked, Batch, BatchDataset, TrainDataset, Unreadable
 from todm.data.learnt_length import learnt_seconds
@@ -62,25 +63,53 @@ def _readable(batch: Batch | Unreadable) -> Batch:
     return batch
 
 
+@dataclass(frozen=True)
+class FirstPart:
+    """A part of the training set that a training begins with.
+
+    Attributes:
+      until: the update from which on an epoch is of the whole set. share: of the whole set.
+    """
+
+    sampler: DynamicBucketingSampler
+    until: float
+    share: float
+
+
 class ResumableSampler(Sampler):
     """A lhotse sampler that starts an epoch at any batch; what it skips is never read from disk.
 
     Args:
       longest: seconds that a net learns to recognise at once from its utterances.
       accumulate: batches of an update.
+      first: what a training begins with; None: the whole set.
+    Attributes:
+      share: of the whole set, that the epoch is of.
     """
 
-    def __init__(self, inner: DynamicBucketingSampler, longest: float, accumulate: int = 1):
-        self.inner, self.longest, self.accumulate = inner, longest, accumulate
-        self.skip, self.update = 0, 0.0
+    def __init__(
+        self,
+        inner: DynamicBucketingSampler,
+        longest: float,
+        accumulate: int = 1,
+        first: FirstPart | None = None,
+    ):
+        self.inner, self.longest, self.accumulate, self.first = inner, longest, accumulate, first
+        self.skip, self.update, self.share = 0, 0.0, 1.0
+        self._of_epoch = inner
 
     def start(self, epoch: int, skip: int, update: float = 0.0) -> None:
         """Begin ``epoch`` after its first ``skip`` batches, at an update of the training."""
-        self.inner.set_epoch(epoch)
+        begun = update - skip / self.accumulate
+        if self.first is not None and begun < self.first.until:
+            self._of_epoch, self.share = self.first.sampler, self.first.share
+        else:
+            self._of_epoch, self.share = self.inner, 1.0
+        self._of_epoch.set_epoch(epoch)
         self.skip, self.update = skip, update
 
     def __iter__(self) -> Iterator[Asked]:
-        for i, cuts in enumerate(self.inner):
+        for i, cuts in enumerate(self._of_epoch):
             if i >= self.skip:
                 yield Asked(cuts, self.update + (i - self.skip) / self.accumulate)
         self.skip = 0
@@ -132,21 +161,35 @@ def train_loader(
 ) -> tuple[DataLoader, ResumableSampler]:
     """The loader of the training set and its sampler: shuffled, bucketed by duration, at most
     ``data.max_duration`` seconds of audio in a batch."""
-    cuts = load_cuts(config, config.train_splits)
+    config = in_updates(config)
+    cuts, first = load_cuts(config, config.train_splits), None
+    if config.data.spoken_words and config.data.spoken_words_first:
+        spoken = load_cuts(config, [SPOKEN_WORDS])
+        share = sum(c.duration for c in spoken) / sum(c.duration for c in cuts)
+        of_spoken = bucketing_sampler(config, spoken, rank, world_size)
+        first = FirstPart(of_spoken, config.data.spoken_words_first, share)
     sampler = ResumableSampler(
-        DynamicBucketingSampler(
-            cuts,
-            max_duration=config.data.max_duration,
-            shuffle=True,
-            duration_bins=duration_bins(cuts, config.data.num_buckets),
-            seed=config.train.seed,
-            rank=rank,
-            world_size=world_size,
-        ),
+        bucketing_sampler(config, cuts, rank, world_size),
         learnt_seconds(config, [cut.duration for cut in cuts]),
         config.train.accumulate,
+        first,
     )
-    return _loader(config, TrainDataset(in_updates(config)), sampler), sampler
+    return _loader(config, TrainDataset(config), sampler), sampler
+
+
+def bucketing_sampler(
+    config: Config, cuts: CutSet, rank: int, world_size: int
+) -> DynamicBucketingSampler:
+    """lhotse's sampler of some utterances of train."""
+    return DynamicBucketingSampler(
+        cuts,
+        max_duration=config.data.max_duration,
+        shuffle=True,
+        duration_bins=duration_bins(cuts, config.data.num_buckets),
+        seed=config.train.seed,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def duration_bins(cuts: CutSet, buckets: int) -> list[float]:

@@ -154,7 +154,7 @@ STAGES = StageTable(
                 *("model", "supernet", "method", "loss", "distill", "train", "augment"),
                 "spec_augment",
                 *("data.max_duration", "data.num_buckets", "data.musan", "data.musan_prob"),
-                *("data.join_prob", "data.join_pause"),
+                *("data.join_prob", "data.join_pause", "data.spoken_words_first"),
             ),
             after=(3,),
             reads="{data}/cuts, {data}/lang",

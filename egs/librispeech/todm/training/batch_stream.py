@@ -50,7 +50,9 @@ class BatchStream:
         """Over the data so far, for the learning rate; in the first epoch, whose length is not
         known, 0."""
         return self.whole + (
-            min(1.0, self.batch / self.batches_per_epoch) if self.batches_per_epoch else 0.0
+            self.sampler.share * min(1.0, self.batch / self.batches_per_epoch)
+            if self.batches_per_epoch
+            else 0.0
         )
 
     def state(self) -> dict:
@@ -95,14 +97,17 @@ class BatchStream:
         """End an epoch that was begun with another ``data`` section or number of processes, and
         count what one has now."""
         if self.batch:
+            begun = (self.given - self.batch) / self.config.train.accumulate
             total = self.batches_per_epoch or count_batches(
-                replace(self.config, data=then), self.epoch, world_size
+                replace(self.config, data=then), self.epoch, world_size, begun
             )
-            self.whole += min(1.0, self.batch / total)
+            self.sampler.start(self.epoch, 0, begun)
+            self.whole += self.sampler.share * min(1.0, self.batch / total)
             self.epoch, self.batch = self.epoch + 1, 0
+        now = self.given / self.config.train.accumulate
         before, self.batches_per_epoch = (
             self.batches_per_epoch,
-            count_batches(self.config, self.epoch, self.world_size),
+            count_batches(self.config, self.epoch, self.world_size, now),
         )
         logging.info(
             "%s: going on after %.2f passes over the data with the sampler's epoch %d, which has "
@@ -117,8 +122,10 @@ class BatchStream:
     def __iter__(self) -> Iterator[Batch]:
         """Batches without end, from where the last checkpoint stood."""
         while True:
-            update = self.given / self.config.train.accumulate
+            update, share = self.given / self.config.train.accumulate, self.sampler.share
             self.sampler.start(self.epoch, self.batch, update)
+            if self.sampler.share != share and self.batch == 0:
+                self.batches_per_epoch = 0  # an epoch is now of the whole set
             iterator: Iterator[Batch] = iter(self.loader)
             # Now, because a loader draws random numbers when it starts.
             if self.generators is not None:
@@ -136,11 +143,12 @@ class BatchStream:
                     "utterance?"
                 )
             self.batches_per_epoch, self.batch = self.batch, 0
-            self.epoch, self.whole = self.epoch + 1, self.whole + 1
+            self.epoch, self.whole = self.epoch + 1, self.whole + self.sampler.share
 
 
-def count_batches(config: Config, epoch: int, world_size: int) -> int:
-    """The number of batches that an epoch of the sampler has for every rank; no audio is read."""
+def count_batches(config: Config, epoch: int, world_size: int, update: float = 0.0) -> int:
+    """The number of batches that an epoch of the sampler has for every rank, when it begins at an
+    update; no audio is read."""
     _, sampler = train_loader(config, 0, world_size)
-    sampler.start(epoch, 0)
+    sampler.start(epoch, 0, update)
     return sum(1 for _ in sampler)
