@@ -12,9 +12,11 @@ from local.prepare_manifests import prepare
 from local.train_bpe import main as train_bpe_main
 from tests.conftest import write_utterance
 from tests.local.test_data_stages import make_config
+from todm.config.keys import Config
 from todm.config.load import load
-from todm.data.loaders import train_loader
+from todm.data.loaders import load_cuts, train_loader
 from todm.recipe.lineage import training_data
+from todm.training.batch_stream import BatchStream
 from utils.errors import ConfigError, UserError
 
 VOICES = ["f2", "m3", "Mike"]
@@ -94,6 +96,59 @@ def test_they_are_trained_on_beside_the_corpus_and_only_there(tmp_path):
     before = training_data(config)["train"]
     config.data.spoken_words = 0.0
     assert training_data(config)["train"] != before
+
+
+def prepared(tmp_path) -> Config:
+    """A corpus with spoken words, through stages 1 to 3, of which a training of 20 updates begins
+    with a quarter of the words alone."""
+    corpus(tmp_path)
+    config = make_config(
+        tmp_path, splits=("train", "dev"), spoken_words=0.003, spoken_words_first=0.25
+    )
+    config.bpe.vocab_size, config.bpe.model_type = 40, "bpe"
+    config.train.updates, config.data.max_duration = 20, 4.0
+    for stage in (prepare, compute, train_bpe_main):
+        stage(config, None)
+    return config
+
+
+def test_a_training_begins_with_them_alone(tmp_path):
+    """Epochs that begin before update 5 of 20 are of synthetic speech, later ones of both; a
+    training that goes on in the middle of one stays in it."""
+    config = prepared(tmp_path)
+    _, sampler = train_loader(config)
+
+    def ids(update: float, skip: int = 0) -> list[set[str]]:
+        sampler.start(0, skip, update)
+        return [{cut.id for cut in asked.cuts} for asked in sampler]
+
+    def synthetic(batches) -> bool:
+        return all(name.startswith("900") for batch in batches for name in batch)
+
+    alone, both = ids(4.9), ids(5.0)
+    assert synthetic(alone) and not synthetic(both)
+    assert {"7-1-0000", "7-1-0001"} <= set.union(*both)
+    assert ids(6.0, skip=2) == alone[2:] and ids(7.0, skip=2) == both[2:]
+    spoken, whole = (
+        sum(cut.duration for split in splits for cut in load_cuts(config, [split]))
+        for splits in (["spoken-words"], ["spoken-words", "train"])
+    )
+    sampler.start(0, 0, 0.0)
+    assert sampler.share == pytest.approx(spoken / whole) and sampler.share < 0.9
+
+
+def test_passes_over_the_data_count_what_was_heard(tmp_path):
+    """An epoch of the words alone is a part of a pass, by its seconds."""
+    stream = BatchStream(prepared(tmp_path), 0, 1)
+    share, before = None, 0.0
+    for _ in stream:
+        share = share or stream.sampler.share
+        assert stream.passes >= before
+        before = stream.passes
+        if stream.sampler.share == 1.0:
+            break
+    assert stream.epoch >= 1 and stream.whole == pytest.approx(stream.epoch * share)
+    assert stream.passes == pytest.approx(stream.whole)  # the length of a whole epoch is not known
 
 
 def test_a_split_of_that_name_is_refused():
