@@ -49,6 +49,7 @@ class Examination:
         try:
             recording = read_recording(path, name if utterance.whole else None)
         except (AudioLoadingError, OSError) as error:
+            require_openable(path)
             return Dropped(name, "corrupt audio", f"{path}: {error}")
         return make_cut(utterance, recording)
 

@@ -41,7 +41,17 @@ from utils.errors import UserError
 from utils.voice_activity import VoiceActivity
 
 TINIEST = "h0f0 - -"
-KEYS = {"source", "subnet", "text", "tokens", "timestamps", "seconds", "words", "computing_seconds"}
+KEYS = {
+    "source",
+    "subnet",
+    "text",
+    "tokens",
+    "timestamps",
+    "probabilities",
+    "seconds",
+    "words",
+    "computing_seconds",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +186,7 @@ def test_json_is_an_object_a_line(causal, capsys, streaming):
             tokenizer().symbols[t] for t in hypothesis.tokens
         ]
         assert row["timestamps"] == pytest.approx([0.04 * f for f in hypothesis.frames])
+        assert row["probabilities"] == pytest.approx(hypothesis.probabilities, abs=1e-4)
         assert [w["word"] for w in row["words"] if w["word"]] == row["text"].split() and all(
             w["start"] in row["timestamps"] for w in row["words"]
         )

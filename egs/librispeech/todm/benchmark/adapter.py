@@ -138,7 +138,8 @@ def make_train_loader(config: Any) -> tuple[Any, Any]:
     for path in wanted:
         if not path.is_file():
             raise Missing(f"there is no {path}, which stages 0 to 3 make")
-    loader = find("train_loader", "todm.data.batches", f"{FLAT}data")
+    modules = "todm.data.loaders", "todm.data.batches", f"{FLAT}data"
+    loader = find("train_loader", *modules)
     return loader(config, 0, 1)
 
 
