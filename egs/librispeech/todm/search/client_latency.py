@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +26,7 @@ from todm.model.encoder import block_rates
 from todm.model.transducer import Transducer
 from todm.recipe.command_line import setup_logging
 from todm.results.export_files import TOKENS, graph, parts
-from todm.search.timing import (
-    REPEATS,
-    SECONDS,
-    checked_nets,
-    compare,
-    interleaved,
-    log_check,
-    never_less_for_more,
-)
+from todm.search.timing import REPEATS, SECONDS, checked_nets, compare, interleaved, log_check
 from todm.subnet import Subnet
 from todm.supernet.extract import extract
 from todm.supernet.latency_table import LatencyTable, timed_parts
@@ -100,23 +93,34 @@ def timed_nets(rates: tuple[int, ...], sizes: list[tuple[int, int]]) -> list[Sub
 
 def table_of(times: list[float], nets: list[Subnet], rates: tuple[int, ...]) -> LatencyTable:
     """The table that explains the measured times of some nets best: least squares of the relative
-    errors, in which no part of a net takes less than nothing.
+    errors, in which no part of a net takes less than nothing, and no block less than a smaller one.
 
     Args:
       times: in ms per second of audio.
     """
-    rows = []
-    for net in nets:
-        of_blocks, of_groups = timed_parts(net, rates)
-        rows.append(Counter([FIXED, *of_blocks, *of_groups]))
+    timed = [timed_parts(net, rates) for net in nets]
+    blocks = sorted({block for of_blocks, _ in timed for block in of_blocks})
+    # What a block takes is the sum over all that are as large or smaller of what each adds.
+    below = {
+        (rate, h, c): [(r, a, b) for r, a, b in blocks if r == rate and a <= h and b <= c]
+        for rate, h, c in blocks
+    }
+    rows = [
+        Counter([FIXED, *groups, *(part for block in of_blocks for part in below[block])])
+        for of_blocks, groups in timed
+    ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     counts = np.array([[row[name] for name in names] for row in rows], dtype=float)
     solution, _ = nnls(counts / np.array(times)[:, None], np.ones(len(times)))
-    found = dict(zip(names, solution.tolist()))
-    blocks = {name: ms for name, ms in found.items() if isinstance(name, tuple)}
-    groups = {name: ms for name, ms in found.items() if isinstance(name, int)}
-    never_less = never_less_for_more(blocks)
-    return LatencyTable(machine(), ENGINE, rates, found[FIXED], never_less, groups)
+    found: dict[Any, float] = dict(zip(names, solution.tolist()))
+    return LatencyTable(
+        machine(),
+        ENGINE,
+        rates,
+        found[FIXED],
+        {block: sum(found[part] for part in below[block]) for block in blocks},
+        {rate: ms for rate, ms in found.items() if isinstance(rate, int)},
+    )
 
 
 def _noise(seconds: float) -> np.ndarray:
