@@ -47,7 +47,9 @@ class Examination:
         if problem := audio_problem(name, path, self.verify):
             return problem
         try:
-            recording = read_recording(path, name if utterance.whole else None)
+            # a file of several utterances is called by its path
+            called = name if utterance.whole else str(path)
+            recording = Recording.from_file(path, recording_id=called)
         except (AudioLoadingError, OSError) as error:
             require_openable(path)
             return Dropped(name, "corrupt audio", f"{path}: {error}")
@@ -75,12 +77,6 @@ class Examination:
             require_openable(path)
             return f"{path}: {error}"
         return target
-
-
-def read_recording(path: Path, name: str | None) -> Recording:
-    """The recording of a file, called ``name``; None: by its path, as a file of several utterances
-    is."""
-    return Recording.from_file(path, recording_id=name or str(path))
 
 
 def make_cut(utterance: Utterance, recording: Recording) -> MonoCut | Dropped:

@@ -8,7 +8,7 @@ from local.corpus_files import TRANSCRIPTS, find, pair
 from local.dropped import Dropped
 from local.kaldi_folder import is_kaldi_folder, read_kaldi
 from local.lhotse_manifests import is_lhotse, read_lhotse
-from local.tables import TABLES, read_json_lines, read_table
+from local.tables import DELIMITERS, read_json_lines, read_table
 from local.utterances import Utterance
 from todm.config.sources import JSON_LINES, kind_of_file
 from utils.errors import UserError
@@ -61,13 +61,13 @@ def _read(path: Path, split: str) -> Source:
     if not path.is_file():
         raise UserError(f"{path}, the split {split}, is not there")
     kind = kind_of_file(path.name)
-    if kind in TABLES:
-        return _listed(read_table(path, TABLES[kind]))
+    if kind in DELIMITERS:
+        return _listed(read_table(path, DELIMITERS[kind]))
     if kind in JSON_LINES:
         return _listed(read_lhotse(path) if is_lhotse(path) else read_json_lines(path))
     raise UserError(
         f"{path}, the split {split}, is no file that lists utterances: those end in "
-        f"{', '.join([*TABLES, *JSON_LINES])}"
+        f"{', '.join([*DELIMITERS, *JSON_LINES])}"
     )
 
 

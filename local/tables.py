@@ -16,10 +16,11 @@ from typing import Any
 from local.corpus_files import canonical, decoded
 from local.dropped import Dropped
 from local.utterances import Utterance, format_problem, transcript_problem
+from todm.config.sources import TABLES
 from utils.errors import UserError
 from utils.text import normalise_transcript
 
-TABLES = {".tsv": "\t", ".csv": ","}  # what is between the cells of a line
+DELIMITERS = dict(zip(TABLES, ("\t", ","), strict=True))  # what is between the cells of a line
 
 # The names that a column may have, in any case; the first that is there counts.
 COLUMNS = {

@@ -5,23 +5,14 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from utils.scoring import GAP, Alignment, Errors
+from utils.scoring import GAP, Alignment, Errors, kind_of
 
 MOST_FREQUENT = 10  # confusions that are shown
 PARTS = 5  # of an utterance
 TRANSCRIPTS = 20  # that are shown
 
-SUBSTITUTED, DELETED, INSERTED = "substituted", "deleted", "inserted"
-KINDS = (SUBSTITUTED, DELETED, INSERTED)
-
-
-def kind_of(reference: str, hypothesis: str) -> str | None:
-    """The kind of error of an aligned pair of words, one of ``KINDS``; None: it is right."""
-    if reference == hypothesis:
-        return None
-    if reference == GAP:
-        return INSERTED
-    return DELETED if hypothesis == GAP else SUBSTITUTED
+# the kinds of errors, by what utils.scoring calls them, as the tables have them
+KINDS = {"sub": "substituted", "del": "deleted", "ins": "inserted"}
 
 
 def by_part(alignments: Mapping[str, Alignment], parts: int = PARTS) -> list[Counter[str]]:
@@ -38,7 +29,7 @@ def by_part(alignments: Mapping[str, Alignment], parts: int = PARTS) -> list[Cou
         words, before = sum(r != GAP for r, _ in aligned), 0
         for reference, hypothesis in aligned:
             part = found[min(parts * before // max(words, 1), parts - 1)]
-            part[kind_of(reference, hypothesis) or "right"] += 1
+            part[KINDS.get(kind_of((reference, hypothesis)), "right")] += 1
             if reference != GAP:
                 part["words"] += 1
                 before += 1
@@ -57,7 +48,7 @@ def by_speaker(
     for name, aligned in alignments.items():
         of_speaker = found[speakers[name]]
         for reference, hypothesis in aligned:
-            of_speaker[kind_of(reference, hypothesis) or "right"] += 1
+            of_speaker[KINDS.get(kind_of((reference, hypothesis)), "right")] += 1
             of_speaker["words"] += reference != GAP
     return dict(sorted(found.items(), key=lambda item: (-_rate(item[1]), item[0])))
 
@@ -72,7 +63,7 @@ def describe_errors(title: str, errors: Errors, speakers: Mapping[str, str]) -> 
     confusions = [
         f"| {_cell(reference)} | {_cell(hypothesis)} | {n} | {said[reference]} |"
         for (reference, hypothesis), n in errors.pairs.most_common()
-        if kind_of(reference, hypothesis) == SUBSTITUTED
+        if kind_of((reference, hypothesis)) == "sub"
     ]
     names = sorted(errors.alignments)
     shown = sorted(random.Random(1).sample(names, min(TRANSCRIPTS, len(names))))
@@ -112,11 +103,11 @@ def describe_errors(title: str, errors: Errors, speakers: Mapping[str, str]) -> 
 
 def _table(what: str, rows: Mapping[str, Counter[str]]) -> list[str]:
     return [
-        f"| {what} | words | {' | '.join(KINDS)} | WER % |",
+        f"| {what} | words | {' | '.join(KINDS.values())} | WER % |",
         "|---|---:|" + "---:|" * (len(KINDS) + 1),
         *(
             f"| {_cell(name)} | {counts['words']} | "
-            + " | ".join(str(counts[kind]) for kind in KINDS)
+            + " | ".join(str(counts[kind]) for kind in KINDS.values())
             + f" | {100 * _rate(counts):.1f} |"
             for name, counts in rows.items()
         ),
@@ -128,7 +119,7 @@ def _cell(text: str) -> str:
 
 
 def _rate(counts: Counter[str]) -> float:
-    return sum(counts[kind] for kind in KINDS) / max(counts["words"], 1)
+    return sum(counts[kind] for kind in KINDS.values()) / max(counts["words"], 1)
 
 
 def _marked(aligned: Alignment) -> str:

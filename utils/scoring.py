@@ -88,6 +88,14 @@ def align(reference: list[str], hypothesis: list[str]) -> Alignment:
     return kaldialign.align(reference, hypothesis, GAP)
 
 
+def kind_of(pair: tuple[str, str]) -> str:
+    """The kind of an aligned pair: ``ok``, ``sub``, ``ins`` or ``del``."""
+    reference, hypothesis = pair
+    if reference == hypothesis:
+        return "ok"
+    return "ins" if reference == GAP else "del" if hypothesis == GAP else "sub"
+
+
 def shown(word: str) -> str:
     """A word of an alignment as icefall's files have it: ``*`` for a missing one."""
     return "*" if word == GAP else word

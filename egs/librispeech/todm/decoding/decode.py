@@ -96,9 +96,10 @@ def decode_subnets(
                 experiment, config, entry.subnet, split, method, device, operators
             )
         references, hypotheses, audio, seconds = done[key]
-        errors = score(references, hypotheses, config.decode.form)
+        references, hypotheses = compared(config, references, hypotheses)
+        errors = score(references, hypotheses)
         title = f"{split}-{entry.name}-{method}"
-        write_recogs(folder / f"recogs-{title}.txt", *compared(config, references, hypotheses))
+        write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
         write_errs(folder / f"errs-{title}.txt", title, errors)
         if split not in utterances:
             utterances[split] = describe_utterances(config, split, references)
@@ -147,7 +148,7 @@ def compared(config: Config, *texts: dict[str, str]) -> list[dict[str, str]]:
 
 
 def describe_utterances(config: Config, split: str, references: dict[str, str]) -> SplitUtterances:
-    """The speaker of every utterance of a split, by id, and its number of words.
+    """The speaker of every utterance of a split, by id, and the number of words that count.
 
     An utterance whose speaker is unknown has a speaker of its own.
     """
@@ -155,7 +156,7 @@ def describe_utterances(config: Config, split: str, references: dict[str, str]) 
     names = sorted(references)
     return SplitUtterances(
         tuple(str(speakers[name] or name) for name in names),
-        tuple(len(scored_units(config.decode.form(references[name]))) for name in names),
+        tuple(len(scored_units(references[name])) for name in names),
     )
 
 

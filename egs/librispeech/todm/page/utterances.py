@@ -10,7 +10,7 @@ from pathlib import Path
 from todm.config.keys import Config
 from todm.page.audio import AUDIO_SECONDS, Audio, encoded, find_cuts
 from todm.results.decode_results import DecodeRow
-from utils.scoring import GAP, align, read_recogs
+from utils.scoring import align, kind_of, read_recogs
 from utils.text import scored_units
 
 COMMON = 10  # rows of each table of frequent errors
@@ -151,15 +151,6 @@ def read_alignments(
             pairs = align(scored_units(text), scored_units(hypotheses.get(name, "")))
             aligned.setdefault((row.split, name), {})[row.name] = pairs
     return aligned, list(dict.fromkeys(sizes)), missing
-
-
-def kind_of(pair: tuple[str, str]) -> str:
-    """The kind of an aligned pair: ``ok``, ``sub``, ``ins`` or ``del``, as utils.scoring counts
-    them."""
-    reference, hypothesis = pair
-    if reference == hypothesis:
-        return "ok"
-    return "ins" if reference == GAP else "del" if hypothesis == GAP else "sub"
 
 
 def evenly(items: list, most: int) -> list:

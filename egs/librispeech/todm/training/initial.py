@@ -76,7 +76,7 @@ def freeze(model: Transducer, modules_to_freeze: list[str], ctc_alone: bool) -> 
       modules_to_freeze: their names, as ``encoder.blocks.0``; a module's parts go with it.
       ctc_alone: whether CTC trains alone at any time.
     Raises:
-      UserError: there is no such module, or nothing is left to train in the encoder.
+      UserError: there is no such module, or nothing is left to train, at any time.
     """
     parameters = dict(model.named_parameters())
     for module in modules_to_freeze:
