@@ -1,0 +1,77 @@
+"""One trial of the torture, and what all sections are given."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACE = "Traceback (most recent call last)"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attack and its outcome.
+
+    Attributes:
+      what: the attack in words, with the seed or the moment that repeats it.
+      survived: whether all that the section asks for held.
+      found: what was seen: the message, or what was lost; one line.
+    """
+
+    what: str
+    survived: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a section is run.
+
+    Attributes:
+      folder: an empty folder of its own, on a disk with some GiB of room.
+      seed: of all random choices.
+      short: the form for the tests: a few trials of every kind, all sections within 2 minutes.
+    """
+
+    folder: Path
+    seed: int = 1
+    short: bool = False
+
+
+Section = Callable[[Setting], Iterator[Trial]]
+
+
+def recipe_environment(**more: str) -> dict[str, str]:
+    """The environment in which run.sh, transcribe.sh and their programs are started: with the
+    packages of this interpreter, one thread a process."""
+    return os.environ | {"TODM_VENV": str(Path(sys.prefix)), "OMP_NUM_THREADS": "1"} | more
+
+
+def run_sh(
+    *arguments: str, timeout: float = 600.0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``./run.sh`` as a user would call it; output and errors together.
+
+    Raises:
+      subprocess.TimeoutExpired: it hangs.
+    """
+    return subprocess.run(
+        [ROOT / "run.sh", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=recipe_environment(**environment),
+        timeout=timeout,
+    )
+
+
+def last_line(text: str, width: int = 300) -> str:
+    """The last line that is not empty, which is where a program says why it ended."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1][:width] if lines else ""
