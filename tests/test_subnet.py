@@ -10,7 +10,7 @@ def random_subnet(rng: random.Random) -> Subnet:
     def some(count: int) -> tuple[int, ...]:
         return tuple(i for i in range(count) if rng.random() < 0.5)
 
-    return Subnet(tuple(BlockChoice(some(4), some(12)) for _ in range(3)))
+    return Subnet(tuple(BlockChoice(some(4), some(12)) for _ in range(3)), rng.random() < 0.5)
 
 
 def test_text_by_hand():
@@ -24,6 +24,8 @@ def test_text_by_hand():
     )
     assert str(subnet) == "h0-3f0,2,5-6 f1 - h7"
     assert Subnet.parse("h0-3f0,2,5-6 f1 - h7") == subnet
+    causal = dataclasses.replace(subnet, causal=True)
+    assert str(causal) == "causal h0-3f0,2,5-6 f1 - h7" and Subnet.parse(str(causal)) == causal
 
 
 def test_parse_inverts_str_for_arbitrary_sets():
@@ -51,6 +53,9 @@ def test_parse_inverts_str_for_arbitrary_sets():
         "f0--1",
         "h0-3-5",
         "h0 + f1",
+        "causal",
+        "h0 causal",
+        "causal causal h0",
     ],
 )
 def test_bad_text_is_refused(text):
@@ -73,6 +78,8 @@ def test_indices_must_increase(indices):
         ("h0f0-2", "h0f0,2", False),
         ("h1f0", "h0f0", False),
         ("h0f0", "h0f0 h0f0", False),
+        ("causal h0f0", "h0f0", True),
+        ("h0f0", "causal h0f0", False),
     ],
 )
 def test_within(small, large, expected):
@@ -80,7 +87,7 @@ def test_within(small, large, expected):
 
 
 def test_packed_keeps_the_sizes():
-    subnet = Subnet.parse("h1,3f0,2,5-6 - f7")
+    subnet = Subnet.parse("causal h1,3f0,2,5-6 - f7")
     assert subnet.sizes == ((2, 4), (0, 0), (0, 1))
     assert (
         subnet.packed() == Subnet.parse("h0-1f0-3 - f0") == Subnet.leading([(2, 4), (0, 0), (0, 1)])

@@ -134,7 +134,7 @@ def test_budgets_cover_the_space_evenly(random_subnets, begin, monkeypatch):
     space = make_space(*DEEP, f"method.subnets_per_step={random_subnets}")
     budgets = {0: [], 1: []}
     for rank, mine in budgets.items():
-        monkeypatch.setattr(space, "random_near", lambda target, rng: mine.append(target))
+        monkeypatch.setattr(space, "random_near", lambda target, rng, causal: mine.append(target))
         sampler = SubnetSampler(space, seed=0, rank=rank)
         for update in range(begin, begin + 200):
             sampler(update)

@@ -1,4 +1,5 @@
-"""A subnet as a value: for every block, which SSM heads and which FFN chunks stay."""
+"""A subnet as a value: for every block, which SSM heads and which FFN chunks stay; and whether the
+SSMs run in both directions."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 
 _BLOCK = re.compile(r"^(?:h([\d,-]+))?(?:f([\d,-]+))?$")
 _RUN = re.compile(r"^(\d+)(?:-(\d+))?$")
+CAUSAL = "causal"  # the first word of the text of such a subnet
 
 
 @dataclass(frozen=True, order=True)
@@ -40,18 +42,27 @@ class Subnet:
     this form.
 
     It is an argument of forward, cost and extract; no module remembers which subnet ran last.
+
+    Attributes:
+      blocks: what stays of every block.
+      causal: whether the backward direction of a dual supernet (``model.direction=dual``) is left
+        out, so that the net can stream.  Subnets of other supernets have their model's direction,
+        and leave nothing out.
     """
 
     blocks: tuple[BlockChoice, ...]
+    causal: bool = False
 
     @classmethod
-    def leading(cls, sizes: Iterable[tuple[int, int]]) -> "Subnet":
+    def leading(cls, sizes: Iterable[tuple[int, int]], causal: bool = False) -> "Subnet":
         """The subnet of leading slices.
 
         Args:
           sizes: ``(head groups, FFN chunks)`` of every block, both counted from the first.
+          causal: as in the class.
         """
-        return cls(tuple(BlockChoice(tuple(range(h)), tuple(range(f))) for h, f in sizes))
+        blocks = (BlockChoice(tuple(range(h)), tuple(range(f))) for h, f in sizes)
+        return cls(tuple(blocks), causal)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -60,20 +71,24 @@ class Subnet:
 
     def packed(self) -> "Subnet":
         """The subnet of the same sizes as leading slices, which is what an extracted model is to
-        itself."""
+        itself: it has one direction, or both, and leaves neither out."""
         return Subnet.leading(self.sizes)
 
     def within(self, other: "Subnet") -> bool:
         """Whether everything this subnet keeps is kept by ``other`` too."""
-        return len(self.blocks) == len(other.blocks) and all(
-            set(a.heads) <= set(b.heads) and set(a.ffn) <= set(b.ffn)
-            for a, b in zip(self.blocks, other.blocks)
+        return (
+            len(self.blocks) == len(other.blocks)
+            and self.causal >= other.causal
+            and all(
+                set(a.heads) <= set(b.heads) and set(a.ffn) <= set(b.ffn)
+                for a, b in zip(self.blocks, other.blocks)
+            )
         )
 
     def __str__(self) -> str:
         """The subnet as text, one word per block: ``h0-3f0-7`` (heads 0 to 3, chunks 0 to 7),
-        ``f0,2`` (FFN only), ``-`` (dropped)."""
-        return " ".join(_block_text(b) for b in self.blocks)
+        ``f0,2`` (FFN only), ``-`` (dropped); before them ``causal`` where it is."""
+        return " ".join([CAUSAL] * self.causal + [_block_text(b) for b in self.blocks])
 
     @classmethod
     def parse(cls, text: str) -> "Subnet":
@@ -83,7 +98,9 @@ class Subnet:
           ValueError: a word is not of that form.
         """
         blocks = []
-        for word in text.split():
+        words = text.split()
+        causal = words[:1] == [CAUSAL]
+        for word in words[causal:]:
             match = _BLOCK.match("" if word == "-" else word)
             if match is None:
                 raise ValueError(
@@ -94,7 +111,7 @@ class Subnet:
             blocks.append(BlockChoice(_parse_indices(heads), _parse_indices(ffn)))
         if not blocks:
             raise ValueError("an empty text is not a subnet")
-        return cls(tuple(blocks))
+        return cls(tuple(blocks), causal)
 
 
 def _block_text(block: BlockChoice) -> str:

@@ -70,7 +70,7 @@ def check_rates(config: Config) -> None:
     )
     chunk, step = config.export.chunk_frames, SUBSAMPLING * max(m.rates, default=1)
     need(
-        m.direction != "causal" or chunk % step == 0,
+        m.direction == "bidirectional" or chunk % step == 0,
         f"export.chunk_frames {chunk} is not a multiple of {step}, {SUBSAMPLING} times the largest "
         "of model.rates",
     )
@@ -98,3 +98,8 @@ def check_architecture(key: str, text: str, config: Config) -> None:
         f"{key} {text!r} is no part of the largest net, whose blocks are {str(largest).split()[0]}",
     )
     need(not all(block.dropped for block in subnet.blocks), f"{key} {text!r} drops every block")
+    need(
+        not subnet.causal,
+        f"{key} {text!r}: a net that is built alone leaves out no direction; its direction is "
+        "model.direction=causal",
+    )

@@ -17,7 +17,17 @@ def check_selection(config: Config) -> None:
     need(bool(search.budgets), "search.budgets is empty")
     for text in search.budgets:
         check_budget("search.budgets", text, search.cost)
+    need(
+        config.model.direction != "dual" or search.cost != "latency",
+        "search.cost=latency is measured of nets of one direction, and model.direction is dual: "
+        "search.cost=macs",
+    )
     if config.select.method in LEARNED:
+        need(
+            config.model.direction != "dual",
+            f"select.method={config.select.method} learns which nets of one direction are good, "
+            "and model.direction is dual: select.method=uniform or evolution",
+        )
         last = round(config.learn.share * config.train.updates)
         need(
             in_updates(config).method.subnets_from < last,

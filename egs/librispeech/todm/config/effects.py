@@ -229,6 +229,12 @@ EFFECTS = (
         "select.method=evolution",
     ),
     Effect(
+        ("search.direction",),
+        lambda c: not searches(c) or c.model.direction == "dual",
+        "model.direction is not dual, so that all nets have the same direction",
+        "model.direction=dual",
+    ),
+    Effect(
         ("search.mutation", "search.crossover"),
         lambda c: not searches(c) or c.select.method == "evolution",
         "select.method is random",
@@ -290,8 +296,8 @@ EFFECTS = (
     ),
     Effect(
         ("export.chunk_frames",),
-        lambda c: c.model.direction == "causal",
-        "model.direction is not causal, and only a causal model decodes chunks",
+        lambda c: c.model.direction != "bidirectional",
+        "model.direction is bidirectional, and only a causal net decodes chunks",
         "model.direction=causal",
     ),
     Effect(

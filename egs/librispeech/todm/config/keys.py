@@ -160,7 +160,9 @@ class ModelConfig:
     modes: int = 8  # complex modes per channel and direction: a state of 2 * modes real numbers
     stack: int = 1  # SSM convolutions per head, 1 or 2
     gating: bool = True  # inter-head gating
-    direction: Literal["bidirectional", "causal"] = "bidirectional"
+    # dual: a supernet with nets of both kinds; of the causal ones the backward direction is left
+    # out
+    direction: Literal["bidirectional", "causal", "dual"] = "bidirectional"
     # the heads' time steps start log-spaced between these two (S4D: 0.001 and 0.1)
     dt_min: float = 0.001
     dt_max: float = 0.1
@@ -319,6 +321,9 @@ class SearchConfig:
     # absolute cost, such as 600k, 3M or 2.5ms
     budgets: list[str] = field(default_factory=lambda: ["0.3", "0.5", "0.75", "1"])
     cost: Literal["encoder_params", "total_params", "macs", "latency"] = "encoder_params"
+    # model.direction=dual: which of its nets are searched, and whose largest one a fraction in
+    # budgets is of
+    direction: Literal["bidirectional", "causal"] = "bidirectional"
     # search.cost=latency: what runs the net while the clock runs
     latency_engine: Literal["sherpa-onnx", "torch"] = "sherpa-onnx"
     # a table that was measured on the device; null: measured here, once per machine

@@ -13,7 +13,7 @@ from todm.decoding.search import SearchOptions, search_utterances
 from todm.model.encoder import Operators
 from todm.recipe.stage_main import stage_main
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
-from todm.results.subnets import SubnetEntry, read_subnets, require_within
+from todm.results.subnets import SubnetEntry, read_subnets
 from todm.subnet import Subnet
 from todm.supernet.cost import describe_subnet
 from todm.training.experiment import Experiment, load_experiment
@@ -172,7 +172,7 @@ def chosen_subnets(config: Config, experiment: Experiment) -> list[SubnetEntry]:
         raise UserError(f"decode.subnets: {error}") from error
     entries = entries or read_subnets(config.exp_dir / "subnets.json", baselines=True)
     for entry in entries:
-        require_within(entry, experiment.model.full, config.exp_dir)
+        experiment.require(entry.subnet, f"subnet {entry.name} of {config.exp_dir}")
     return entries
 
 

@@ -41,8 +41,8 @@ class LoadedModel:
 
     @property
     def can_stream(self) -> bool:
-        """True for a causal model, which can decode audio as it arrives."""
-        return self.config.model.direction == "causal"
+        """Whether the subnet in use is causal, so that it can decode audio as it arrives."""
+        return self.model.encoder.can_stream(self.subnet)
 
     def use_subnet(self, subnet: Subnet) -> None:
         """Takes a subnet for the utterances to come. Nothing is loaded or copied.
@@ -50,8 +50,10 @@ class LoadedModel:
         Raises:
           UserError: the model lacks something of it.
         """
-        if not subnet.within(self.model.full):
-            raise UserError(f"subnet {subnet} does not fit the model: {self.model.full}")
+        try:
+            self.model.encoder.require(subnet)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.subnet = subnet
 
     def operators(self, block: int | None = None) -> Operators:

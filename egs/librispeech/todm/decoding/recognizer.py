@@ -102,6 +102,12 @@ class Recognizer(LoadedModel):
             trained.longest,
         )
 
+    @property
+    def streaming(self) -> list[SubnetEntry]:
+        """The known subnets that can decode audio as it arrives."""
+        encoder = self.model.encoder
+        return [entry for entry in self.entries if encoder.can_stream(entry.subnet)]
+
     def use(self, subnet: str | Subnet) -> None:
         """Recognise with this subnet from the next utterance on. Nothing is loaded or copied.
 
@@ -118,14 +124,17 @@ class Recognizer(LoadedModel):
                 raise UserError(f"no subnet {subnet!r}; there are: {', '.join(by_name)}") from None
         self.use_subnet(subnet)
 
-    def use_budget(self, budget: str) -> SubnetEntry:
+    def use_budget(self, budget: str, streaming: bool = False) -> SubnetEntry:
         """Use the best of the known subnets within a budget such as 600k, 3M or 0.5; returns its
         entry.
 
+        Args:
+          streaming: only those that can stream, if there are any.
         Raises:
           UserError: none fits.
         """
-        entry = within_budget(budget, self.config.search.cost, self.entries, "--budget")
+        entries = (streaming and self.streaming) or self.entries
+        entry = within_budget(budget, self.config.search.cost, entries, "--budget")
         self.use(entry.subnet)
         return entry
 
@@ -181,9 +190,12 @@ class Recognizer(LoadedModel):
         """
         if not self.can_stream:
             raise UserError(
-                "this model is bidirectional and needs whole utterances; conf/mini-streaming.yaml "
-                "trains one that streams "
-                "(model.direction=causal)"
+                "this net is bidirectional and needs whole utterances; "
+                + (
+                    f"of this supernet these stream: {', '.join(e.name for e in self.streaming)}"
+                    if self.streaming
+                    else "conf/mini-streaming.yaml trains nets that stream (model.direction=causal)"
+                )
             )
         if self.model.is_ctc and self.options.beam:
             raise UserError(

@@ -140,9 +140,11 @@ def load(arguments: argparse.Namespace) -> Recognizer:
     torch.set_num_threads(arguments.threads)
     recognizer = Recognizer.load(arguments.model, arguments.beam)
     if arguments.budget:
-        recognizer.use_budget(arguments.budget)
+        recognizer.use_budget(arguments.budget, arguments.streaming)
     elif arguments.subnet:
         recognizer.use(arguments.subnet)
+    elif arguments.streaming and recognizer.streaming:  # of a dual supernet the largest that can
+        recognizer.use(recognizer.streaming[0].subnet)
     if arguments.blank_penalty is not None:
         if recognizer.model.is_ctc:
             raise UserError("--blank-penalty is for transducers, and this is a CTC model")

@@ -76,7 +76,10 @@ def build(demo: Any) -> Any:
     def listen(state: Any, heard: Any, number: float) -> tuple[Any, str, str]:
         if heard is None:
             return state, "", ""
-        listening = state or demo.listen(int(number))
+        try:
+            listening = state or demo.listen(int(number))
+        except UserError as error:  # of a dual supernet, the slider is at a net that can not stream
+            return None, "", f"Move the slider: {error}."
         transcript = listening.accept(*heard)
         return listening, words_html(transcript), speed(transcript, listening.seconds)
 

@@ -47,8 +47,8 @@ class Demo:
 
     @property
     def can_stream(self) -> bool:
-        """Whether the model decodes audio as it arrives."""
-        return self.recognizer.can_stream
+        """Whether there are subnets that decode audio as it arrives."""
+        return bool(self.recognizer.streaming)
 
     def transcribe(self, path: Path, number: int) -> tuple[Transcript, float]:
         """The transcript of a file by a subnet, and the seconds that it took.
@@ -65,7 +65,11 @@ class Demo:
         return transcript, time.perf_counter() - begin
 
     def listen(self, number: int) -> "Listening":
-        """A new stream by a subnet."""
+        """A new stream by a subnet.
+
+        Raises:
+          UserError: it is bidirectional; those that can stream are named.
+        """
         with self._lock:
             self.recognizer.use(self.entries[number].subnet)
             return Listening(self.recognizer.stream())

@@ -30,7 +30,7 @@ class Checks:
         """
         finished = {entry: self.kept.finished(entry) for entry in self.exports.entries}
         todo = [entry for entry, found in finished.items() if found is None]
-        total = len(todo) * len(self.exports.modes)
+        total = sum(len(self.exports.modes(entry)) for entry in todo)
         findings = {}
         with progress(total=total, desc="check in sherpa-onnx", unit="model") as bar:
             for entry, found in finished.items():
@@ -49,7 +49,7 @@ class Checks:
         decoded: list[Decoded] = []
         graph_errors, kept = {}, {}
         dev, method = self.exports.config.data.dev[0], self.exports.methods[0]
-        for mode in self.exports.modes:
+        for mode in self.exports.modes(entry):
             graph_errors[mode] = self.graphs.difference(entry, mode)
             fp32 = self.clients.decode(entry, mode, "fp32", method, dev, "dev")
             kept[mode] = self.quantize(entry, mode, fp32.wer)

@@ -31,7 +31,7 @@ from todm.results.decode_results import read_results
 from todm.results.export_files import CTC, graph
 from todm.results.export_results import ExportResults, Findings
 from todm.results.export_rows import BenchmarkRow
-from todm.results.subnets import SubnetEntry, read_subnets, require_within
+from todm.results.subnets import SubnetEntry, read_subnets
 from todm.subnet import Subnet
 from todm.supernet.budget import within_budget
 from todm.supernet.cost import describe_subnet
@@ -106,7 +106,7 @@ def chosen_entries(config: Config, experiment: Experiment) -> list[SubnetEntry]:
     else:
         chosen = known
     for entry in chosen:
-        require_within(entry, experiment.model.full, config.exp_dir)
+        experiment.require(entry.subnet, f"subnet {entry.name} of {config.exp_dir}")
     return chosen
 
 
@@ -125,8 +125,7 @@ def named_entry(name: str, known: list[SubnetEntry], experiment: Experiment) -> 
         raise UserError(
             f"export.subnets: no subnet {name!r}; there are: {', '.join(e.name for e in known)}"
         ) from None
-    if not subnet.within(experiment.model.full):
-        raise UserError(f"export.subnets: {name} does not fit the model: {experiment.model.full}")
+    experiment.require(subnet, "export.subnets")
     return describe_subnet(
         experiment.config, experiment.tokenizer.vocab_size, subnet, "export.subnets"
     )
@@ -167,7 +166,7 @@ def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: Su
         export_offline_encoder(model, folder / graph(CTC, "fp32"), comment)
         return
     export_offline_encoder(model, folder / graph("encoder", "fp32"), comment)
-    if experiment.config.model.direction == "causal":
+    if model.encoder.can_stream(model.full):
         export_streaming_encoder(
             model, folder / graph("streaming-encoder", "fp32"), config.export.chunk_frames, comment
         )

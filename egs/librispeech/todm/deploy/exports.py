@@ -31,11 +31,10 @@ class Exports:
         """Whether the subnets are CTC models."""
         return self.experiment.model.is_ctc
 
-    @property
-    def modes(self) -> list[str]:
+    def modes(self, entry: SubnetEntry) -> list[str]:
         """``offline``, and ``streaming`` for a causal transducer; no client streams our CTC
         models."""
-        causal = self.experiment.config.model.direction == "causal"
+        causal = self.experiment.model.encoder.can_stream(entry.subnet)
         return ["offline", "streaming"] if causal and not self.ctc else ["offline"]
 
     @property
@@ -50,14 +49,14 @@ class Exports:
         return [
             Variant(entry.name, mode, precision)
             for entry in self.entries
-            for mode in self.modes
+            for mode in self.modes(entry)
             for precision in PRECISIONS
         ]
 
-    @property
-    def graphs(self) -> list[str]:
-        """File names of the graphs in every folder."""
-        needed = dict.fromkeys(part for mode in self.modes for part in parts(mode, self.ctc))
+    def graphs(self, entry: SubnetEntry) -> list[str]:
+        """File names of the graphs in a subnet's folder."""
+        modes = self.modes(entry)
+        needed = dict.fromkeys(part for mode in modes for part in parts(mode, self.ctc))
         return [graph(part, precision) for part in needed for precision in PRECISIONS]
 
     def folder(self, entry: SubnetEntry) -> Path:

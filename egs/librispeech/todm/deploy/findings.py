@@ -58,7 +58,7 @@ class KeptFindings:
         """The findings of an earlier run that went through all of a subnet; None where there are
         none, where they are of something else, or where a file is missing."""
         folder = self.exports.folder(entry)
-        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, VOCABULARY, *self.exports.graphs]
+        needed = [FINDINGS, MODEL, CONF, BPE, TOKENS, VOCABULARY, *self.exports.graphs(entry)]
         if not all((folder / name).is_file() for name in needed):
             return None
         try:

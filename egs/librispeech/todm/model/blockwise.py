@@ -31,8 +31,8 @@ class SSMOperators(Protocol):
     def step(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One block (C, B, Q) from the state before it -> its output and the next state."""
 
-    def select(self, channels: Tensor) -> "SSMOperators":
-        """The operators of some channels only: an index tensor (C',)."""
+    def select(self, channels: slice | Tensor) -> "SSMOperators":
+        """The operators of some channels only: a slice, or an index tensor (C',)."""
 
 
 class BlockwiseOperators(NamedTuple):
@@ -46,8 +46,8 @@ class BlockwiseOperators(NamedTuple):
     emit: Tensor  # (C, 2N, Q)     the state before a block -> the block's outputs
     skip: Tensor  # (C,)           D
 
-    def select(self, channels: Tensor) -> "BlockwiseOperators":
-        """The operators of some channels only: an index tensor (C',)."""
+    def select(self, channels: slice | Tensor) -> "BlockwiseOperators":
+        """The operators of some channels only: a slice, or an index tensor (C',)."""
         return BlockwiseOperators(*(x[channels] for x in self))
 
     def run(self, u: Tensor) -> Tensor:

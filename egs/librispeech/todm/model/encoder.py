@@ -56,7 +56,7 @@ class Block(nn.Module):
                 config.gating,
                 config.modes,
                 config.stack,
-                config.direction == "bidirectional",
+                config.direction != "causal",
                 (config.dt_min, config.dt_max),
                 config.dropout,
                 adaptive,
@@ -73,16 +73,18 @@ class Block(nn.Module):
         operators: Sequence[SSMOperators],
         states: list[Any] | None = None,
         gates: tuple[Gate, Gate] | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """The block with the parts that ``choice`` keeps: (B, T, dim) -> (B, T, dim).
 
         Args:
           mask: (B, T) bool, True at real frames. operators: of the block's SSMs.
           states: of its SSMs, in streaming. gates: of learned selection, of the SSM and the FFN.
+          causal: whether the backward direction of a dual supernet is left out.
         """
         ssm_gate, ffn_gate = gates or (None, None)
         if choice.heads and self.ssm is not None:
-            x = x + self.ssm(x, mask, choice.heads, operators, states, ssm_gate)
+            x = x + self.ssm(x, mask, choice.heads, operators, states, ssm_gate, causal)
         if choice.ffn and self.ffn is not None:
             x = x + self.ffn(x, choice.ffn, ffn_gate)
         return x
@@ -106,6 +108,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.full = architecture.packed()
+        self.direction = config.direction
         self.groups = rate_groups(block_rates(config))
         self.multiple = common_multiple(config.rates)
         self.frontend = Frontend(config.frontend_channels, config.dim, config.tail_frames)
@@ -144,6 +147,26 @@ class Encoder(nn.Module):
                     made[i] = [next(of_rate) for _ in ssms[i]]
         return made
 
+    def require(self, subnet: Subnet) -> None:
+        """Refuses a subnet that is none of this model.
+
+        Raises:
+          ValueError: it keeps something that the model lacks, or it leaves out the backward
+            direction of a model that was not trained for that.
+        """
+        if not subnet.within(self.full):
+            raise ValueError(f"subnet {subnet} does not fit the model: {self.full}")
+        if subnet.causal and self.direction != "dual":
+            raise ValueError(
+                f"subnet {subnet} leaves out the backward direction, which only a supernet of "
+                f"model.direction=dual learns to do without; this one is {self.direction}"
+            )
+
+    def can_stream(self, subnet: Subnet) -> bool:
+        """Whether a subnet sees nothing of the future, so that it can decode audio as it
+        arrives."""
+        return subnet.causal or self.direction == "causal"
+
     def encode(
         self,
         x: Tensor,
@@ -159,10 +182,7 @@ class Encoder(nn.Module):
           gates: of learned selection: what the parts of the largest net, which ``subnet`` then is,
             are multiplied by.
         """
-        if not subnet.within(self.full):
-            raise ValueError(
-                f"the subnet does not fit this model.\n  subnet: {subnet}\n  model:  {self.full}"
-            )
+        self.require(subnet)
         length = x.shape[1]
         if self.multiple > 1:
             x = nn.functional.pad(x, (0, 0, 0, -length % self.multiple))
@@ -202,6 +222,7 @@ class Encoder(nn.Module):
                     operators[i],
                     None if states is None else states[i],
                     None if gates is None else gates.of_block(i),
+                    subnet.causal,
                 )
             x = frames if rate == 1 else lower.up(x, frames - slow)
         return x
@@ -222,20 +243,21 @@ class Encoder(nn.Module):
         """The states of a causal subnet's SSMs before the first chunk of a stream, which are 0.
 
         Raises:
-          ValueError: the model is bidirectional, so it can not stream.
+          ValueError: the subnet is bidirectional, so it can not stream.
         """
-        weight = self.norm.weight
+        weight, subnet = self.norm.weight, subnet or self.full
+        if not self.can_stream(subnet) and any(choice.heads for choice in subnet.blocks):
+            raise ValueError(
+                "a bidirectional net can not stream; train a causal one (model.direction=causal), "
+                "or a supernet that has both (model.direction=dual)"
+            )
         states: States = []
-        for block, choice in zip(self.blocks, (subnet or self.full).blocks):
+        for block, choice in zip(self.blocks, subnet.blocks):
             if block.ssm is None or not choice.heads:
                 states.append([])
                 continue
-            if block.ssm.directions == 2:
-                raise ValueError(
-                    "a bidirectional model can not stream; train a causal one "
-                    "(model.direction=causal)"
-                )
-            channels = len(block.ssm.ssm_index(choice.heads, weight.device))
+            groups = len(choice.heads)
+            channels = groups * block.ssm.heads_per_group * block.ssm.head_dim
             states.append(
                 [
                     weight.new_zeros(channels, batch, ssm.a_imag.shape[1], dtype=torch.complex64)

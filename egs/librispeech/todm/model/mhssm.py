@@ -59,7 +59,7 @@ class MultiHeadSSM(nn.Module):
     ``gating`` the value head ``2g`` is multiplied by the sigmoid of the gating head ``2g+1``; such
     a pair is what a subnet keeps or leaves out, a *head group*.  Without gating a group is one
     head.  Bidirectional means concat(S4(u), reverse(S4(reverse(u)))).  Channels are ordered by
-    group, so leading groups are leading slices.
+    group, so leading groups are leading slices, and the forward direction comes first.
 
     Shapes: B utterances, T frames, G kept head groups, H heads of them (2 G with gating), hd
     channels of a head, C = H hd channels, D directions, N modes of a channel.
@@ -123,14 +123,26 @@ class MultiHeadSSM(nn.Module):
         groups = torch.tensor(kept, device=device)
         return (groups[:, None] * per_group + torch.arange(per_group, device=device)).flatten()
 
-    def ssm_index(self, kept: tuple[int, ...], device: torch.device) -> Tensor:
+    def kept_directions(self, causal: bool) -> int:
+        """The directions of a subnet: all that there are, or of a causal one the first alone."""
+        return 1 if causal else self.directions
+
+    def ssm_index(
+        self, kept: tuple[int, ...], causal: bool, device: torch.device
+    ) -> slice | Tensor:
         """The indices of the kept head groups among the SSM's D C channels, which hold one
-        direction after the other."""
+        direction after the other.
+
+        Args:
+          causal: whether the forward direction alone is kept.
+        """
         width = self.heads_per_group * self.head_dim
-        one = torch.arange(self.groups * width, device=device)[
-            self.channel_index(kept, width, device)
-        ]
-        return torch.cat([one + d * self.groups * width for d in range(self.directions)])
+        index = self.channel_index(kept, width, device)
+        directions = self.kept_directions(causal)
+        if directions == 1:
+            return index
+        one = torch.arange(self.groups * width, device=device)[index]
+        return torch.cat([one + d * self.groups * width for d in range(directions)])
 
     def forward(
         self,
@@ -140,6 +152,7 @@ class MultiHeadSSM(nn.Module):
         operators: Sequence[SSMOperators],
         states: list[Any] | None = None,
         gate: Gate | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """The layer with the kept head groups alone: (B, T, dim) -> (B, T, dim).
 
@@ -151,6 +164,7 @@ class MultiHeadSSM(nn.Module):
             utterance.
           gate: what learned selection multiplies every head group's part of the output by; all
             groups are kept then.
+          causal: whether the backward direction of a dual supernet is left out.
         """
         weight: Tensor = self.project_in.weight
         bias: Tensor = self.project_in.bias
@@ -163,9 +177,12 @@ class MultiHeadSSM(nn.Module):
             weight, bias = weight[rows], bias[rows]
             out = out[:, self.channel_index(kept, self.head_dim, x.device)]
             mixes = [(w[heads], b[heads]) for w, b in mixes]
-            operators = [ops.select(self.ssm_index(kept, x.device)) for ops in operators]
+        directions = self.kept_directions(causal)
+        if len(kept) < self.groups or directions < self.directions:
+            operators = [ops.select(self.ssm_index(kept, causal, x.device)) for ops in operators]
         u = channels_first(self.norm(x), weight, bias)  # (B, T, dim) -> (C, B, T)
-        y = self.run_heads(u, mask, mixes, operators, states)  # (C, B, T) -> (G hd, B, T)
+        # (C, B, T) -> (G hd, B, T)
+        y = self.run_heads(u, mask, mixes, operators, states, directions)
         p = dropout_probability(self.dropout, len(kept), self.groups, self.adaptive)
         y = dropout(y.to(u.dtype), p, self.training)
         bias = self.project_out.bias
@@ -181,6 +198,7 @@ class MultiHeadSSM(nn.Module):
         mixes: list[tuple[Tensor, Tensor]],
         operators: Sequence[SSMOperators],
         states: list[Any] | None,
+        directions: int,
     ) -> Tensor:
         """SSMs, mixing and inter-head gating of the kept heads, in fp32.
 
@@ -193,37 +211,38 @@ class MultiHeadSSM(nn.Module):
                     z = z * mask.float()
                 # every channel's SSM and SiLU, in every direction: (C, B, T) -> D of (C, B, T)
                 if states is None:
-                    directions = self.run_ssm(z, ops)
+                    outputs = self.run_ssm(z, ops, directions)
                 else:
                     y, states[i] = ops.step(z, states[i])
-                    directions = [nn.functional.silu(y)]
+                    outputs = [nn.functional.silu(y)]
                 # every head's linear layer: D of (C, B, T) -> (C, B, T)
-                z = self.mix(directions, weight.float(), bias.float())
+                z = self.mix(outputs, weight.float(), bias.float())
             # inter-head gating: (C, B, T) -> two of (G, hd, B, T) -> (G hd, B, T)
             if self.heads_per_group == 2:
                 value, gating = z.unflatten(0, (-1, 2, self.head_dim)).unbind(1)
                 z = (value * torch.sigmoid(gating)).flatten(0, 1)
         return z
 
-    def run_ssm(self, z: Tensor, ops: SSMOperators) -> list[Tensor]:
+    def run_ssm(self, z: Tensor, ops: SSMOperators, directions: int) -> list[Tensor]:
         """The SSMs over whole utterances, in every direction: (C, B, T) -> D of (C, B, T), each
         after SiLU."""
-        if self.directions == 1:
+        if directions == 1:
             return [nn.functional.silu(ops.run(z))]
         # (2 C, B, T), the second half reversed
         y = nn.functional.silu(ops.run(torch.cat([z, z.flip(-1)])))
         forward, backward = y.chunk(2)  # (C, B, T) each
         return [forward, backward.flip(-1)]
 
-    def mix(self, directions: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    def mix(self, outputs: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
         """Every head's linear layer, from its directions: D of (C, B, T) -> (C, B, T).
 
         Args:
-          weight: (H, D, hd, hd). bias: (H, hd).
+          outputs: of the directions, of which a causal subnet of a dual supernet has the first.
+          weight: (H, D or more, hd, hd). bias: (H, hd).
         """
-        _, batch, length = directions[0].shape
+        _, batch, length = outputs[0].shape
         z = bias[..., None]  # (H, hd, 1)
-        for d, y in enumerate(directions):
+        for d, y in enumerate(outputs):
             y = y.reshape(-1, self.head_dim, batch * length)  # (C, B, T) -> (H, hd, B T)
             z = z + torch.bmm(weight[:, d].transpose(1, 2), y)
         return z.flatten(0, 1).unflatten(-1, (batch, length))  # (C, B, T)

@@ -137,6 +137,9 @@ def next_commands(config: Config, conf_argument: str, results: RunResults) -> li
     commands.append(
         Command("Recognise speech in a file", f"./transcribe.sh {exp}{streaming} {audio}")
     )
+    if config.model.direction == "dual":
+        line = f"./transcribe.sh {exp} --streaming {audio}"
+        commands.append(Command("The same chunk by chunk, as audio arrives", line))
     rows = deployed_rows(config.exp_dir, results)
     sizes = {row.name: row.entry.encoder_params for row in rows}
     if len(set(sizes.values())) > 1:

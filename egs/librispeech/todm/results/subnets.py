@@ -80,20 +80,6 @@ class SubnetEntry:
 SEARCHED = ("dev_loss", "budget", "cost", "limit", "cost_unit")
 
 
-def require_within(entry: SubnetEntry, full: Subnet, whose: object) -> None:
-    """Refuses a subnet of which the model lacks a part.
-
-    Args:
-      full: the largest net of the model. whose: what the model is of, for the message.
-    Raises:
-      UserError: the subnet does not fit.
-    """
-    if not entry.subnet.within(full):
-        raise UserError(
-            f"subnet {entry.name} ({entry.subnet}) does not fit the model of {whose}: {full}"
-        )
-
-
 def write_subnets(
     path: Path, method: str, entries: Iterable[SubnetEntry], baselines: Iterable[SubnetEntry] = ()
 ) -> list[SubnetEntry]:

@@ -28,20 +28,21 @@ class BudgetedSpace:
 
     Args:
       cost: the cost of a subnet; more depth, heads or width never costs less.
+      causal: whether it is about the causal nets of a dual supernet.
 
     Attributes:
       low, high: the costs of the smallest and of the largest net.
     """
 
-    def __init__(self, space: SearchSpace, cost: Callable[[Subnet], float]):
-        self.space, self.cost = space, cost
+    def __init__(self, space: SearchSpace, cost: Callable[[Subnet], float], causal: bool = False):
+        self.space, self.cost, self.causal = space, cost, causal
         self.blocks = space.config.model.blocks
-        self.low, self.high = cost(space.smallest), cost(space.largest)
+        self.low, self.high = cost(space.smallest_of(causal)), cost(space.largest_of(causal))
 
     def subnet(self, genome: Genome) -> Subnet:
         """The subnet that a genome describes."""
         sizes = iter(zip(*(self.kept(genome, genes) for genes in (genome.heads, genome.widths))))
-        return self.space.build(genome.depth, lambda: next(sizes))
+        return self.space.build(genome.depth, lambda: next(sizes), self.causal)
 
     def kept(self, genome: Genome, genes: tuple[int, ...]) -> list[int]:
         """The genes of the blocks that stay."""

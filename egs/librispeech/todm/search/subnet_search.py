@@ -17,7 +17,7 @@ from todm.search.budgeted_space import BudgetedSpace, Genome
 from todm.search.candidate_scores import CandidateScores, ScoreCache
 from todm.search.evolution import Candidate, CandidateSearch, Evolution, RandomSearch, pareto_front
 from todm.search.measured_latency import latency_table
-from todm.supernet.budget import UNIT_OF_COST, cost_function, parse_budgets
+from todm.supernet.budget import UNIT_OF_COST, cost_function, parse_budgets, searches_causal
 from todm.supernet.cost import describe_subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training.experiment import Experiment
@@ -77,7 +77,7 @@ class SubnetSearch:
                 self.inner,
             )
         self.cost = cost_function(config.search.cost, self.inner.costs, latency)
-        self.space = BudgetedSpace(self.inner, self.cost)
+        self.space = BudgetedSpace(self.inner, self.cost, searches_causal(config, self.inner))
         self.limits = parse_budgets(config, self.space.low, self.space.high)
         key = {
             "model": weights_digest(experiment.model),

@@ -127,5 +127,10 @@ def check_budgets(config: Config, space: SearchSpace) -> None:
         )
     if config.search.cost == "latency":
         return
-    cost = cost_function(config.search.cost, space.costs)
-    parse_budgets(config, cost(space.smallest), cost(space.largest))
+    cost, causal = cost_function(config.search.cost, space.costs), searches_causal(config, space)
+    parse_budgets(config, cost(space.smallest_of(causal)), cost(space.largest_of(causal)))
+
+
+def searches_causal(config: Config, space: SearchSpace) -> bool:
+    """Whether the search is among the causal nets of a dual supernet (``search.direction``)."""
+    return config.search.direction == "causal" and True in space.kinds

@@ -54,8 +54,11 @@ class CostModel:
         """The exact cost of a subnet; a test holds the counts to the extracted model's."""
         params = self.front[0]
         frame_macs: float = self.front[1]
+        causal = subnet.causal or self.config.model.direction == "causal"
+        directions = 1 if causal else 2
         for (heads, chunks), rate in zip(subnet.sizes, self.rates):
-            for part_params, part_macs in (_ssm(self.config, heads), _ffn(self.config, chunks)):
+            parts = _ssm(self.config, heads, directions), _ffn(self.config, chunks)
+            for part_params, part_macs in parts:
                 params, frame_macs = params + part_params, frame_macs + part_macs / rate
         params += sum(self._lower_rate(subnet, group) for group in self.groups)
         final_norm = self.config.model.dim
@@ -103,12 +106,12 @@ def _frontend(channels: int, dim: int) -> Part:
     return params, 2 * first * 9 * bins1 + channels * first * 9 * bins2 + channels * bins2 * dim
 
 
-def _ssm(config: Config, groups: int) -> Part:
+def _ssm(config: Config, groups: int, directions: int) -> Part:
     """The MH-SSM of one block, with so many head groups; none: it is left out."""
     m = config.model
     if not groups:
         return 0, 0
-    head_dim, directions = m.ssm_dim // m.heads, 2 if m.direction == "bidirectional" else 1
+    head_dim = m.ssm_dim // m.heads
     heads = groups * (2 if m.gating else 1)
     channels = heads * head_dim
     project = m.dim * channels + m.dim * groups * head_dim
@@ -150,5 +153,7 @@ def describe_subnet(config: Config, vocab_size: int, subnet: Subnet, how: str) -
     """
     found = CostModel(config, vocab_size).cost(subnet)
     name = f"{found.encoder_params / 1e6:.2f}M"
+    if subnet.causal:  # beside the others of a dual supernet
+        name, how = f"{name}-streaming", f"{how}, streaming"
     counts = found.encoder_params, found.total_params, found.macs_per_second
     return SubnetEntry(name, subnet, *counts, how=how)

@@ -12,6 +12,7 @@ from todm.model.transducer import Transducer
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, VOCABULARY, require
 from todm.results.export_results import ExportFacts
 from todm.results.subnets import SubnetEntry
+from todm.supernet.extract import extracted_config
 from utils import conf as configuration
 from utils.errors import ConfigError, UserError
 from utils.files import atomic_path, write_text_atomic
@@ -37,18 +38,15 @@ def write_model(
       longest_seconds: of speech that the net has learnt to recognise at once; None: not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = str(entry.subnet.packed())
     config = replace(
-        config,
-        model=replace(config.model, architecture=architecture),
+        extracted_config(config, entry.subnet),
         export=replace(config.export, chunk_frames=chunk_frames),
         # one net has nothing to learn a selection from
         select=replace(config.select, method="uniform"),
     )
     with atomic_path(folder / MODEL) as temporary:
-        save_file(
-            model.state_dict(), temporary, metadata={"format": "pt", "architecture": architecture}
-        )
+        metadata = {"format": "pt", "architecture": str(entry.subnet.packed())}
+        save_file(model.state_dict(), temporary, metadata=metadata)
     configuration.save(config, folder / CONF)
     with atomic_path(folder / BPE) as temporary:
         temporary.write_bytes(tokenizer.proto)

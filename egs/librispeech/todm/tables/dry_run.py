@@ -177,7 +177,7 @@ def describe(config: Config, processes: int, tflops: float) -> str:
 def describe_sizes(estimate: Estimate) -> str:
     """The table of the largest and the smallest net."""
     rows = []
-    for title, net in (("largest", estimate.space.largest), ("smallest", estimate.space.smallest)):
+    for title, net in estimate.space.ends().items():
         sizes = estimate.space.costs.cost(net)
         rows.append(
             [

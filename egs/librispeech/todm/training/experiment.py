@@ -15,6 +15,7 @@ import torch
 from todm.config.keys import Config
 from todm.data.learnt_length import learnt_seconds_of_data
 from todm.model.transducer import Transducer
+from todm.subnet import Subnet
 from utils import conf as configuration
 from utils.checkpoint import (
     CheckpointError,
@@ -23,6 +24,7 @@ from utils.checkpoint import (
     load_checkpoint,
     window_start,
 )
+from utils.errors import UserError
 from utils.tokens import Tokenizer
 
 FORMAT = 1
@@ -117,6 +119,19 @@ class Experiment:
     weights: str  # which weights these are, in words
     longest: float | None = None  # seconds that it has learnt to recognise at once; None: not known
     selector: dict | None = None  # state of learned selection's scores and masks; None: it has none
+
+    def require(self, subnet: Subnet, where: object) -> None:
+        """Refuses a subnet that the model does not hold.
+
+        Args:
+          where: the subnet was found, for the message.
+        Raises:
+          UserError: the subnet does not fit.
+        """
+        try:
+            self.model.encoder.require(subnet)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def load_experiment(

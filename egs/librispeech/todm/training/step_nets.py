@@ -16,6 +16,8 @@ from todm.supernet.sandwich import SubnetSampler
 from todm.supernet.search_space import SearchSpace
 from utils import conf as configuration
 
+WATCHED = ("largest", "middle", "smallest")
+WATCHED_DUAL = ("largest", "largest causal", "smallest causal")
 Step = tuple[list[Subnet], int | None]  # subnets beside the largest net; update, None: no gates
 
 
@@ -37,14 +39,17 @@ class StepNets:
         """The subnets that an update trains beside the largest net."""
         return self.sampler(update)
 
-    def watched(self) -> list[Subnet]:
-        """The largest, a middle and the smallest net, whose losses on dev are shown."""
-        return self.space.three()
+    def watched(self) -> dict[str, Subnet]:
+        """The nets whose losses on dev are shown, by their names: the largest, which comes first, a
+        middle and the smallest; of a dual supernet the largest and both causal ends."""
+        dual = len(self.space.kinds) > 1
+        return dict(zip(WATCHED_DUAL if dual else WATCHED, self.space.three()))
 
     def largest_steps(self) -> list[Step]:
         """The steps that need the most memory: every subnet as large as the largest net."""
         method = self.config.method
-        return [([self.space.largest] * (method.subnets_per_step + method.smallest), None)]
+        count = method.subnets_per_step + method.smallest + len(self.space.kinds) - 1
+        return [([self.space.largest] * count, None)]
 
     def before_step(self, update: int) -> None:
         """Called between an update's backward passes and its optimiser step."""
@@ -78,10 +83,10 @@ class LearnedNets(StepNets):
         """The subnets that an update trains beside the largest net."""
         return self.learned_sampler(update)
 
-    def watched(self) -> list[Subnet]:
+    def watched(self) -> dict[str, Subnet]:
         """The largest, a middle and the smallest of the nets that the scores would choose now."""
         nets = self.selector.distinct_nets()
-        return [nets[0], nets[len(nets) // 2], nets[-1]]
+        return dict(zip(WATCHED, (nets[0], nets[len(nets) // 2], nets[-1])))
 
     def largest_steps(self) -> list[Step]:
         """The steps that need the most memory; one of them runs the gated net."""

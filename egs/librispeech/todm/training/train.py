@@ -104,7 +104,7 @@ def train(config: Config, arguments: Namespace) -> None:
         configuration.save(config, config.exp_dir / "conf.yaml")
     trainer = Trainer(config, device, rank, world_size, planned_updates(config, state))
     check_budgets(config, trainer.space)
-    for name, net in (("largest", trainer.space.largest), ("smallest", trainer.space.smallest)):
+    for name, net in trainer.space.ends().items():
         logging.info("%s net: %s", name, json.dumps(trainer.space.costs.cost(net).as_dict()))
     logging.info("%d process(es) on %s, torch %s", world_size, device, torch.__version__)
     warn_of_slow_precision(config.train.precision, device)

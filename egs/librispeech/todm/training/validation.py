@@ -68,13 +68,17 @@ def losses_per_frame(
 
 
 def dev_losses(
-    loss: SupernetLoss, tokenizer: Tokenizer, nets: list[Subnet], update: int, stop: StopRequest
+    loss: SupernetLoss,
+    tokenizer: Tokenizer,
+    nets: dict[str, Subnet],
+    update: int,
+    stop: StopRequest,
 ) -> dict[str, float]:
-    """The loss per frame on dev of three nets, logged, and by the names of TensorBoard's curves:
-    the transducer loss, or the CTC loss while it trains alone.
+    """The loss per frame on dev of some nets, logged, and by the names of TensorBoard's curves: the
+    transducer loss, or the CTC loss while it trains alone.
 
     Args:
-      nets: the largest, a middle and the smallest.
+      nets: by their names, the largest first.
       stop: when this process is asked to stop, validation is given up.
     Returns:
       Nothing where it was given up.
@@ -86,12 +90,12 @@ def dev_losses(
     ctc_alone = Weights.at(update, loss.config.loss, loss.config.distill).ctc_alone
     weights = Weights.of_ctc() if ctc_alone else Weights(1.0, 1.0, 0.0)
     batches = _dev_batches(loss, tokenizer, stop)
-    losses = losses_per_frame(loss, batches, nets[1:], weights)
+    losses = losses_per_frame(loss, batches, list(nets.values())[1:], weights)
     loss.model.train()
     set_rng_state(generators)
     if stop:
         return {}
-    values = dict(zip(("largest", "middle", "smallest"), losses))
+    values = dict(zip(nets, losses))
     kind = "CTC loss" if ctc_alone else "loss"
     text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     logging.info("update %d: dev %s per frame %s", update, kind, text)
