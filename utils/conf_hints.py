@@ -16,7 +16,7 @@ def missing_conf(conf: str | Path, looked: list[Path]) -> ConfigError:
         p.name: p
         for path in reversed(looked)
         if os.path.isdir(path.parent)
-        for p in sorted(path.parent.glob("*.yaml"))
+        for p in sorted(path.parent.glob("[!.]*.yaml"))  # hidden files are of other programs
     }
     wanted = Path(conf).name.removesuffix(".yaml")
     similar = difflib.get_close_matches(

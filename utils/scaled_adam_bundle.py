@@ -20,6 +20,10 @@ class Bundle:
       params: the N tensors.
       states: the state of every stack by its first parameter. A new bundle's is made.
 
+    Raises:
+      ValueError: some of the tensors have a state, and others have none: the list of a group was
+        changed.
+
     Attributes:
       scalar: whether the tensors have one element.
       rms, size_second_moment, size_grads: (N,), (N,), (steps, N); not of scalars.
@@ -39,7 +43,9 @@ class Bundle:
         self.tensors = [p for stack in stacks for p in stack]
         self.counts = torch.tensor([max(1, p.numel()) for p in self.tensors])
         self.counts = self.counts.to(params[0].device)
-        is_new = not self.stacks[0][1]
+        is_new = not any(state for _, state in self.stacks)
+        if not is_new:
+            self._require_states()
         if is_new:
             self._set_step(0)
         self.momentum = self._of_elements("momentum", is_new)
@@ -56,6 +62,16 @@ class Bundle:
                 "size_second_moment", zeros if is_new else None
             )
             self.set_size_grads(zeros.new_zeros(0, len(zeros)) if is_new else self._size_grads())
+
+    def _require_states(self) -> None:
+        for stack, state in self.stacks:
+            have = len(state["momentum"]) if state else 0
+            if have != len(stack):
+                raise ValueError(
+                    f"{len(stack)} tensors of shape {tuple(stack[0].shape)} are to be updated, and "
+                    f"there is a state of {have}: the parameters of a group can not change after "
+                    "its first step; give new ones a group of their own (add_param_group)"
+                )
 
     def _of_elements(self, key: str, is_new: bool) -> Tensor:
         """A state of elements: one array of all, of which the stacks' are views from now on."""

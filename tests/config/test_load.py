@@ -100,7 +100,8 @@ def test_later_layers_win(tmp_path):
 
 
 def test_a_missing_base_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such conf: .*gone\.yaml"):
+    (tmp_path / ".hidden.yaml").touch()
+    with pytest.raises(ConfigError, match=r"no such conf: .*gone\.yaml(?!.*hidden)"):
         load_file(write(tmp_path, "leaf.yaml", "base: gone.yaml\n"))
 
 

@@ -106,6 +106,20 @@ def test_step_1_trains_the_gated_net_as_a_subnet(update, share):
     assert (found.abs() > 1e-4).sum() > 15  # from the loss: this method has no penalty
 
 
+def test_the_gated_net_sees_the_whole_batch():
+    """Whatever share of it the subnets see."""
+    found = []
+    for share in (1.0, 0.5):
+        torch.manual_seed(0)
+        loss = make_loss(learned("simple-topk", *WIDE, f"method.subnet_share={share}")).train()
+        found.append(loss(features(), TARGETS, SUBNETS, WEIGHTS, 59)[1])
+    (largest, first, _, gated), (same_largest, other_first, _, same_gated) = found
+    torch.testing.assert_close(
+        torch.stack([largest, gated]), torch.stack([same_largest, same_gated])
+    )
+    assert abs(first - other_first) > 0.1
+
+
 def test_gated_net_comes_after_all_subnets():
     loss = make_loss(learned("simple-topk", *WIDE))
     count = prefix_counts(loss.selector, ORDER, [9684 * 0.5])[0]

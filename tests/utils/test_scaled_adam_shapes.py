@@ -264,3 +264,21 @@ def test_a_pickle_keeps_how_gradients_are_clipped():
     read = pickle.loads(pickle.dumps(optimizer))
     read.step()
     assert (read.clipping_scale, read.clipping_period) == (1.5, 100)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (4,)])
+def test_a_group_whose_list_has_grown_is_refused(shape):
+    """Of a shape that it has already, and of a new one; a group of its own is taken."""
+    first, later = (torch.nn.Parameter(torch.randn(*s)) for s in ((3, 2), shape))
+    optimizer = ScaledAdam([first], lr=0.1)
+    for p in (first, later):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.param_groups[0]["params"].append(later)
+    with pytest.raises(ValueError, match="add_param_group"):
+        optimizer.step()
+    optimizer.param_groups[0]["params"].pop()
+    optimizer.add_param_group({"params": [later]})
+    before = later.detach().clone()
+    optimizer.step()
+    assert not torch.equal(later, before)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from todm.subnet import Subnet
-from todm.supernet.latency_table import LatencyTable, TimedBlock
+from todm.supernet.latency_table import LatencyTable
 from todm.supernet.search_space import SearchSpace
 from utils.progress import progress
 
@@ -58,17 +58,6 @@ def compare(
 def checked_nets(space: SearchSpace) -> dict[str, Subnet]:
     """The whole nets that a table is checked on."""
     return dict(zip(("the largest net", "a middle net", "the smallest net"), space.three()))
-
-
-def never_less_for_more(times: dict[TimedBlock, float]) -> dict[TimedBlock, float]:
-    """The times, raised where a block that keeps more seems to take less.
-
-    Only the clock's noise can say so, and the search relies on costs that grow.
-    """
-    return {
-        (rate, h, c): max(ms for (r, a, b), ms in times.items() if r == rate and a <= h and b <= c)
-        for rate, h, c in times
-    }
 
 
 def interleaved(
