@@ -211,5 +211,10 @@ def describe_run(config: Config, experiment: Experiment) -> RunFacts:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 6 from the command line."""
     stage_main(6, decode, __doc__)
+
+
+if __name__ == "__main__":
+    main()

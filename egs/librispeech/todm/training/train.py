@@ -139,5 +139,10 @@ def warn_of_slow_precision(precision: str, device: torch.device) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 4 from the command line."""
     stage_main(4, train, __doc__)
+
+
+if __name__ == "__main__":
+    main()
