@@ -5,7 +5,9 @@ runner of the stages, a training that goes on from a checkpoint, the records of 
 findings of the export.
 """
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from todm.config.keys import LEARNED, Config
@@ -50,6 +52,18 @@ def selection_values(config: Config) -> dict[str, Any]:
     return configuration.select(
         config, ("search", "decode.weights", "decode.range", "decode.max_symbols", *HOW_SCORED)
     )
+
+
+def hotword_values(config: Config) -> dict[str, Any]:
+    """The contents of the file of hotwords, which stages 6 and 10 depend on where there is one."""
+    path = config.decode.hotwords_file
+    if not path:
+        return {}
+    try:
+        lines = Path(path).read_bytes()
+    except OSError:
+        lines = b""  # the stage says that it can not be read
+    return {"hotwords": hashlib.sha256(lines).hexdigest()[:16]}
 
 
 def score_values(config: Config) -> dict[str, Any]:
@@ -189,10 +203,12 @@ STAGES = StageTable(
             keys=("decode",),
             after=(5,),
             reads="{exp}/checkpoints, {exp}/subnets.json",
-            writes="{exp}/decode (recogs-*, errs-*, errors-*, wer-summary-*), {exp}/results.json",
+            writes="{exp}/decode (recogs-*, errs-*, errors-*, calibration-*, wer-summary-*, "
+            "oracle-wer-*), {exp}/results.json",
             folder="exp",
             outputs=("decode", "results.json"),
             passive_keys=("decode.max_duration",),
+            more=hotword_values,
         ),
         Stage(
             number=7,
@@ -234,7 +250,12 @@ STAGES = StageTable(
         Stage(
             number=10,
             title="export",
-            keys=("export", "decode.weights", "decode.range", "decode.beam", *HOW_SCORED),
+            keys=(
+                *("export", "decode.weights", "decode.range", "decode.beam"),
+                *("decode.hotwords_file", "decode.hotwords_score"),
+                *HOW_SCORED,
+            ),
+            more=hotword_values,
             after=(6,),
             reads="{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and "
             "test",
