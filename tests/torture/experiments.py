@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import yaml
 from onnx import numpy_helper
 from torch import Tensor
 
+from todm.recipe.stages import STAGES
 from utils.checkpoint import list_checkpoints
+from utils.written_files import DAMAGED
 
 # one search, two subnets and a short benchmark: stages 5 to 10 are not what takes the time
 QUICK = (
@@ -29,10 +32,19 @@ VOLATILE = {
     *("command", "commit", "training_seconds", "real_time_factor", "seconds", "machine", "torch"),
     *("benchmark", "client", "milliseconds", "date"),
 }
-PARTS = ("data/lang/*.*", "data/cuts/*", "data/features/statistics.json", "data/dropped*.tsv")
-TABLES = ("exp/subnets.json", "exp/results.json", "exp/decode/*", "exp/report.md")
-EXPORTS = ("exp/export/*/*.onnx", "exp/export/*/*.safetensors", "exp/export/*/bpe*")
-EXPORTS += ("exp/export/*/tokens.txt", "exp/export/*/checked.json")
+RESULTS = {  # what is compared, by the stage that makes it
+    1: ("data/manifests/*", "data/dropped.tsv"),
+    2: ("data/features/*.gz", "data/features/*.json", "data/features/*.lca"),
+    3: ("data/lang/*.*", "data/cuts/*"),
+    5: ("exp/subnets.json",),
+    6: ("exp/results.json", "exp/decode/*"),
+    9: ("exp/report.md",),
+    10: (
+        *("exp/export/*/*.onnx", "exp/export/*/*.safetensors", "exp/export/*/bpe*"),
+        *("exp/export/*/tokens.txt", "exp/export/*/checked.json"),
+    ),
+}
+TRAINING = 4
 HIDDEN = {".lock", ".stamps"}  # the files that may begin with a dot
 
 
@@ -45,12 +57,11 @@ def arguments(folder: Path, *overrides: str, data: Path | None = None) -> list[s
     return [
         *("--conf", "conf/debug.yaml", "name=torture"),
         *(f"data.dir={data or folder / 'data'}", f"exp={folder / 'exp'}"),
-        *QUICK,
         *overrides,
     ]
 
 
-def difference(expected: Path, found: Path, tolerance: float = 0.0) -> str | None:
+def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 10) -> str | None:
     """Says in which file, and how, the results of two experiments differ; None: in none.
 
     Final weights, tables, recognised texts and exported models are compared, and the data where
@@ -58,10 +69,11 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0) -> str | Non
 
     Args:
       tolerance: the absolute and relative error that numbers may have; 0: bit by bit.
+      last: the stage up to which both have gone.
     """
-    patterns = [*TABLES, *EXPORTS]
-    if (expected / "data").is_dir() and (found / "data").is_dir():
-        patterns += PARTS
+    both = (expected / "data").is_dir() and (found / "data").is_dir()
+    stages = [stage for stage in RESULTS if stage <= last and (both or stage >= TRAINING)]
+    patterns = [pattern for stage in stages for pattern in RESULTS[stage]]
     names = [
         sorted(str(path.relative_to(root)) for pattern in patterns for path in root.glob(pattern))
         for root in (expected, found)
@@ -69,14 +81,29 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0) -> str | Non
     if names[0] != names[1]:
         odd = sorted(set(names[0]) ^ set(names[1]))
         return f"{odd[0]} is in one of the two alone"
-    names[0] += [f"exp/checkpoints/{last_checkpoint(expected).name}"]
+    if last >= TRAINING:
+        names[0].append(f"exp/checkpoints/{last_checkpoint(expected).name}")
     for name in names[0]:
         if not (found / name).is_file():
             return f"{name} is missing"
-        values = [content(root / name, root) for root in (expected, found)]
+        values = [content(root / name, (expected, found)) for root in (expected, found)]
         if reason := unlike(*values, tolerance):
             return f"{name}: {reason}"
     return None
+
+
+def copy_until(source: Path, target: Path, stage: int) -> None:
+    """Copies an experiment as it was when a stage of it began."""
+    for part in ("data", "exp"):
+        if (source / part).is_dir() and (part == "data" or stage > TRAINING):
+            shutil.copytree(source / part, target / part)
+    for number in range(stage, max(STAGES) + 1):
+        folder = target / STAGES[number].folder
+        (folder / f".stamps/stage-{number}.json").unlink(missing_ok=True)
+        for output in (*STAGES[number].outputs, *STAGES[number].beside):
+            if (folder / output).is_dir():
+                shutil.rmtree(folder / output)
+            (folder / output).unlink(missing_ok=True)
 
 
 def last_checkpoint(root: Path) -> Path:
@@ -84,9 +111,9 @@ def last_checkpoint(root: Path) -> Path:
     return list_checkpoints(root / "exp/checkpoints")[-1][1]
 
 
-def content(path: Path, root: Path) -> Any:
-    """What a file of an experiment says, without what differs between equal runs: tensors by name,
-    values of JSON, rows of tables, or bytes."""
+def content(path: Path, roots: tuple[Path, ...]) -> Any:
+    """What a file of an experiment says, without what differs between equal runs, such as its own
+    folder: tensors by name, values of JSON, rows of tables, or bytes."""
     if path.suffix == ".pt":
         state = torch.load(path, weights_only=True)
         return {"model": state["model"], "average": state["average"]}
@@ -98,12 +125,14 @@ def content(path: Path, root: Path) -> Any:
         return {"weights": weights, "nodes": [node.op_type for node in graph.node]}
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
-    if path.suffix == ".gz":
-        text = gzip.decompress(path.read_bytes()).decode()
-        return text.replace(str(root), "")
     if path.name == "report.md":
         return [line for line in path.read_text().splitlines() if line.startswith("|")]
-    return path.read_bytes().replace(str(root).encode(), b"")
+    found = path.read_bytes()
+    if path.suffix == ".gz":
+        found = gzip.decompress(found)
+    for root in roots:
+        found = found.replace(f"{root}/".encode(), b"")
+    return found
 
 
 def unlike(a: Any, b: Any, tolerance: float, where: str = "") -> str | None:
@@ -137,6 +166,8 @@ def half_files(root: Path) -> list[str]:
     """The temporary files below a folder, and the files that can not be read, with the reason."""
     found = []
     for path in sorted(root.rglob("*")):
+        if DAMAGED in path.parts:
+            continue
         if path.name.startswith("."):
             if path.name not in HIDDEN:
                 found.append(f"{path} was left")

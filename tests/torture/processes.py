@@ -112,3 +112,23 @@ def is_stage(command: str) -> bool:
     return (" -m todm." in command or " -m local." in command or " -u -m " in command) and not any(
         word in command for word in launchers
     )
+
+
+def can_mount() -> bool:
+    """Whether a process of this user may have mounts of its own."""
+    return subprocess.run(["unshare", *_users(), "-m", "true"], capture_output=True).returncode == 0
+
+
+def with_mount(mount: list[str], command: list[str]) -> list[str]:
+    """A command that runs a command after a mount that it alone sees.
+
+    Args:
+      mount: the arguments of ``mount``.
+    """
+    script = 'count=$1; shift; mount "${@:1:count}" || exit 99; shift "$count"; exec "$@"'
+    arguments = [str(len(mount)), *mount, *command]
+    return ["unshare", *_users(), "-m", "bash", "-c", script, "bash", *arguments]
+
+
+def _users() -> list[str]:
+    return [] if os.geteuid() == 0 else ["-r"]

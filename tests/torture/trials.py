@@ -54,15 +54,21 @@ def recipe_environment(**more: str) -> dict[str, str]:
 
 
 def run_sh(
-    *arguments: str, timeout: float = 600.0, **environment: str
+    *arguments: str,
+    timeout: float = 600.0,
+    wrap: Callable[[list[str]], list[str]] = list,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """``./run.sh`` as a user would call it; output and errors together.
+
+    Args:
+      wrap: makes the command that is run of that command.
 
     Raises:
       subprocess.TimeoutExpired: it hangs.
     """
     return subprocess.run(
-        [ROOT / "run.sh", *arguments],
+        wrap([str(ROOT / "run.sh"), *arguments]),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

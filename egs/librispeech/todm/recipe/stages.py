@@ -136,6 +136,7 @@ STAGES = StageTable(
             "{data}/dropped-features.tsv",
             folder="data",
             outputs=("features",),
+            beside=("dropped-features.tsv",),
         ),
         Stage(
             number=3,
@@ -146,6 +147,7 @@ STAGES = StageTable(
             writes="{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)",
             folder="data",
             outputs=("lang/bpe.model", "lang/tokens.txt", "cuts"),
+            beside=("lang", "dropped-tokens.tsv"),
         ),
         Stage(
             number=4,
@@ -161,6 +163,8 @@ STAGES = StageTable(
             writes="{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log",
             folder="exp",
             outputs=("checkpoints",),
+            beside=("conf.yaml",),
+            judged=("checkpoints",),
             passive_keys=(
                 *("train.log_every", "train.cpu_processes", "train.keep_last"),
                 *("train.scan_batches", "loss.backend"),
@@ -181,6 +185,7 @@ STAGES = StageTable(
             writes="{exp}/subnets.json, {exp}/search (search.json, front.png)",
             folder="exp",
             outputs=("subnets.json",),
+            beside=("search",),
             more=selection_values,
         ),
         Stage(
@@ -242,6 +247,8 @@ STAGES = StageTable(
             "{exp}/report.html",
             folder="exp",
             outputs=("export/report.md", "export/wer-against-rtf.png"),
+            beside=("export",),
+            rewrites=("report.html",),
             passive_keys=("export.benchmark_seconds", "export.benchmark_rounds"),
             content_keys=("export.subnets", "export.budget"),
         ),
