@@ -56,7 +56,7 @@ SHORT = {
 }
 
 
-JOBS = 3  # trials at once, each with its copy mounted where the experiment was made
+JOBS = 5  # trials at once, each with its copy mounted where the experiment was made
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,15 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 
     return None
 
 
-def copy_until(source: Path, target: Path, stage: int) -> None:
-    """Copies an experiment as it was when a stage of it began."""
+def copy_until(source: Path, target: Path, stage: int, data: bool = True) -> None:
+    """Copies an experiment as it was when a stage of it began.
+
+    Args:
+      data: whether the data are copied, too.
+    """
     for part in ("data", "exp"):
-        if (source / part).is_dir() and (part == "data" or stage > TRAINING):
+        wanted = data if part == "data" else stage > TRAINING
+        if (source / part).is_dir() and wanted:
             shutil.copytree(source / part, target / part)
     for number in range(stage, max(STAGES) + 1):
         folder = target / STAGES[number].folder

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from todm.config.ineffective import ineffective
 from todm.config.keys import Config
@@ -18,6 +19,7 @@ from todm.recipe.command_line import setup_logging
 from todm.recipe.stages import folder_locks, lock_for_stage, runner
 from todm.recipe.summary import closing
 from utils.errors import UserError
+from utils.files import describe as describe_error
 from utils.locks import held_by_parent
 from utils.processes import run_child
 from utils.stage_runner import StageRunner
@@ -152,8 +154,11 @@ def main() -> None:
         if status == 0:
             recipe.close()
         sys.exit(status)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"\nERROR: {describe_error(error, Path())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
