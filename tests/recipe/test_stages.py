@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.stage_runner import Stage, StageRunner, StageTable
+from utils.stage_runner import StageRunner
+from utils.stage_table import Stage, StageTable
 
 
 @dataclass

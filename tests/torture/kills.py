@@ -27,7 +27,7 @@ TRAINING += ("train.valid_every=12", "train.log_every=1")
 TRAINING_STAGE = 4
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("run.sh", "stage process", "group")
-JOBS = 3  # trials at once
+JOBS = 6  # trials at once
 TO_THE_END = 4  # every so many trials go on to stage 10, the others to the end of their stage
 
 
@@ -57,19 +57,25 @@ class Whole:
         return [*stages, *arguments(folder, *self.overrides, data=self.data)]
 
     def run(self) -> list[tuple[int, float]]:
-        """Runs it, unbroken; returns its stages with the seconds that each took."""
-        self.folder.mkdir(parents=True)
-        whole = MarkedRun(self.command(self.folder, self.last), self.folder / "log.txt")
-        begin, spent = time.monotonic(), []
-        while whole.process.poll() is None:
-            time.sleep(0.2)
-            ended = re.findall(r"stage (\d+) \(.*\): done in", whole.output)
-            for number in ended[len(spent) :]:
-                now = time.monotonic()
-                spent.append((int(number), now - begin))
-                begin = now
-        if whole.process.returncode:
-            raise RuntimeError(f"the unbroken run failed: {last_line(whole.output)}")
+        """Runs it, unbroken, unless it has been run; returns its stages with the seconds that each
+        took, from the times in its log."""
+        log = self.folder / "log.txt"
+        if not log.exists() or f"stage {self.last} " not in log.read_text():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            whole = MarkedRun(self.command(self.folder, self.last), log)
+            if whole.wait(1200):
+                raise RuntimeError(f"the unbroken run failed: {last_line(whole.output)}")
+        times = re.findall(
+            r"^(\d+):(\d+):(\d+) (?:stage (\d+) \(.*\): done in)?", log.read_text(), re.MULTILINE
+        )
+        begin, spent = None, []
+        for hours, minutes, seconds, stage in times:
+            moment = 3600 * int(hours) + 60 * int(minutes) + int(seconds)
+            begin = moment if begin is None else begin
+            if stage:
+                spent.append((int(stage), float((moment - begin) % 86400)))
+                begin = moment
         return spent
 
 

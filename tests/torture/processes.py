@@ -108,10 +108,8 @@ class MarkedRun:
 
 def is_stage(command: str) -> bool:
     """Whether a command line is that of a stage or of one of its ranks, not of what starts them."""
-    launchers = ("todm.recipe.run_stages", "utils.torchrun", "run.sh ")
-    return (" -m todm." in command or " -m local." in command or " -u -m " in command) and not any(
-        word in command for word in launchers
-    )
+    launchers = ("todm.recipe.run_stages", "utils.torchrun")
+    return " -m utils.entry " in command and not any(word in command for word in launchers)
 
 
 def can_mount() -> bool:

@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,11 +114,11 @@ class Recipe:
         """
         held = [lock for lock in self.locks if lock.descriptor is not None]
         environment = held_by_parent(held)
-        launcher = [sys.executable, "-m"]
+        launcher = [sys.executable, "-m", "utils.entry"]
         processes = (self.arguments.world_size or self.default_processes()) if number == 4 else 1
         if processes > 1:
             size = ["--nproc-per-node", str(processes)]
-            launcher += ["utils.torchrun", "--standalone", *size, "-m"]
+            launcher += ["utils.torchrun", "--standalone", *size, "-m", "utils.entry"]
             threads = str(max(1, (os.cpu_count() or 1) // processes))
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
         force = ["--force"] if self.arguments.force else []
@@ -129,8 +130,12 @@ class Recipe:
     def default_processes(self) -> int:
         """The number of processes of stage 4 when the user names none, asked in a process of its
         own, because only torch knows of GPUs."""
-        command = [sys.executable, "-m", "todm.recipe.processes", "--conf", *self.user_arguments]
-        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        module = ["-m", "utils.entry", "todm.recipe.processes"]
+        command = [sys.executable, *module, "--conf", *self.user_arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:  # it has said why, or a signal has ended it
+            sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+        return int(done.stdout)
 
 
 def become_dry_run(arguments: argparse.Namespace) -> None:
@@ -142,6 +147,8 @@ def become_dry_run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs the stages, or the dry run; the exit status is that of the first stage that fails."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of utils.entry
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = parse_arguments()
     setup_logging()
     try:

@@ -11,7 +11,8 @@ from typing import Any
 from todm.config.keys import LEARNED, Config
 from utils import conf as configuration
 from utils.locks import FolderLock
-from utils.stage_runner import Stage, StageRunner, StageTable
+from utils.stage_runner import StageRunner
+from utils.stage_table import Stage, StageTable
 
 # keys that change a WER and not the net: what is recognised, and what counts as an error
 HOW_SCORED = ("decode.blank_penalty", "decode.ignore_case", "decode.ignore_punctuation")
