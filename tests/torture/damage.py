@@ -10,14 +10,13 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.torture.experiments import QUICK, arguments, difference, half_files
 from tests.torture.processes import with_mount
-from tests.torture.trials import TRACE, Setting, Trial, last_line, run_sh
+from tests.torture.trials import TRACE, Setting, Trial, at_once, last_line, run_sh
 from utils.checkpoint import checkpoint_path
 
 
@@ -94,14 +93,14 @@ def trials(setting: Setting) -> Iterator[Trial]:
         attacks = [Attack(name, kind, 9) for name, kind in SHORT.items()]
     else:
         attacks = all_attacks(kept, rng)
-    seeds = [rng.random() for _ in attacks]
 
-    def one(i: int) -> Trial:
+    def one(i: int, seed: float) -> Trial:
         bench = Bench(kept, setting.folder / f"now-{i}", kept, options, ("data", "exp"))
-        return trial(bench, attacks[i], random.Random(seeds[i]))
+        return trial(bench, attacks[i], random.Random(seed))
 
-    with ThreadPoolExecutor(JOBS) as pool:
-        yield from pool.map(one, range(len(attacks)))
+    yield from at_once(
+        JOBS, {f"{a} ({i})": partial(one, i, rng.random()) for i, a in enumerate(attacks)}
+    )
 
 
 def all_attacks(kept: Path, rng: random.Random) -> list[Attack]:
@@ -110,11 +109,21 @@ def all_attacks(kept: Path, rng: random.Random) -> list[Attack]:
     attacks = []
     for i, names in enumerate(kinds_of_files(kept).values()):
         name, kind = rng.choice(names), list(KINDS)[i % len(KINDS)]
-        attacks.append(Attack(name, kind, 6 if "decode" in name else 10))
+        attacks.append(Attack(name, kind, last_stage(name)))
     for kind in KINDS:
-        attacks.append(Attack("exp/checkpoints/update-12.pt", kind, 6))
-        attacks.append(Attack("exp/checkpoints/update-8.pt", kind, 6, halfway=True))
+        last = 6 if kind == "flipped" else 4
+        attacks.append(Attack("exp/checkpoints/update-12.pt", kind, last))
+        attacks.append(Attack("exp/checkpoints/update-8.pt", kind, last, halfway=True))
     return attacks
+
+
+def last_stage(name: str) -> int:
+    """The stage up to which the command goes after a file was damaged: for what many stages are
+    redone after, the one that makes it."""
+    if stamp := re.search(r"stamps/stage-(\d+)", name):
+        return int(stamp[1])
+    makers = {"exp/export/": 10, "decode/": 6, "results.json": 6, "exp/report": 9, ".png": 9}
+    return next((stage for part, stage in makers.items() if part in name), 10)
 
 
 def kinds_of_files(root: Path) -> dict[str, list[str]]:

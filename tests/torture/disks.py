@@ -9,14 +9,14 @@ import random
 import re
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.torture.experiments import QUICK, arguments, copy_until, difference, half_files
 from tests.torture.processes import can_mount, with_mount
-from tests.torture.trials import ROOT, TRACE, Setting, Trial, last_line, run_sh
+from tests.torture.trials import ROOT, TRACE, Setting, Trial, at_once, last_line, run_sh
+from todm.recipe.stages import STAGES as RECIPE
 
 JOBS = 5  # trials at once
 ROOM = "512m"  # of the tmpfs once there is room
@@ -101,9 +101,11 @@ class Whole:
         return [str(ROOT / "run.sh"), *stages, *options]
 
     def size(self, stage: int) -> int:
-        """The bytes of what lies in the folder that a stage writes to."""
-        top = self.folder / ("data" if stage < 4 else "exp")
-        return sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
+        """The bytes of what a stage writes, about."""
+        folder = self.folder / ("data" if stage < 4 else "exp")
+        outputs = ("corpus",) if stage == 0 else RECIPE[stage].outputs + RECIPE[stage].beside
+        paths = [path for out in outputs for path in (folder / out, *(folder / out).rglob("*"))]
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def trials(setting: Setting) -> Iterator[Trial]:
@@ -120,17 +122,21 @@ def trials(setting: Setting) -> Iterator[Trial]:
             raise RuntimeError(f"the experiment failed: {last_line(made.stdout)}")
         tasks = all_tasks(whole, rng) if mounts else [(LIMITED, stage) for stage in STAGES]
 
-    def one(i: int) -> Trial:
-        return trial(whole, setting.folder / str(i), *tasks[i])
-
-    with ThreadPoolExecutor(1 if setting.short else JOBS) as pool:
-        yield from pool.map(one, range(len(tasks)))
+    yield from at_once(
+        1 if setting.short else JOBS,
+        {
+            f"stage {stage}, {trouble.words} ({i})": partial(
+                trial, whole, setting.folder / str(i), trouble, stage
+            )
+            for i, (trouble, stage) in enumerate(tasks)
+        },
+    )
 
 
 def all_tasks(whole: Whole, rng: random.Random) -> list[tuple[Trouble, int]]:
     """Troubles with the stage in which they come."""
     stages = [*STAGES, *STAGES, *rng.sample(STAGES, 2)]
-    tasks = [(full(int(whole.size(stage) * rng.random() ** 2)), stage) for stage in stages]
+    tasks = [(full(int(whole.size(stage) * rng.random())), stage) for stage in stages]
     for trouble in (READ_ONLY, FORBIDDEN, LIMITED):
         tasks += [(trouble, stage) for stage in rng.sample(STAGES, 3)]
     return tasks

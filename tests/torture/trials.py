@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def recipe_environment(**more: str) -> dict[str, str]:
 
 def run_sh(
     *arguments: str,
-    timeout: float = 600.0,
+    timeout: float = 1800.0,
     wrap: Callable[[list[str]], list[str]] = list,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
@@ -78,6 +79,22 @@ def run_sh(
         env=recipe_environment(**environment),
         timeout=timeout,
     )
+
+
+def at_once(jobs: int, attacks: dict[str, Callable[[], Trial]]) -> Iterator[Trial]:
+    """Makes some trials in threads, a few at once, and yields them as they end; one that hangs is
+    lost.
+
+    Args:
+      attacks: functions that make one trial each, by what they try.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(attack): what for what, attack in attacks.items()}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except subprocess.TimeoutExpired:
+                yield Trial(futures[future], False, "it hung")
 
 
 def last_line(text: str, width: int = 300) -> str:
