@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from utils.entry import interrupts_end_quietly
 from utils.interrupts import SIGNALS
 
 T = TypeVar("T")
@@ -176,6 +177,7 @@ class _Child:
 
         def run() -> None:
             os.setsid()
+            interrupts_end_quietly()
             signal_when_parent_dies(signal.SIGTERM)
             if os.getppid() != parent:  # it died before the line above
                 os._exit(128 + signal.SIGTERM)

@@ -12,7 +12,9 @@ import logging
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
+from pathlib import Path
 
 from todm.config.ineffective import ineffective
 from todm.config.keys import Config
@@ -21,6 +23,7 @@ from todm.recipe.command_line import setup_logging
 from todm.recipe.stages import folder_locks, lock_for_stage, runner
 from todm.recipe.summary import closing
 from utils.errors import UserError
+from utils.files import describe as describe_error
 from utils.locks import held_by_parent
 from utils.processes import in_fresh_processes, run_fork
 from utils.stage_runner import StageRunner
@@ -120,7 +123,7 @@ class Recipe:
         processes = (self.arguments.world_size or self.default_processes()) if number == 4 else 1
         if processes > 1:
             size = ["--nproc-per-node", str(processes)]
-            arguments = ["--standalone", *size, "-m", module, *arguments]
+            arguments = ["--standalone", *size, "-m", "utils.entry", module, *arguments]
             module = "utils.torchrun"
             threads = str(max(1, (os.cpu_count() or 1) // processes))
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
@@ -137,7 +140,10 @@ class Recipe:
         own, because what has asked for GPUs can not be forked any more."""
         processes = importlib.import_module("todm.recipe.processes")
         fork = multiprocessing.get_context("fork")
-        return next(in_fresh_processes(processes.default_processes, [self.config], 1, fork))
+        try:
+            return next(in_fresh_processes(processes.default_processes, [self.config], 1, fork))
+        except RuntimeError:  # a signal to the whole group has ended it
+            sys.exit(128 + signal.SIGTERM)
 
 
 def become_dry_run(arguments: argparse.Namespace) -> None:
@@ -149,6 +155,8 @@ def become_dry_run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs the stages, or the dry run; the exit status is that of the first stage that fails."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of utils.entry
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = parse_arguments()
     setup_logging()
     try:
@@ -161,8 +169,11 @@ def main() -> None:
         if status == 0:
             recipe.close()
         sys.exit(status)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"\nERROR: {describe_error(error, Path())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,7 +13,8 @@ from typing import Any
 from todm.config.keys import LEARNED, Config
 from utils import conf as configuration
 from utils.locks import FolderLock
-from utils.stage_runner import Stage, StageRunner, StageTable
+from utils.stage_runner import StageRunner
+from utils.stage_table import Stage, StageTable
 
 # keys that change a WER and not the net: what is recognised, and what counts as an error
 HOW_SCORED = ("decode.blank_penalty", "decode.ignore_case", "decode.ignore_punctuation")
@@ -150,6 +151,7 @@ STAGES = StageTable(
             "{data}/dropped-features.tsv",
             folder="data",
             outputs=("features",),
+            beside=("dropped-features.tsv",),
         ),
         Stage(
             number=3,
@@ -160,6 +162,7 @@ STAGES = StageTable(
             writes="{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)",
             folder="data",
             outputs=("lang/bpe.model", "lang/tokens.txt", "cuts"),
+            beside=("lang", "dropped-tokens.tsv"),
         ),
         Stage(
             number=4,
@@ -175,6 +178,8 @@ STAGES = StageTable(
             writes="{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log",
             folder="exp",
             outputs=("checkpoints",),
+            beside=("conf.yaml",),
+            judged=("checkpoints",),
             passive_keys=(
                 *("train.log_every", "train.cpu_processes", "train.keep_last"),
                 *("train.scan_batches", "loss.backend"),
@@ -195,6 +200,7 @@ STAGES = StageTable(
             writes="{exp}/subnets.json, {exp}/search (search.json, front.png)",
             folder="exp",
             outputs=("subnets.json",),
+            beside=("search",),
             more=selection_values,
         ),
         Stage(
@@ -263,6 +269,8 @@ STAGES = StageTable(
             "{exp}/report.html",
             folder="exp",
             outputs=("export/report.md", "export/wer-against-rtf.png"),
+            beside=("export",),
+            rewrites=("report.html",),
             passive_keys=("export.benchmark_seconds", "export.benchmark_rounds"),
             content_keys=("export.subnets", "export.budget"),
         ),
