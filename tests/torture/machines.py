@@ -2,8 +2,8 @@
 lowest and the newest packages, without a compiler or git, in odd paths, and offline.
 
 The full form installs everything anew for most trials: minutes and 2 to 6 GB each, removed after
-it; ``TODM_MACHINES`` is a pattern that chooses some of them. Pythons are looked for on PATH and among pyenv's. Debian's other releases are not tried: a
-container or a chroot must be had for that.
+it; ``TODM_MACHINES`` is a pattern that chooses some of them. Pythons are looked for on PATH and
+among pyenv's. Debian's other releases are not tried: a container or a chroot must be had for that.
 """
 
 import os
