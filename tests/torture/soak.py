@@ -157,7 +157,7 @@ def end(s: Soaked) -> str:
         return ""
     os.killpg(s.process.pid, signal.SIGINT)
     try:
-        s.process.wait(60)
+        s.process.wait(300)
     except subprocess.TimeoutExpired:
         return "it does not stop"
     return "" if "saved at update" in s.log.read_text() else "it has not saved at its end"
