@@ -34,11 +34,14 @@ class Setting:
       folder: an empty folder of its own, on a disk with some GiB of room.
       seed: of all random choices.
       short: the form for the tests: a few trials of every kind, all sections within 2 minutes.
+      experiment: the folder of a finished experiment (``data`` and ``exp``), which sections read
+        instead of making one; nothing in it is changed.
     """
 
     folder: Path
     seed: int = 1
     short: bool = False
+    experiment: Path | None = None
 
 
 Section = Callable[[Setting], Iterator[Trial]]
