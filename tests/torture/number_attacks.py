@@ -15,7 +15,7 @@ from todm.data.batches import Batch
 from todm.training.trainer import Trainer
 from utils.errors import UserError
 
-UPDATES = 8
+UPDATES = 6
 WORST = 10.0  # times the largest weight of a training without attack that one may have with it
 
 
