@@ -77,5 +77,5 @@ fi
 [ "$stage" -le "$stop_stage" ] || wrong "--stage $stage is after --stop-stage $stop_stage"
 local/setup.sh
 . ./path.sh
-exec python -m todm.recipe.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \
+exec python -m utils.entry todm.recipe.run_stages "${scripts[@]/#/--script=}" --stage "$stage" --stop-stage "$stop_stage" --conf "$conf" \
   ${options[@]+"${options[@]}"} -- ${overrides[@]+"${overrides[@]}"}

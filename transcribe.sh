@@ -10,7 +10,8 @@ for _argument in "$@"; do
 done
 [ -n "${_python:-}" ] || { "$TODM_ROOT/local/setup.sh" >&2; _python=python; }
 # Like python -m, without the caller's folder on the path: a utils.py there would be taken for ours.
-exec "$_python" -c 'import runpy, sys
+exec "$_python" -c 'import sys
 if sys.path[0] == "":
     del sys.path[0]
+import runpy  # now: Python 3.10 would take one in the folder of the caller
 runpy.run_module("todm.decoding.transcribe", run_name="__main__", alter_sys=True)' "$@"

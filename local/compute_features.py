@@ -261,5 +261,10 @@ def compute(config: Config, arguments: Namespace) -> None:
     logging.info("features (%s): %s", config.features.extractor, how)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 2 from the command line."""
     stage_main(2, compute, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -165,5 +165,10 @@ def download(config: Config) -> None:
         ) from error
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 0 from the command line."""
     stage_main(0, make_corpus, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -179,5 +179,10 @@ def prepare_split(
     return cuts
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 1 from the command line."""
     stage_main(1, prepare, __doc__)
+
+
+if __name__ == "__main__":
+    main()

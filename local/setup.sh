@@ -2,6 +2,7 @@
 # Makes the virtual environment .venv and installs everything the recipe needs. No root. Safe to repeat.
 #
 #   local/setup.sh               what run.sh calls: returns at once when nothing has changed since the last success
+#   local/setup.sh --locked      installs the very versions and files of requirements.lock (Linux, x86-64), no newer ones
 #   local/setup.sh --kaldifeat   also builds kaldifeat (about 5 minutes on 2 cores; features.extractor=kaldifeat)
 #   local/setup.sh --force       does every step again
 #
@@ -15,12 +16,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${TODM_VENV:-.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 log=$venv/setup.log
-with_kaldifeat=0 force=0
+plain=
+trap '[ -z "$plain" ] || rm -rf "$plain"' EXIT
+with_kaldifeat=0 force=0 locked=0
 for arg in "$@"; do
   case $arg in
     --kaldifeat) with_kaldifeat=1 ;;
+    --locked) locked=1 ;;
     --force) force=1 ;;
-    *) echo "setup: unknown argument $arg (known: --kaldifeat --force)" >&2; exit 2 ;;
+    *) echo "setup: unknown argument $arg (known: --locked --kaldifeat --force)" >&2; exit 2 ;;
   esac
 done
 
@@ -38,9 +42,18 @@ has_kaldifeat() {  # its shared library lies outside the loader's path (path.sh 
   LD_LIBRARY_PATH=$(echo "$venv"/lib/python3*/site-packages/kaldifeat/lib) has kaldifeat
 }
 
-fingerprint=$(cat requirements.txt local/setup.sh | cksum)
+fingerprint=$(cat requirements.txt requirements-build.txt local/setup.sh | cksum)
+locks=$(cat requirements*.lock | cksum)
 stamp=$venv/.setup-complete
-if [ $force = 0 ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then
+complete() {  # who asks for no locked versions is content with them, too
+  case $(cat "$stamp" 2>/dev/null) in
+    "$fingerprint") [ $locked = 0 ] ;;
+    "$fingerprint locked $locks") ;;
+    "$fingerprint locked "*) [ $locked = 0 ] ;;
+    *) return 1 ;;
+  esac
+}
+if [ $force = 0 ] && complete; then
   if [ $with_kaldifeat = 0 ] || has_kaldifeat; then exit 0; fi
 fi
 
@@ -64,13 +77,24 @@ fi
 : >"$log"
 
 # ---- 2. Python packages. torchaudio is installed without its dependencies, so that it can not replace torch.
-say "installing the packages of requirements.txt (a few minutes; log: $log)"
-pip_install --upgrade pip || fail "pip does not work in $venv" "check the network and pip's own configuration"
-sed 's/ *#.*//' requirements.txt | grep -v '^torchaudio' >"$venv/requirements.most.txt"
-pip_install -r "$venv/requirements.most.txt" || fail "a package of requirements.txt could not be installed" \
-  "read the error above; then the same command goes on where it stopped"
-pip_install --no-deps "$(sed -n 's/^\(torchaudio[^ ]*\).*/\1/p' requirements.txt)" ||
-  fail "torchaudio could not be installed" "read the error above; then run the same command again"
+install_newest() {
+  say "installing the packages of requirements.txt (a few minutes; log: $log)"
+  pip_install --upgrade pip || fail "pip does not work in $venv" "check the network and pip's own configuration"
+  sed 's/ *#.*//' requirements.txt | grep -v '^torchaudio' >"$venv/requirements.most.txt"
+  pip_install -r "$venv/requirements.most.txt" || fail "a package of requirements.txt could not be installed" \
+    "read the error above; then the same command goes on where it stopped"
+  pip_install --no-deps "$(sed -n 's/^\(torchaudio[^ ]*\).*/\1/p' requirements.txt)" ||
+    fail "torchaudio could not be installed" "read the error above; then run the same command again"
+}
+install_locked() {  # the CPU-only build of torch where pip knows it, as without --locked
+  [ "$(uname -sm)" = "Linux x86_64" ] || fail "the lock files are for Linux on x86-64" "leave out --locked"
+  say "installing the packages of requirements.lock (a few minutes; log: $log)"
+  pip_install --no-deps --require-hashes -r requirements.lock -r requirements-cpu.lock ||
+    pip_install --no-deps --require-hashes -r requirements.lock -r requirements-cuda.lock ||
+    fail "a package of requirements.lock could not be installed" \
+      "read the error above; without --locked, other versions or builds of the packages may be installed"
+}
+if [ $locked = 1 ]; then install_locked; else install_newest; fi
 cuda=$("$venv/bin/python" -c 'import torch; print(torch.version.cuda or "")')
 if [ -z "$cuda" ]; then
   # The package index holds only CUDA builds of torchaudio. Beside a CPU torch their compiled part cannot be
@@ -87,9 +111,12 @@ has lhotse || fail "lhotse is installed but 'import lhotse' fails" "run '$venv/b
 
 # ---- 3. Extensions compiled from source. Both want to download pybind11 while they build; they are pointed at
 # a three-line CMake project that finds the installed one instead.
+fast_rnnt="fast_rnnt==1.3 --hash=sha256:e8758e43e074daec17cbb8fd4c50026045b3b35ed88728854fdbe3590087f0a9"
+kaldifeat="kaldifeat==1.24 --hash=sha256:71f0f696d8c3fa7e536fede7e16e4f4fe347e8f424e22449478bd9f10b9ed935"
 prepare_build() {
-  pip_install cmake ninja pybind11 setuptools wheel || return 1
+  pip_install -r requirements-build.txt || return 1
   mkdir -p "$venv/pybind11-shim"
+  [ -n "$plain" ] || plain=$(mktemp -d); ln -sfn "$venv" "$plain/venv"  # a path without spaces, at which cmake_args breaks
   printf '%s\n' 'cmake_minimum_required(VERSION 3.24)' 'set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)' \
     'find_package(pybind11 CONFIG REQUIRED)' >"$venv/pybind11-shim/CMakeLists.txt"
 }
@@ -97,14 +124,17 @@ cmake_args() {
   local include pybind
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
   pybind=$("$venv/bin/python" -m pybind11 --cmakedir)
+  pybind=$plain/venv${pybind#"$venv"}
   echo "-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=17 -DCMAKE_CXX_FLAGS=-I$include" \
-    "-DFETCHCONTENT_SOURCE_DIR_PYBIND11=$venv/pybind11-shim -Dpybind11_DIR=$pybind -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
+    "-DFETCHCONTENT_SOURCE_DIR_PYBIND11=$plain/venv/pybind11-shim -Dpybind11_DIR=$pybind -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 }
-build() {  # build PACKAGE==VERSION PREFIX EXTRA_CMAKE_ARGS
+build() {  # build "PACKAGE==VERSION --hash=..." PREFIX EXTRA_CMAKE_ARGS
   # A project's own Makefile variables are set through PREFIX_CMAKE_ARGS and PREFIX_MAKE_ARGS.
   # Ubuntu's and pyenv's compilers both honour PATH: the environment's own cmake comes first.
+  printf '%s\n' "$1" >"$venv/requirements.source.txt"
   env PATH="$venv/bin:$PATH" "$2_CMAKE_ARGS=$(cmake_args) $3" "$2_MAKE_ARGS=-j$(nproc 2>/dev/null || echo 2)" \
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps "$1" >>"$log" 2>&1
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps \
+    -r "$venv/requirements.source.txt" >>"$log" 2>&1
 }
 if has k2; then
   say "k2 is there: it computes the pruned RNN-T loss"
@@ -116,7 +146,7 @@ if ! has fast_rnnt || [ -n "${FAST_RNNT_CUDA:-}" ]; then
   else
     say "building fast_rnnt, the pruned RNN-T loss (about a minute)"
     with_cuda=OFF; [ -n "${FAST_RNNT_CUDA:-}" ] && with_cuda=ON
-    if ! { prepare_build && build fast_rnnt==1.3 FT "-DFT_BUILD_TESTS=OFF -DFT_WITH_CUDA=$with_cuda" && has fast_rnnt; }; then
+    if ! { prepare_build && build "$fast_rnnt" FT "-DFT_BUILD_TESTS=OFF -DFT_WITH_CUDA=$with_cuda" && has fast_rnnt; }; then
       say "WARNING: fast_rnnt could not be built (log: $log). Training works all the same, with the slower"
       say "WARNING: PyTorch loss. To try again: local/setup.sh --force"
     fi
@@ -125,8 +155,9 @@ fi
 if [ $with_kaldifeat = 1 ] && ! has_kaldifeat; then
   say "building kaldifeat (about 5 minutes on 2 cores)"
   prepare_build || fail "cmake and pybind11 could not be installed" "read the error above"
-  build kaldifeat==1.24 KALDIFEAT "-DKALDIFEAT_BUILD_TESTS=OFF" && has_kaldifeat ||
+  build "$kaldifeat" KALDIFEAT "-DKALDIFEAT_BUILD_TESTS=OFF" && has_kaldifeat ||
     fail "kaldifeat could not be built" "use features.extractor=lhotse, which gives the same features"
 fi
+if [ $locked = 1 ]; then fingerprint+=" locked $locks"; fi
 echo "$fingerprint" >"$stamp"
 say "done: $venv ($("$venv/bin/python" -c 'import torch; print("torch", torch.__version__, "with CUDA" if torch.version.cuda else "CPU only")'))"

@@ -176,7 +176,7 @@ def token_problem(cut: MonoCut, tokenizer: Tokenizer) -> Dropped | None:
     return None
 
 
-def main(config: Config, arguments: Namespace) -> None:
+def train(config: Config, arguments: Namespace) -> None:
     """Trains the BPE model and writes the final cuts.
 
     Raises:
@@ -218,5 +218,10 @@ def main(config: Config, arguments: Namespace) -> None:
     )
 
 
+def main() -> None:
+    """Runs stage 3 from the command line."""
+    stage_main(3, train, __doc__)
+
+
 if __name__ == "__main__":
-    stage_main(3, main, __doc__)
+    main()

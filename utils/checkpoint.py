@@ -3,6 +3,7 @@ averages of them."""
 
 import logging
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,9 +73,12 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     Raises:
       CheckpointError: the file is missing or damaged.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint; move it away and run again")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
+        require_intact(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise CheckpointError(
@@ -110,6 +114,21 @@ def not_finite(state: object, name: str = "") -> Iterator[str]:
     elif isinstance(state, list | tuple):
         for i, value in enumerate(state):
             yield from not_finite(value, f"{name}.{i}")
+
+
+def require_intact(path: Path) -> None:
+    """Compares a checkpoint's tensors with their check sums (CRC-32), which torch writes and does
+    not read.
+
+    Raises:
+      ValueError, zipfile.BadZipFile: they are not what was written.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the form of torch before 1.6, or none at all, of which torch will say so
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the check sum of {damaged} is wrong")
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:

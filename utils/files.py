@@ -30,7 +30,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix="".join(path.suffixes)
+            dir=path.parent, prefix=f".part-{path.name}.", suffix="".join(path.suffixes)
         )
         os.close(handle)
     temporary = Path(name)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from utils.errors import UserError
+from utils.files import naming
 
 LOCK = ".lock"
 # environment: the folders that a parent has locked for this process, a line each
@@ -69,10 +70,11 @@ class FolderLock:
         except OSError:  # a file system without locks
             return
         self.exclusive = exclusive
-        if exclusive:
-            self.file.truncate(0)
-        self.file.write(self._holder())
-        self.file.flush()
+        with naming(self.folder / LOCK):  # a full disk
+            if exclusive:
+                self.file.truncate(0)
+            self.file.write(self._holder())
+            self.file.flush()
 
     def _add_note(self) -> None:
         """Names this process as a holder of a lock that its parent took, which it may outlive."""
@@ -111,7 +113,8 @@ class FolderLock:
                     encoding="utf-8",
                 )
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(OSError):  # notes for which there was no room
+                self.file.close()
         if self._held is not None:
             os.close(self._held)
         self.file, self._held, self.exclusive = None, None, None

@@ -6,11 +6,10 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, SpawnContext
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from utils.entry import interrupts_end_quietly
 from utils.interrupts import SIGNALS
 
 T = TypeVar("T")
@@ -135,40 +135,26 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def run_child(
-    command: Sequence[str],
-    environment: dict[str, str],
-    descriptors: Sequence[int] = (),
-    grace: float = GRACE_SECONDS,
+def run_fork(
+    function: Callable[[], object], environment: dict[str, str], grace: float = GRACE_SECONDS
 ) -> int:
-    """Runs a command in a process group of its own and waits for it.
+    """Runs a function in a fork of this process and in a session of its own, and waits for it.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to it, and a stop (Ctrl-Z) with what follows it to all
-    below it, too.  When this process is killed, the child gets SIGTERM.  What is left of the group
-    when the child has ended, or does not end in time, is killed.
+    What this process has imported need not be imported again, which for torch and lhotse takes
+    seconds, and its open files are the fork's as well.
+
+    SIGINT, SIGTERM and SIGHUP are passed on to the fork, and a stop (Ctrl-Z) with what follows it
+    to all below it, too.  When this process is killed, the fork gets SIGTERM.  What is left of its
+    group when it has ended, or does not end in time, is killed.
 
     Args:
+      function: its exit status is 0, unless an exception ends it: 1, or that of SystemExit.
       environment: variables beside those of this process.
-      descriptors: open files that the child inherits.
       grace: seconds that it has after the first SIGTERM or SIGHUP.
     Returns:
       The exit status as a shell has it: 128 + the signal where one ended it.
     """
-    parent = os.getpid()
-
-    def prepare() -> None:
-        signal_when_parent_dies(signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(128 + signal.SIGTERM)
-
-    process = subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        pass_fds=tuple(descriptors),
-        start_new_session=True,
-        preexec_fn=prepare,
-    )
-    child = _Child(process, grace)
+    child = _Child(function, environment, grace)
     before = handle_stops(child.forward)
     if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
         before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, child.pause)
@@ -184,40 +170,54 @@ def run_child(
 
 
 class _Child:
-    """A child process with a group of its own, and the signals that were passed on to it."""
+    """A fork with a session of its own, and the signals that were passed on to it."""
 
-    def __init__(self, process: subprocess.Popen, grace: float):
-        self.process, self.grace = process, grace
+    def __init__(self, function: Callable[[], object], environment: dict[str, str], grace: float):
+        parent = os.getpid()
+
+        def run() -> None:
+            os.setsid()
+            interrupts_end_quietly()
+            signal_when_parent_dies(signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(128 + signal.SIGTERM)
+            os.environ.update(environment)
+            function()
+
+        self.process, self.grace = multiprocessing.get_context("fork").Process(target=run), grace
         self.received: list[int] = []
         self.deadline = float("inf")  # of time.monotonic(), after which the group is killed
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
 
     def wait(self) -> int:
-        """Waits until the child has ended; returns its status as Popen has it."""
-        while True:
-            try:
-                return self.process.wait(timeout=1.0)
-            except subprocess.TimeoutExpired:
-                if time.monotonic() > self.deadline:
-                    self.to_group(signal.SIGKILL)
+        """Waits until the fork has ended, whatever it leaves behind; returns its status, -N where
+        signal N ended it."""
+        while (status := self.process.exitcode) is None:
+            if time.monotonic() > self.deadline:
+                self.to_group(signal.SIGKILL)
+            time.sleep(0.02)
+        return status
 
     def to_group(self, number: int) -> None:
         """Sends a signal to the child's group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+            os.killpg(self.pid, number)
 
     def forward(self, number: int, frame: object) -> None:
         """Handles a signal that stops a program; the third one kills the group."""
         self.received.append(number)
         if len(self.received) > 2:
             self.to_group(signal.SIGKILL)
-        elif self.process.poll() is None:
-            self.process.send_signal(number)
+        elif self.process.exitcode is None:
+            os.kill(self.pid, number)
         if number != signal.SIGINT:
             self.deadline = min(self.deadline, time.monotonic() + self.grace)
 
     def pause(self, number: int, frame: object) -> None:
         """Handles Ctrl-Z: stops all below this process, then this process, until both go on."""
-        below = descendants(self.process.pid)  # torchrun's ranks have sessions of their own
+        below = descendants(self.pid)  # torchrun's ranks have sessions of their own
         for each in (signal.SIGSTOP, signal.SIGCONT):
             self.to_group(each)
             for pid in below:

@@ -1,13 +1,10 @@
 """Stages that can be repeated: a finished one is skipped, a stale one redone, a missing input
 named.
 
-A :class:`StageTable` says what depends on what, and whoever decides whether something is still good
-asks it: the skipping of stages, the going on of a training, the records of a table's runs, kept
-scores and exported files.
-
-A stage that has finished leaves a stamp, a JSON file with the conf values it depended on and the
-run of every earlier stage it read.  It is up to date while both are unchanged and what it wrote is
-still there.
+A stage that has finished leaves a stamp, a JSON file with the conf values it depended on, the run
+of every earlier stage it read, and digests of what it wrote.  It is up to date while all of them
+are unchanged.  One that only mends what was damaged, and writes the same files again, counts as the
+same run, so that nothing after it is redone.
 """
 
 import logging
@@ -16,114 +13,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import conf as configuration
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a recipe.
-
-    Attributes:
-      keys: the conf keys, or groups of keys, that its result depends on.
-      after: the numbers of the stages whose result it reads.
-      reads, writes: texts for people, with ``{data}`` and ``{exp}`` for the two folders.
-      folder: ``data`` or ``exp``, the folder that its stamp lies in.
-      outputs: the paths below its folder that must exist for it to be finished.
-      passive_keys: keys below ``keys`` that change nothing about the result (speed, logging).
-      continue_keys: keys below ``keys`` with whose new value it goes on from where it stands,
-        instead of beginning anew.
-      content_keys: keys below ``keys`` whose effect on later stages is seen in what was written,
-        and only there: another test set leaves the training data what they were.
-      always: whether it runs whenever it is asked for, because it finds out itself what is left to
-        do.
-      needs_inputs: whether the stages before it must have finished with a conf.
-      idle: why there is nothing to do with a conf; None: there is.
-      more: values beside those of the keys, where they count only in some cases.
-    """
-
-    number: int
-    title: str
-    keys: tuple[str, ...]
-    after: tuple[int, ...]
-    reads: str
-    writes: str
-    folder: str
-    outputs: tuple[str, ...]
-    passive_keys: tuple[str, ...] = ()
-    continue_keys: tuple[str, ...] = ()
-    content_keys: tuple[str, ...] = ()
-    always: Callable[[Any], bool] = lambda config: False
-    idle: Callable[[Any], str | None] = lambda config: None
-    needs_inputs: Callable[[Any], bool] = lambda config: True
-    more: Callable[[Any], dict[str, Any]] = lambda config: {}
-
-    def values(self, config: Any) -> dict[str, Any]:
-        """The conf values that its result depends on."""
-        passive = configuration.select(config, self.passive_keys)
-        return {
-            k: v for k, v in configuration.select(config, self.keys).items() if k not in passive
-        } | self.more(config)
-
-    def changes(self, then: dict[str, Any], config: Any, ignore: Iterable[str] = ()) -> list[str]:
-        """Says in words which values are no longer what they were.
-
-        Args:
-          then: values of an earlier time; a key that is newer than they are had its default then.
-          ignore: keys that do not count.
-        """
-        defaults = type(config)()
-        before = (
-            configuration.flatten(configuration.to_dict(defaults)) | self.values(defaults) | then
-        )
-        now = {k: v for k, v in self.values(config).items() if k not in ignore}
-        return [
-            f"{key} was {before.get(key)!r}, is {value!r}"
-            for key, value in now.items()
-            if before.get(key) != value
-        ]
-
-
-class StageTable(dict[int, Stage]):
-    """The stages of a recipe by number: what depends on what."""
-
-    def __init__(self, stages: Iterable[Stage]):
-        super().__init__((stage.number, stage) for stage in stages)
-
-    def upstream(self, number: int) -> list[int]:
-        """The stages that a stage's result comes from, however far back, in order."""
-        found = set(self[number].after)
-        for before in self[number].after:
-            found |= set(self.upstream(before))
-        return sorted(found)
-
-    def all_values(self, numbers: Iterable[int], config: Any) -> dict[str, Any]:
-        """The conf values that the results of some stages depend on, together."""
-        values: dict[str, Any] = {}
-        for number in numbers:
-            values |= self[number].values(config)
-        return values
-
-    def changes_before(self, number: int, saved: Any, config: Any) -> list[str]:
-        """Says in words why a stage can not go on with ``config`` from what it made with the conf
-        ``saved``; empty: it can.
-
-        The values of the stages before it count, without their ``content_keys``, and its own,
-        without its ``continue_keys``.
-        """
-        reasons = []
-        for before in self.upstream(number):
-            reasons += self[before].changes(
-                self[before].values(saved), config, self[before].content_keys
-            )
-        return reasons + self[number].changes(
-            self[number].values(saved), config, self[number].continue_keys
-        )
+from utils.stage_table import Stage, StageTable
+from utils.written_files import damage, describe_files, is_written, move_aside, same_files
 
 
 class StageRunner:
@@ -161,7 +57,9 @@ class StageRunner:
         """The stamp that the stage left when it finished; None: it has not, or has begun again
         since."""
         content = self._content(stage)
-        return content if "run" in content else None
+        parts = {"run": str, "conf": dict, "after": dict}
+        whole = all(isinstance(content.get(name), kind) for name, kind in parts.items())
+        return content if whole and is_written(content.get("files", {})) else None
 
     def forced(self, numbers: Iterable[int]) -> list[str]:
         """The marks of the times that stages were redone by ``--force``: their results then count
@@ -201,7 +99,13 @@ class StageRunner:
             for output in stage.outputs
             if not (folder / output).exists()
         ]
-        return reasons
+        return list(dict.fromkeys([*reasons, *self._damage(stage).values()]))
+
+    def _damage(self, stage: Stage) -> dict[str, str]:
+        """What has become of the files of a finished stage, in words, by path; stamps of earlier
+        versions do not name any."""
+        stamp = self.stamp(stage) or {}
+        return damage(self.folders[stage.folder], stamp.get("files", {}))
 
     def require_inputs(self, stage: Stage) -> None:
         """Checks that the stages before have finished.
@@ -253,7 +157,8 @@ class StageRunner:
             return False
         stage = self.stages[number]
         reasons, title = self.stale_reasons(stage), f"stage {number} ({stage.title})"
-        redone = self.stamp(stage) is not None
+        before, damaged = self.stamp(stage), self._damage(stage)
+        redone = before is not None
         if redone and not stage.always(self.config):
             logging.info(
                 "%s: runs again: %s",
@@ -274,15 +179,46 @@ class StageRunner:
         write_json_atomic(
             self.stamp_path(stage), mark | {"begun": time.strftime("%Y-%m-%d %H:%M:%S")}
         )
+        self._move_damaged(stage, damaged)
         begin = time.monotonic()
         action()
+        folder = self.folders[stage.folder]
+        written = describe_files(folder, (*stage.outputs, *stage.beside))
+        values = stage.values(self.config)
+        mended = (
+            before is not None
+            and not force
+            and bool(written)
+            and (before["conf"], before["after"]) == (values, after)
+            and same_files(before.get("files", {}), written)
+        )
         stamp = {
-            "run": uuid.uuid4().hex[:12],
-            "conf": stage.values(self.config),
+            "run": before["run"] if before and mended else uuid.uuid4().hex[:12],
+            "conf": values,
             "after": after,
+            "files": written,
             "seconds": round(time.monotonic() - begin, 1),
             "command": shlex.join(sys.argv),
         } | mark
         write_json_atomic(self.stamp_path(stage), stamp)
+        self._note_rewritten(stage)
         logging.info("%s: done in %.0f s", title, stamp["seconds"])
         return True
+
+    def _move_damaged(self, stage: Stage, damaged: dict[str, str]) -> None:
+        """Moves the damaged files of a stage aside, so that it takes none of them for its own."""
+        folder = self.folders[stage.folder]
+        names = [name for name in damaged if name.split("/")[0] not in stage.judged]
+        if target := move_aside(folder, names):
+            logging.warning("%s: moved to %s", "; ".join(damaged[name] for name in names), target)
+
+    def _note_rewritten(self, writer: Stage) -> None:
+        """Notes in the stamps of other stages which of their files a stage has written again."""
+        again = describe_files(self.folders[writer.folder], writer.rewrites)
+        for stage in self.stages.values():
+            stamp = self.stamp(stage)
+            if stage is writer or stage.folder != writer.folder or stamp is None:
+                continue
+            files = stamp.get("files", {})
+            if new := {name: entry for name, entry in again.items() if name in files}:
+                write_json_atomic(self.stamp_path(stage), stamp | {"files": files | new})

@@ -9,7 +9,7 @@ import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from torch.distributed.run import main as run_torchrun
 
 # exit statuses of a process that has said why it ended: an error, a user's mistake, or a signal
 SAID_ITSELF = (1, 2, 129, 130, 143)
@@ -21,7 +21,7 @@ def run() -> int:
     # torchrun tells in pages how it ends the other processes
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
-        main()
+        run_torchrun()
     except SignalException as stop:
         return 128 + stop.sigval.value
     except ChildFailedError as failed:
@@ -42,5 +42,10 @@ def run() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs torchrun, and ends with its exit status."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

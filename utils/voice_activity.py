@@ -35,8 +35,8 @@ class VoiceActivity:
 
     def __init__(self) -> None:
         self.session = _session()
-        self.waiting = np.zeros(0, np.float32)
-        self.context = np.zeros(CONTEXT, np.float32)
+        self.waiting: np.ndarray = np.zeros(0, np.float32)
+        self.context: np.ndarray = np.zeros(CONTEXT, np.float32)
         self.state = np.zeros((2, 1, 128), np.float32)
 
     def accept(self, samples: np.ndarray) -> list[float]:
@@ -114,7 +114,7 @@ class _Cutter:
         self.most = max(round(longest * SAMPLE_RATE) // WINDOW, 2)
         self.pause = round(PAUSE_SECONDS * SAMPLE_RATE / WINDOW)
         self.first = 0  # sample of the recording that what is held begins with
-        self.held = np.zeros(0, np.float32)
+        self.held: np.ndarray = np.zeros(0, np.float32)
         self.probabilities: list[float] = []  # of the windows of what is held
         self.speaking = False
         self.speech = 0  # windows with certain speech since it began

@@ -129,6 +129,7 @@ def test_a_relative_input_is_where_the_user_stands_or_beside_his_conf(user):
         ("data.root", lambda c: c.data.root),
         ("data.musan", lambda c: c.data.musan),
         ("search.latency_table", lambda c: c.search.latency_table),
+        ("decode.hotwords_file", lambda c: c.decode.hotwords_file),
     ):
         assert (
             read(load("mini", [f"{key}=corpus"]))

@@ -79,6 +79,7 @@ def test_numbers_that_make_no_sense_are_refused_by_key(key):
         ("decode.range=0", "decode.range is 0; it must be from 1"),
         ("decode.max_symbols=0", "decode.max_symbols is 0; it must be from 1"),
         ("decode.subnets=[x1]", "decode.subnets: 'x1' is not a block"),
+        ("decode.nbest=5", "decode.nbest=5 asks for more hypotheses than decode.beam=4"),
         ("decode.subnets=[h0f0,h0f0]", "more than once"),
         ("train.lr=0", "train.lr is 0.0; it must be above 0"),
         ("train.seed=4294967296", "train.seed is 4294967296"),
@@ -382,6 +383,21 @@ def test_every_conf_of_the_recipe_loads_without_a_warning(conf, tmp_path):
         (
             ["decode.beam=8", "export.methods=[greedy]"],
             "decode.beam has no effect",
+            r"decode.methods=\[greedy,beam\]",
+        ),
+        (
+            ["decode.hotwords_file=x.txt", "export.methods=[greedy]"],
+            "decode.hotwords_file has no effect, because .* greedy search takes no hotwords",
+            r"decode.methods=\[greedy,beam\]",
+        ),
+        (
+            ["decode.hotwords_score=2"],
+            "decode.hotwords_score has no effect, because decode.hotwords_file is not set",
+            "decode.hotwords_file=FILE",
+        ),
+        (
+            ["decode.nbest=2"],
+            "decode.nbest has no effect, because decode.methods lacks beam",
             r"decode.methods=\[greedy,beam\]",
         ),
         (

@@ -188,6 +188,17 @@ def test_a_wide_beam_is_exact(seed):
     assert got.frames == likeliest_frames(log_probs, got.tokens)
 
 
+def test_the_n_best_are_the_most_probable_outputs():
+    log_probs = make_log_probs(4, 6, seed=1)
+    (best,) = ctc_prefix_beam_search(log_probs, torch.tensor([4]), EVERYTHING, nbest=5)
+    expected = list(itertools.islice(ctc_prefixes(log_probs[0], EVERYTHING).items(), 5))
+    assert [(tuple(h.tokens), h.score) for h in best.nbest] == expected
+    assert [h.frames for h in best.nbest] == [
+        likeliest_frames(log_probs[0], h.tokens) for h in best.nbest
+    ]
+    assert best == best.nbest[0] and whole(wide, log_probs[0]).nbest == []
+
+
 def test_greedy_and_beam_differ_in_places():
     """Where the best alignment's output is not the best output, greedy's is less probable; else
     both agree."""

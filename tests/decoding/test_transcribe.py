@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,6 +145,46 @@ def test_a_blank_penalty_recognises_more(causal, capsys):
         assert call(causal.model, "--json", "--blank-penalty", penalty, path) == 0
         counts.append(len(json.loads(capsys.readouterr().out)["tokens"]))
     assert counts[0] < counts[1] <= counts[2]
+
+
+def test_hotwords_are_preferred(causal, capsys, tmp_path):
+    path = causal.record("names.wav", 4)
+    names = tmp_path / "names.txt"
+    names.write_text("SAT\nTEN\nON\n")
+    counts = []
+    for options in ([], ["--hotwords", names], ["--hotwords", names, "--hotwords-score", "8"]):
+        assert call(causal.model, "--beam", "4", *options, path) == 0
+        words = capsys.readouterr().out.split()
+        counts.append(sum(word in ("SAT", "TEN", "ON") for word in words))
+    assert counts[0] <= counts[1] < counts[2]
+    names.write_text("ZO\u00cb\n")
+    with pytest.raises(UserError, match="names.txt, line 1"):
+        call(causal.model, "--beam", "4", "--hotwords", names, path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_n_best_hypotheses_in_json(causal, capsys, streaming):
+    path = causal.record("nbest.wav", 2)
+    options = ["--streaming"] * streaming
+    assert call(causal.model, "--json", "--beam", "4", "--nbest", "3", *options, path) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nbest"][0]["start"] == 0 and len(found["nbest"]) == 1
+    hypotheses = found["nbest"][0]["hypotheses"]
+    assert hypotheses[0]["text"] == found["text"]
+    assert len({h["text"] for h in hypotheses}) == 3 and all(h["score"] < 0 for h in hypotheses)
+
+
+def test_the_n_best_of_a_long_recording_say_where_they_begin(causal, capsys):
+    path = causal.record("long.wav", 9)
+    loaded = recognizer.Recognizer.load(causal.model, 4)
+    loaded.longest = 3.0
+    loaded.options = replace(loaded.options, nbest=2)
+    found = loaded.transcribe([soundfile.read(path, dtype="float32")[0]])
+    starts = [a.start for a in found.nbest]
+    assert len(starts) > 2 and starts == sorted(starts) and 5 < starts[-1] < 9
+    # a stretch may go on with a word
+    letters = "".join(a.hypotheses[0].text for a in found.nbest)
+    assert letters.replace(" ", "") == found.text.replace(" ", "")
 
 
 def test_a_folder_is_the_audio_in_it(causal, capsys):
@@ -541,6 +582,12 @@ def test_options_between_files_do_not_change_what_is_printed(causal, capsys):
         ("MODEL a.wav --threads 0", "--threads"),
         ("MODEL a.wav --nothing", "--nothing"),
         ("MODEL a.wav --beam two", "--beam"),
+        ("MODEL a.wav --hotwords names.txt", "are for beam search; give --beam 4"),
+        ("MODEL a.wav --beam 4 --hotwords-score 2", "is for --hotwords FILE"),
+        ("MODEL a.wav --beam 4 --hotwords n.txt --hotwords-score 0", "must be above 0"),
+        ("MODEL a.wav --beam 4 --nbest 2", "is for --json"),
+        ("MODEL a.wav --json --nbest 2", "must be from 1 to --beam"),
+        ("MODEL a.wav --json --beam 4 --nbest 5", "must be from 1 to --beam"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):

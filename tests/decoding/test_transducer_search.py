@@ -15,6 +15,7 @@ from todm.decoding.transducer_search import (
     modified_beam_search,
 )
 from todm.model.transducer import Transducer
+from utils.context_graph import ContextGraph
 from utils.tokens import BLANK, UNK
 
 LENGTHS = torch.tensor([14, 9, 3])
@@ -130,6 +131,64 @@ def test_a_wide_beam_finds_the_best_of_all_alignments(seed):
     assert tuple(got.tokens) == max(scores, key=lambda tokens: scores[tokens] / (len(tokens) + 2))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_n_best_are_those_of_all_alignments(seed):
+    model, encoded = make_model(vocab_size=5, seed=seed), make_encoded(1, 4, seed)
+    search = BeamSearch(model, 1, torch.device("cpu"), 1000, nbest=7)
+    search.accept(encoded, torch.tensor([4]))
+    (best,) = search.hypotheses()
+    scores = every_alignment(model, encoded[0])
+    expected = sorted(scores, key=lambda tokens: -scores[tokens] / (len(tokens) + 2))[:7]
+    assert [tuple(h.tokens) for h in best.nbest] == expected and best == best.nbest[0]
+    assert [h.score for h in best.nbest] == pytest.approx([scores[t] for t in expected], abs=1e-4)
+
+
+def test_n_best_lists_come_when_asked_for_and_hold_what_the_beam_has():
+    model, encoded = make_model(), make_encoded()
+    (best, *_) = modified_beam_search(model, encoded, LENGTHS, beam=3)
+    assert best.nbest == [] and best.score < 0
+    search = BeamSearch(model, 3, torch.device("cpu"), 3, nbest=50)
+    search.accept(encoded, LENGTHS)
+    assert [len(h.nbest) for h in search.hypotheses()] == [3, 3, 3]
+
+
+def hotword_search(probs: list[list[float]], hotwords: ContextGraph, beam: int = 20) -> BeamSearch:
+    """Beam search on given probabilities, as of :func:`scripted_search`."""
+    model = make_model(vocab_size=5)
+    model.joiner = Scripted()
+    search = BeamSearch(model, 1, torch.device("cpu"), beam, hotwords=hotwords)
+    search.accept(torch.tensor([probs]).log(), torch.tensor([len(probs)]))
+    return search
+
+
+def test_hotwords_in_a_beam_by_hand():
+    """0.1 x 0.2 for 3 then 4 becomes e^(2 x 1) times as much; the 3 alone at the end has a bonus
+    only until the utterance is over."""
+    probs = [[0.9, 0, 0, 0.1, 0], [0.8, 0, 0, 0, 0.2]]
+    search = hotword_search(probs, ContextGraph([((3, 4), 1.0)]))
+    before = {tokens[2:]: partial.score for tokens, partial in search.beams[0].items()}
+    assert math.exp(before[3, 4]) == pytest.approx(0.02 * math.e**2)
+    assert math.exp(before[3,]) == pytest.approx(0.08 * math.e)
+    assert math.exp(before[4,]) == pytest.approx(0.18)
+    search.finish()
+    after = {tokens[2:]: partial.score for tokens, partial in search.beams[0].items()}
+    assert math.exp(after[3,]) == pytest.approx(0.08)
+    assert after[3, 4] == before[3, 4] and after[()] == before[()]
+
+
+def test_a_strong_hotword_wins_and_none_changes_nothing():
+    probs = [[0.9, 0, 0, 0.1, 0], [0.8, 0, 0, 0, 0.2]]
+    assert hotword_search(probs, ContextGraph([])).hypotheses()[0].tokens == []
+    assert hotword_search(probs, ContextGraph([((3, 4), 4.0)])).hypotheses()[0].tokens == [3, 4]
+    assert hotword_search(probs, ContextGraph([((4, 3), 4.0)])).hypotheses()[0].tokens == [4]
+
+
+def test_the_bonus_comes_after_the_choice_of_the_beam():
+    """As in sherpa-onnx: with a beam of one, the hotword's token is not among the best."""
+    probs = [[0.9, 0, 0, 0.1, 0]]
+    assert hotword_search(probs, ContextGraph([((3,), 9.0)]), beam=1).hypotheses()[0].tokens == []
+
+
 def scripted_search(probs: list[list[float]], beam: int) -> Hypothesis:
     """Search on given probabilities of blank, <sos/eos>, <unk> and two tokens per frame."""
     model = make_model(vocab_size=5)
@@ -178,7 +237,7 @@ def test_a_blank_penalty_in_a_beam_by_hand():
     probs = torch.tensor([[[0.8, 0, 0, 0.15, 0.05]]]).log()
     search = BeamSearch(model, 1, torch.device("cpu"), 4, blank_penalty=math.log(4))
     search.accept(probs, torch.tensor([1]))
-    scores = {tokens[2:]: math.exp(score) for tokens, (score, _) in search.beams[0].items()}
+    scores = {tokens[2:]: math.exp(score) for tokens, (score, *_) in search.beams[0].items()}
     assert scores[()] == pytest.approx(0.5) and scores[3,] == pytest.approx(0.375)
 
 

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from todm.decoding.search import start_search
 from todm.decoding.transcript import WORD_START, Transcript
 from todm.deploy.benchmark_client import measure
 from todm.deploy.client import Client, Recognized, with_tail
+from todm.deploy.client_check import streamed_texts
 from todm.deploy.export import write_subnet
 from todm.deploy.onnx_export import export_joiner
 from todm.deploy.quantize import quantize
@@ -146,6 +148,51 @@ def test_hotwords_are_heard_more_often_in_sherpa_onnx(models, utterances, tmp_pa
         "bpe_vocab": str(folder / "bpe.vocab"),
     }
     assert count(hotwords_score=10.0, **hotwords) > count()
+
+
+def some_hotwords(seed: int) -> str:
+    """Lines of words of one to three letters or pairs of them, each with its boost: many begin as
+    others do, end within others or go on where others end."""
+    rng = random.Random(seed)
+    lines = []
+    while len(lines) < 40:
+        words = ["".join(rng.choices("THENOSAI", k=rng.randint(1, 3))) for _ in range(3)]
+        text = " ".join(words[: rng.choice((1, 1, 2))])
+        if UNK not in tokenizer().encode(text):
+            lines.append(f"{text} :{rng.uniform(0.5, 3):.2f}\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("direction", ["bidirectional", "causal"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hotwords_have_the_same_effect_in_torch_and_in_sherpa_onnx(
+    models, direction, seed, tmp_path
+):
+    """Where the client streams, a hotword that is not complete at the end keeps its bonus."""
+    exported, path = models[direction], tmp_path / "hotwords.txt"
+    path.write_text(some_hotwords(seed))
+    streaming = direction == "causal"
+    utterances = [babble(2 + 0.3 * i, seed=i) for i in range(12)]
+    recognizer = exported.recognizer("beam")
+    without = recognised(recognizer, utterances, streaming)
+    recognizer.prefer(path)
+    expected = recognised(recognizer, utterances, streaming)
+    client = Client(exported.folder, "fp32", "beam", streaming, hotwords=path)
+    assert [r.text for r in client.decode(utterances)] == expected
+    assert sum(a != b for a, b in zip(without, expected)) > 8
+
+
+def recognised(recognizer: Recognizer, utterances: list[np.ndarray], streaming: bool) -> list[str]:
+    """The texts in torch, whole or streamed with the client's silence."""
+    if streaming:
+        batch = [(str(i), samples, "") for i, samples in enumerate(utterances)]
+        return list(streamed_texts(recognizer, batch).values())
+    return [t.text for t in recognizer.transcribe_batch(utterances)]
+
+
+def test_a_client_takes_hotwords_with_a_beam_alone(models, tmp_path):
+    with pytest.raises(UserError, match="hotwords need a transducer and a search with a beam"):
+        Client(models["causal"].folder, hotwords=tmp_path / "hotwords.txt")
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])

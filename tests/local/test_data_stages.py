@@ -17,7 +17,7 @@ from lhotse import CutSet, NumpyFilesWriter
 from local.compute_features import compute
 from local.make_corpus import check_names
 from local.prepare_manifests import prepare
-from local.train_bpe import main as train_bpe_main
+from local.train_bpe import train as train_stage
 from tests.conftest import ROOT, TINY, run_sh, tiny_arguments, write_utterance
 from tests.local.corpora import scanned
 from todm.config.keys import Config, DataConfig, FeatureConfig
@@ -92,7 +92,7 @@ def test_several_channels_are_their_mean_everywhere(tmp_path, caplog, channels, 
             prepare(config, None)
         assert "1 of more than one channel, whose mean is taken" in caplog.text
         compute(config, None)
-        train_bpe_main(config, None)
+        train_stage(config, None)
         cuts = {c.id: c for c in load_cuts(config, ["train"])}
         assert set(cuts) == {
             "1-1-0000",
@@ -207,7 +207,7 @@ def test_a_file_that_is_lost_after_stage_2_is_a_sentence(tmp_path, workers):
     for i in range(2):
         path = write_utterance(tmp_path / "corpus/train", f"1-1-000{i}", "A B")
     config = make_config(tmp_path, on_the_fly=True)
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     path.unlink()
     config.data.num_workers = workers
@@ -220,7 +220,7 @@ def test_a_file_that_is_lost_after_stage_2_is_a_sentence(tmp_path, workers):
 def test_stored_features_that_are_damaged_are_a_sentence(tmp_path, share):
     write_utterance(tmp_path / "corpus/train", "1-1-0000", "A B")
     config = make_config(tmp_path)
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     path = next(tmp_path.rglob("*.lca"))
     os.truncate(path, round(path.stat().st_size * share))
@@ -362,7 +362,7 @@ def test_any_number_of_utterances_and_buckets(tmp_path, utterances, buckets):
     for i in range(utterances):
         write_utterance(tmp_path / "corpus/train", f"1-1-{i:04d}", "A B", seconds=1 + 0.1 * i)
     config = make_config(tmp_path, num_buckets=buckets, max_duration=5.0)
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     for world_size in (1, 2):
         seen = []
@@ -381,7 +381,7 @@ def test_splits_in_folders_and_the_same_ids_in_several(tmp_path):
         for i in range(2):
             write_utterance(tmp_path / "corpus" / split, f"1-1-000{i}", text)
     config = make_config(tmp_path, splits=tuple(texts))
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     for split, text in texts.items():
         assert [c.supervisions[0].text for c in load_cuts(config, [split])] == [text] * 2

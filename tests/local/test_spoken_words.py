@@ -9,7 +9,7 @@ from lhotse import CutSet
 from local import spoken_words
 from local.compute_features import compute
 from local.prepare_manifests import prepare
-from local.train_bpe import main as train_bpe_main
+from local.train_bpe import train as train_stage
 from tests.conftest import write_utterance
 from tests.local.test_data_stages import make_config
 from todm.config.keys import Config
@@ -75,7 +75,7 @@ def test_they_are_trained_on_beside_the_corpus_and_only_there(tmp_path):
     config.bpe.vocab_size, config.bpe.model_type = 40, "bpe"
     prepare(config, None)
     compute(config, None)
-    train_bpe_main(config, None)
+    train_stage(config, None)
     loader, sampler = train_loader(config)
     sampler.start(0, 0)
     ids = {i for batch in loader for i in batch.ids}
@@ -107,7 +107,7 @@ def prepared(tmp_path) -> Config:
     )
     config.bpe.vocab_size, config.bpe.model_type = 40, "bpe"
     config.train.updates, config.data.max_duration = 20, 4.0
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     return config
 

@@ -350,7 +350,9 @@ def test_search_baselines_and_export(tiny):
         "0.40M",
     ] and len(page.nets) == 15
     assert page.export.outdated and len(page.export.rows) == 10
-    assert set(page.plots) == {"wer", "curves", "candidates", "winners", "deployed"}
+    assert set(page.plots) == {
+        *("wer", "curves", "calibration", "candidates", "winners", "deployed")
+    }
     assert sum(len(trace["x"]) for trace in page.plots["candidates"]["data"]) == 383 + 382 + 5 + 26
     text = render(page)
     assert (

@@ -1,3 +1,4 @@
+import json
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.stage_runner import Stage, StageRunner, StageTable
+from utils.stage_runner import StageRunner
+from utils.stage_table import Stage, StageTable
 
 
 @dataclass
@@ -268,3 +270,59 @@ def test_commands_can_be_pasted(tmp_path):
         "my conf.yaml",
         "name=it's",
     ]
+
+
+# ---- damage
+
+
+def test_a_damaged_output_is_named_moved_aside_and_made_again(kitchen, caplog):
+    """Nothing after the stage is redone where it writes the same again."""
+    kitchen.output(1).write_text("dome")
+    with pytest.raises(UserError, match=f"{kitchen.output(1)} is damaged.*\n.*--stage 1 "):
+        kitchen.run(2)
+    with caplog.at_level(logging.INFO):
+        assert [kitchen.run(number) for number in STAGES] == [False, True, False]
+    assert kitchen.output(1).read_text() == "done"
+    assert f"runs again: {kitchen.output(1)} is damaged" in caplog.text
+    (kept,) = (kitchen.folders["exp"] / "damaged").rglob("one")
+    assert kept.read_text() == "dome"
+
+
+def test_a_folder_in_the_place_of_an_output_is_moved_aside(kitchen):
+    kitchen.output(1).unlink()
+    kitchen.output(1).mkdir()
+    assert kitchen.run(1) and kitchen.output(1).read_text() == "done"
+
+
+def test_a_stage_may_judge_its_damaged_files_itself(kitchen):
+    stages = StageTable((STAGES[0], replace(STAGES[1], judged=("one",)), STAGES[2]))
+    kitchen.output(1).write_text("dome")
+    seen = []
+    runner = StageRunner(stages, kitchen.config, kitchen.folders, ["mini"])
+    runner.run(1, lambda: seen.append(kitchen.output(1).read_text()))
+    assert seen == ["dome"]
+
+
+def test_what_a_later_stage_writes_again_is_no_damage(kitchen):
+    stages = StageTable((STAGES[0], STAGES[1], replace(STAGES[2], rewrites=("one",))))
+    runner = StageRunner(stages, kitchen.config, kitchen.folders, ["mini"])
+    runner.run(2, lambda: [kitchen.output(n).write_text("new") for n in (1, 2)], force=True)
+    assert not kitchen.run(1)
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    ['{"run": "a"}', '{"run": "a", "conf": {}, "after": {}, "files": {"one": [1]}}', "[]", ""],
+)
+def test_a_damaged_stamp_means_that_a_stage_has_not_finished(kitchen, stamp):
+    kitchen.runner.stamp_path(STAGES[1]).write_text(stamp)
+    assert kitchen.run(1)
+
+
+def test_stamps_of_earlier_versions_name_no_files(kitchen):
+    path = kitchen.runner.stamp_path(STAGES[1])
+    stamp = json.loads(path.read_text())
+    assert stamp.pop("files")
+    path.write_text(json.dumps(stamp))
+    kitchen.output(1).write_text("dome")
+    assert not kitchen.run(1)

@@ -11,6 +11,7 @@ from todm.config.keys import Config
 from todm.config.load import load
 from todm.data.loaders import eval_loader, load_cuts
 from todm.decoding.decode import decode_subnets
+from todm.decoding.decoded_split import DecodedSplit
 from todm.decoding.transducer_search import greedy_search
 from todm.search import candidate_scores
 from todm.search.candidate_scores import CandidateScores, ScoreCache, dev_slice
@@ -291,7 +292,7 @@ def test_wer_is_of_all_dev_sets_together(tiny_run, experiment, tmp_path, monkeyp
     monkeypatch.setattr(
         candidate_scores,
         "decode_split",
-        lambda of, config, subnet, split, *_: (*found[split], 1.0, 1.0),
+        lambda of, config, subnet, split, *_: DecodedSplit(*found[split]),
     )
     assert scores.wer(SMALL) == 25.0
 

@@ -13,6 +13,7 @@ import importlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,32 +61,34 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         for name in options.sections:
-            result["sections"][name] = run_section(name, folder / name, options)
-            if options.json:
-                write_json_atomic(options.json, result)
+            for section in run_section(name, folder / name, options):  # longer with every trial
+                result["sections"][name] = section
+                if options.json:
+                    write_json_atomic(options.json, result)
     print(table(result))
     lost = [line for name in options.sections for line in lost_list(result["sections"][name])]
     print("\n".join(lost))
     return 1 if lost else 0
 
 
-def run_section(name: str, folder: Path, options: argparse.Namespace) -> dict:
-    """Runs one section in a new folder; its trials with how and where they were run."""
+def run_section(name: str, folder: Path, options: argparse.Namespace) -> Iterator[dict]:
+    """Runs one section in a folder; yields its trials so far after each, with how and where they
+    are run. An experiment that an earlier call has finished in the folder is used again."""
     section = importlib.import_module(f"tests.torture.{name}").trials
-    folder.mkdir(parents=True)
-    begin, done = time.monotonic(), []
+    folder.mkdir(parents=True, exist_ok=True)
+    begin, done, where = time.monotonic(), [], provenance()
     with progress(section(Setting(folder, options.seed, options.short)), desc=name) as bar:
         for trial in bar:
             done.append(asdict(trial))
             if not trial.survived:
                 bar.write(f"LOST {name}: {trial.what}: {trial.found}", file=sys.stderr)
-    return {
-        "seed": options.seed,
-        "short": options.short,
-        "seconds": round(time.monotonic() - begin, 1),
-        **provenance(),
-        "trials": done,
-    }
+            yield {
+                "seed": options.seed,
+                "short": options.short,
+                "seconds": round(time.monotonic() - begin, 1),
+                **where,
+                "trials": done,
+            }
 
 
 if __name__ == "__main__":

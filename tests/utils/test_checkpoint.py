@@ -94,6 +94,24 @@ def test_what_is_not_finite_is_named():
     assert list(not_finite(state)) == ["a.1.b", "3"]
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_one_bit_of_a_tensor_is_enough_to_be_damaged(tmp_path, share):
+    """torch itself would load the other value."""
+    path = save_checkpoint(tmp_path, 1, {"x": torch.ones(10_000)}, keep_last=1)
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+    assert not (torch.load(path, weights_only=True)["x"] == 1).all()
+    with pytest.raises(CheckpointError, match=r"update-1\.pt is damaged .*check sum"):
+        load_checkpoint(path)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    checkpoint_path(tmp_path, 1).mkdir()
+    with pytest.raises(CheckpointError, match=r"update-1\.pt is a folder"):
+        load_checkpoint(checkpoint_path(tmp_path, 1))
+
+
 def test_an_empty_folder_has_no_newest(tmp_path):
     assert load_newest(tmp_path) is None
     with pytest.raises(CheckpointError, match=r"no checkpoint .*update-7\.pt"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
-from utils.processes import in_fresh_processes, run_child
+from utils.processes import in_fresh_processes
 
 # Not from conftest, which imports torch: every process that is spawned below would do so again.
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,34 +36,54 @@ def until(condition, seconds: float = 30) -> bool:
     return condition()
 
 
-def outer(tmp_path: Path, inner: str, grace: float = 120) -> subprocess.Popen:
-    """A process that runs another by run_child and exits with its status."""
-    code = (
-        "import sys; from utils.processes import run_child; "
-        f"sys.exit(run_child([sys.executable, '-c', {inner!r}], {{}}, grace={grace}))"
+def call_of(inner: str, environment: dict | None = None, grace: float = 120) -> str:
+    """A program that runs another in a fork, and exits with its status."""
+    return (
+        "import sys; from utils.processes import run_fork; "
+        f"sys.exit(run_fork(lambda: exec({inner!r}, {{}}), {environment or {}}, grace={grace}))"
     )
-    return subprocess.Popen([*PYTHON, code], cwd=ROOT, start_new_session=True)
+
+
+def outer(inner: str, grace: float = 120) -> subprocess.Popen:
+    """Such a program as a process."""
+    command = [*PYTHON, call_of(inner, grace=grace)]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
 
 
 @pytest.mark.parametrize(
     "code, status",
-    [("pass", 0), ("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)],
+    [
+        ("pass", 0),
+        ("import sys; sys.exit(7)", 7),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("1 / 0", 1),
+        ("import os, sys; sys.exit(int(os.environ['ANSWER']) + ('PATH' in os.environ))", 43),
+        ("import os, sys; sys.exit(os.getsid(0) == os.getpid())", 1),
+    ],
 )
 def test_the_exit_status_is_a_shells(code, status):
-    assert run_child([*PYTHON, code], {"ANSWER": "42"}) == status
+    """With what was added to the environment, and in a session of its own."""
+    program = call_of(code, {"ANSWER": "42"})
+    assert subprocess.run([*PYTHON, program], cwd=ROOT).returncode == status
 
 
-def test_the_environment_is_added_to():
-    assert (
-        run_child(
-            [
-                *PYTHON,
-                "import os, sys; sys.exit(int(os.environ['ANSWER']) + ('PATH' in os.environ))",
-            ],
-            {"ANSWER": "42"},
-        )
-        == 43
+def test_a_fork_need_not_import_what_its_parent_has():
+    inner = "import sys; sys.exit(5 if 'wave' in sys.modules else 6)"
+    for before, status in (("import wave; ", 5), ("", 6)):
+        assert subprocess.run([*PYTHON, before + call_of(inner)], cwd=ROOT).returncode == status
+
+
+def test_a_fork_leaves_nothing_of_its_own_behind():
+    """Workers that outlive it are killed, and what it has done to its memory is gone."""
+    inner = (
+        "import os, sys, time\nsys.path.append('mine')\nif not (pid := os.fork()): time.sleep(60)\n"
+        "print(pid, flush=True)"
     )
+    program = (
+        call_of(inner).replace("sys.exit(run_fork", "(run_fork") + "; sys.exit('mine' in sys.path)"
+    )
+    found = subprocess.run([*PYTHON, program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert found.returncode == 0 and until(lambda: not alive(int(found.stdout)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -73,7 +93,7 @@ def test_signals_reach_the_child_which_may_finish(tmp_path, number):
         f"def save(n, f): time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); "
         f"sys.exit(5)\nsignal.signal({int(number)}, save)"
     )
-    process = outer(tmp_path, WAITING.format(handler=handler, ready=str(ready)))
+    process = outer(WAITING.format(handler=handler, ready=str(ready)))
     assert until(ready.exists)
     process.send_signal(number)
     assert process.wait(timeout=30) == 128 + number and saved.exists()
@@ -82,7 +102,6 @@ def test_signals_reach_the_child_which_may_finish(tmp_path, number):
 def test_a_child_that_does_not_stop_is_killed_in_the_end(tmp_path):
     ready = tmp_path / "ready"
     process = outer(
-        tmp_path,
         WAITING.format(handler="signal.signal(signal.SIGTERM, signal.SIG_IGN)", ready=str(ready)),
         grace=0.5,
     )
@@ -106,7 +125,7 @@ def test_a_killed_parent_takes_its_child_and_its_workers_with_it(tmp_path):
         "*pool._processes])))\n"
         "    time.sleep(60)"
     )
-    process = outer(tmp_path, inner)
+    process = outer(inner)
     assert until(lambda: pids.exists() and len(pids.read_text().split()) == 3)
     family = [int(pid) for pid in pids.read_text().split()]
     assert all(map(alive, family))
@@ -230,9 +249,9 @@ def test_a_child_that_inherits_a_lock_keeps_it_when_its_parent_dies(tmp_path):
     )
     code = (
         "import sys; from pathlib import Path; from utils.locks import FolderLock, "
-        "held_by_parent; from utils.processes import run_child\n"
+        "held_by_parent; from utils.processes import run_fork\n"
         f"lock = FolderLock(Path({str(tmp_path / 'exp')!r}), 'the parent'); lock.acquire(True)\n"
-        f"run_child([sys.executable, '-c', {inner!r}], held_by_parent([lock]), [lock.descriptor])"
+        f"run_fork(lambda: exec({inner!r}, {{}}), held_by_parent([lock]))"
     )
     parent = subprocess.Popen([*PYTHON, code], cwd=ROOT)
     assert until(lambda: child_ready.exists() and child_ready.read_text())
@@ -292,14 +311,7 @@ def test_a_stop_reaches_sessions_below_the_child(tmp_path):
         f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}], "
         "start_new_session=True)"
     )
-    parent = subprocess.Popen(
-        [
-            *PYTHON,
-            "import sys; from utils.processes import run_child; run_child([sys.executable, '-c', "
-            f"{launcher!r}], {{}})",
-        ],
-        cwd=ROOT,
-    )
+    parent = subprocess.Popen([*PYTHON, call_of(launcher)], cwd=ROOT)
     assert until(lambda: ready.exists() and ready.read_text())
     pid = int(ready.read_text())
 

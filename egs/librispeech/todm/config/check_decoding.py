@@ -16,6 +16,10 @@ def check_decoding(config: Config) -> None:
             bool(methods) and set(methods) <= set(METHODS),
             f"{key} is {methods}; known: {', '.join(METHODS)}, at least one of them",
         )
+    need(
+        d.nbest <= d.beam,
+        f"decode.nbest={d.nbest} asks for more hypotheses than decode.beam={d.beam} keeps",
+    )
     for text in d.subnets:
         try:
             Subnet.parse(text)

@@ -44,6 +44,7 @@ def check_paths(config: Config) -> None:
         "data.root": config.data.root,
         "data.musan": config.data.musan,
         "search.latency_table": config.search.latency_table,
+        "decode.hotwords_file": config.decode.hotwords_file,
         "tables.records": config.tables.records,
     }
     for key, value in paths.items():

@@ -193,6 +193,8 @@ EFFECTS = (
             "model.context_size",
             "decode.max_symbols",
             "decode.blank_penalty",
+            "decode.hotwords_file",
+            "decode.hotwords_score",
         ),
         is_transducer,
         "loss.objective is ctc",
@@ -286,6 +288,24 @@ EFFECTS = (
         ("decode.beam",),
         lambda c: "beam" in [*c.decode.methods, *c.export.methods],
         "neither decode.methods nor export.methods has beam",
+        "decode.methods=[greedy,beam]",
+    ),
+    Effect(
+        ("decode.hotwords_file",),
+        lambda c: "beam" in [*c.decode.methods, *c.export.methods],
+        "neither decode.methods nor export.methods has beam, and greedy search takes no hotwords",
+        "decode.methods=[greedy,beam]",
+    ),
+    Effect(
+        ("decode.hotwords_score",),
+        lambda c: bool(c.decode.hotwords_file),
+        "decode.hotwords_file is not set",
+        "decode.hotwords_file=FILE, with a word or a phrase a line",
+    ),
+    Effect(
+        ("decode.nbest",),
+        lambda c: "beam" in c.decode.methods,
+        "decode.methods lacks beam, and greedy search has one hypothesis",
         "decode.methods=[greedy,beam]",
     ),
     Effect(

@@ -357,6 +357,14 @@ class DecodeConfig:
     # taken from blank's logit by a transducer's searches, in torch and in the client: against
     # deletions, to be tuned on dev
     blank_penalty: float = 0.0
+    # a file of words and phrases that a transducer's beam search prefers in stage 6, and in the
+    # client in stage 10: a line each, WORDS or WORDS :boost
+    hotwords_file: str | None = None
+    # what each of their tokens adds to a hypothesis' log-probability, where a line has no boost
+    hotwords_score: float = 1.5
+    # hypotheses of beam search, of which stage 6 scores the best one for every utterance (oracle
+    # WER); at most decode.beam; 0: none
+    nbest: int = 0
     # what does not count as an error; recognisers write what the net has learnt all the same
     ignore_case: bool = False
     ignore_punctuation: bool = False

@@ -14,7 +14,7 @@ from utils.errors import ConfigError
 
 ROOT = RECIPE.parents[2]  # the repository
 # keys of paths that are read: relative to the user's folder or to that of his conf
-INPUTS = ("data.root", "data.musan", "search.latency_table", "train.init")
+INPUTS = ("data.root", "data.musan", "search.latency_table", "train.init", "decode.hotwords_file")
 # keys of paths that are written: relative to the repository
 OUTPUTS = ("data.dir", "exp", "tables.records")
 

@@ -143,6 +143,8 @@ RANGES: dict[str, Range] = {
     "decode.range": COUNT,
     "decode.max_duration": POSITIVE,
     "decode.blank_penalty": Range(0, 100),
+    "decode.hotwords_score": Range(0.001, 100),
+    "decode.nbest": Range(0, 10_000),
     "export.int8_tolerance": NOT_NEGATIVE,
     "export.benchmark_seconds": POSITIVE,
     "export.benchmark_rounds": Range(1, 100_000),

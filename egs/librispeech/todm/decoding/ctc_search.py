@@ -7,12 +7,13 @@ sides of one is two tokens.
 
 import heapq
 import math
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from todm.decoding.transducer_search import Hypothesis
+from todm.decoding.transducer_search import Hypothesis, with_nbest
 from utils.tokens import BLANK, SOS_EOS, UNK
 
 SPECIAL = [BLANK, SOS_EOS, UNK]
@@ -58,17 +59,24 @@ def ctc_greedy_search(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
 
 
 @torch.no_grad()
-def ctc_prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> list[Hypothesis]:
+def ctc_prefix_beam_search(
+    log_probs: Tensor, lengths: Tensor, beam: int, nbest: int = 0
+) -> list[Hypothesis]:
     """The output whose alignments are together the most probable: log-probabilities (B, T, V) and
-    lengths (B,) -> B hypotheses.
+    lengths (B,) -> B hypotheses, each with the ``nbest`` best ones.
 
     Frames are those of its most probable alignment. With a ``beam`` of at least the number of
     possible outputs the result is exact.
     """
     hypotheses = []
     for frames, length in zip(log_probs, lengths.tolist()):
-        tokens = list(next(iter(ctc_prefixes(frames[:length], beam))))
-        hypotheses.append(Hypothesis(tokens, _align(_merge_special(frames[:length]), tokens)))
+        merged = _merge_special(frames[:length])
+        best_first = islice(ctc_prefixes(frames[:length], beam).items(), max(nbest, 1))
+        ranked = [
+            Hypothesis(list(tokens), _align(merged, list(tokens)), score=score)
+            for tokens, score in best_first
+        ]
+        hypotheses.append(with_nbest(ranked, nbest))
     return hypotheses
 
 

@@ -1,16 +1,16 @@
 """Stage 6: decodes dev and test with every selected subnet and scores the result."""
 
 import logging
-import time
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 
 from todm.config.keys import Config
-from todm.data.loaders import eval_loader, load_cuts
-from todm.decoding.search import SearchOptions, search_utterances
-from todm.model.encoder import Operators
+from todm.data.loaders import load_cuts
+from todm.decoding.calibration import calibrate, describe_calibration
+from todm.decoding.decoded_split import DecodedSplit, decode_split
+from todm.decoding.search import SearchOptions
 from todm.recipe.stage_main import stage_main
 from todm.results.decode_results import DecodeRow, RunFacts, RunResults, SplitUtterances
 from todm.results.subnets import SubnetEntry, read_subnets
@@ -24,44 +24,7 @@ from utils.files import write_text_atomic
 from utils.progress import progress
 from utils.provenance import provenance
 from utils.scoring import score, write_errs, write_recogs
-from utils.text import scored_units
-
-
-@torch.no_grad()
-def decode_split(
-    experiment: Experiment,
-    config: Config,
-    subnet: Subnet,
-    split: str,
-    method: str,
-    device: torch.device,
-    operators: Operators,
-) -> tuple[dict[str, str], dict[str, str], float, float]:
-    """Decodes one split with one subnet.
-
-    Args:
-      operators: the supernet's, which are the same for every batch, split and subnet.
-    Returns:
-      References and hypotheses by utterance, seconds of audio, seconds of computing.
-    """
-    references: dict[str, str] = {}
-    hypotheses: dict[str, str] = {}
-    audio = computing = 0.0
-    options = SearchOptions.of_method(method, config.decode, experiment.config.loss.rnnt_type)
-    for batch in eval_loader(config, [split], config.decode.max_duration):
-        begin = time.monotonic()
-        batch = batch.to(device)
-        encoded, lengths = experiment.model.encoder(
-            batch.features, batch.lengths.to(device), subnet, operators
-        )
-        found = search_utterances(experiment.model, encoded, lengths, options)
-        computing += time.monotonic() - begin
-        audio += batch.seconds
-        references.update(zip(batch.ids, batch.texts))
-        hypotheses.update(
-            (name, experiment.tokenizer.decode(h.tokens)) for name, h in zip(batch.ids, found)
-        )
-    return references, hypotheses, audio, computing
+from utils.text import TextForm, scored_units
 
 
 def decode(config: Config, arguments: Namespace) -> None:
@@ -86,7 +49,7 @@ def decode_subnets(
     folder = config.exp_dir / "decode"
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
-    rows, done = [], {}
+    rows, done = [], dict[tuple, DecodedSplit]()
     operators = experiment.model.encoder.operators()
     utterances: dict[str, SplitUtterances] = {}
     for entry, split, role, method in progress(jobs, desc="decode", unit="set"):
@@ -95,8 +58,8 @@ def decode_subnets(
             done[key] = decode_split(
                 experiment, config, entry.subnet, split, method, device, operators
             )
-        references, hypotheses, audio, seconds = done[key]
-        references, hypotheses = compared(config, references, hypotheses)
+        found = done[key]
+        references, hypotheses = compared(config, found.references, found.hypotheses)
         errors = score(references, hypotheses)
         title = f"{split}-{entry.name}-{method}"
         write_recogs(folder / f"recogs-{title}.txt", references, hypotheses)
@@ -106,6 +69,12 @@ def decode_subnets(
         speakers = dict(zip(sorted(references), utterances[split].speakers))
         text = describe_errors(title, errors, speakers)
         write_text_atomic(folder / f"errors-{title}.md", text)
+        calibration = None
+        if role == "dev" and found.words:
+            calibration = calibrate(errors.alignments, found.words, config.decode.form)
+        if calibration:
+            text = describe_calibration(title, calibration)
+            write_text_atomic(folder / f"calibration-{title}.md", text)
         row = DecodeRow(
             entry,
             split,
@@ -118,13 +87,35 @@ def decode_subnets(
             deletions=errors.deletions,
             words=errors.words,
             utterances=len(references),
-            audio_seconds=round(audio, 1),
-            real_time_factor=round(seconds / max(audio, 1e-9), 5),
+            audio_seconds=round(found.audio_seconds, 1),
+            real_time_factor=round(found.computing_seconds / max(found.audio_seconds, 1e-9), 5),
             utterance_errors=tuple(errors.of_utterance(name) for name in sorted(references)),
+            oracle_wer=oracle_wer(references, found.nbest, config.decode.form),
+            calibration=calibration,
         )
         rows.append(row)
     write_summaries(folder, rows)
     return RunResults(describe_run(config, experiment), utterances, tuple(rows))
+
+
+def oracle_wer(
+    references: dict[str, str], nbest: dict[str, list[str]], form: TextForm
+) -> float | None:
+    """The WER in percent if the best hypothesis of every utterance's list were chosen; None without
+    lists.
+
+    Args:
+      references: in the form that ``nbest`` is brought into, too.
+    """
+    if not nbest:
+        return None
+    best = {
+        name: min(
+            map(form, nbest[name]), key=lambda text: score({name: reference}, {name: text}).total
+        )
+        for name, reference in references.items()
+    }
+    return round(score(references, best).wer, 3)
 
 
 def warn_of_max_symbols(config: Config, experiment: Experiment) -> None:
@@ -184,6 +175,13 @@ def write_summaries(folder: Path, rows: list[DecodeRow]) -> None:
             f"{row.name}-{row.method}\t{row.wer:.2f}\n" for row in best_first
         )
         write_text_atomic(folder / f"wer-summary-{split}.txt", text)
+        asked = [row for row in best_first if row.oracle_wer is not None]
+        (folder / f"oracle-wer-{split}.txt").unlink(missing_ok=True)
+        if asked:
+            text = "settings\tWER\toracle WER of the n best\n" + "".join(
+                f"{row.name}-{row.method}\t{row.wer:.2f}\t{row.oracle_wer:.2f}\n" for row in asked
+            )
+            write_text_atomic(folder / f"oracle-wer-{split}.txt", text)
 
 
 def describe_corpus(config: Config) -> str:
@@ -211,5 +209,10 @@ def describe_run(config: Config, experiment: Experiment) -> RunFacts:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 6 from the command line."""
     stage_main(6, decode, __doc__)
+
+
+if __name__ == "__main__":
+    main()

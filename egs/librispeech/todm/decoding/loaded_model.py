@@ -4,7 +4,7 @@ import torch
 
 from todm.config.keys import Config
 from todm.decoding.search import SearchOptions
-from todm.decoding.transcript import Transcript, join
+from todm.decoding.transcript import Alternative, Alternatives, Transcript, join
 from todm.decoding.transducer_search import Hypothesis
 from todm.model.encoder import Operators
 from todm.model.transducer import Transducer
@@ -77,6 +77,11 @@ class LoadedModel:
         symbols = self.tokenizer.symbols
         tokens = [symbols[t] for t in hypothesis.tokens]
         times = [round(min(f * FRAME_SECONDS, seconds), 2) for f in hypothesis.frames]
+        others = [
+            Alternative(join([symbols[t] for t in h.tokens]), round(h.score or 0.0, 4))
+            for h in hypothesis.nbest
+        ]
         return Transcript(
-            join(tokens), tokens, times, round(seconds, 3), hypothesis.probabilities[:]
+            *(join(tokens), tokens, times, round(seconds, 3), hypothesis.probabilities[:]),
+            nbest=[Alternatives(0.0, others)] if others else [],
         )

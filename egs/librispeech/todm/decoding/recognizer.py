@@ -14,10 +14,11 @@ from todm.config.keys import Config
 from todm.data.frames import LOG_EPSILON
 from todm.data.learnt_length import learnt_seconds_of_data, unknown_seconds
 from todm.data.online_features import filterbank
+from todm.decoding.hotwords import hotword_graph, read_hotwords
 from todm.decoding.loaded_model import LoadedModel
 from todm.decoding.search import SearchOptions, search_utterances
 from todm.decoding.stream import Stream
-from todm.decoding.transcript import Transcript, join
+from todm.decoding.transcript import Transcript, join, moved
 from todm.decoding.transducer_search import Hypothesis
 from todm.model.transducer import Transducer
 from todm.results.export_files import FACTS
@@ -138,6 +139,25 @@ class Recognizer(LoadedModel):
         self.use(entry.subnet)
         return entry
 
+    def prefer(self, hotwords: str | Path, boost: float | None = None) -> None:
+        """Prefers the words and phrases of a file from the next utterance on.
+
+        Args:
+          hotwords: the file, as :func:`~todm.decoding.hotwords.read_hotwords` takes it.
+          boost: of its lines without one; None: ``decode.hotwords_score``.
+        Raises:
+          UserError: the search is greedy, the model is a CTC model, or the file is not in order.
+        """
+        if self.model.is_ctc:
+            raise UserError("hotwords are for transducers, and this is a CTC model")
+        if not self.options.beam:
+            raise UserError("hotwords need beam search: a beam of 4, for one")
+        decode = self.config.decode
+        found = read_hotwords(
+            hotwords, self.tokenizer, boost or decode.hotwords_score, self.config.text.form
+        )
+        self.options = replace(self.options, hotwords=hotword_graph(found))
+
     @torch.inference_mode()
     def transcribe_batch(self, utterances: list[np.ndarray]) -> list[Transcript]:
         """Whole utterances at once, each float samples at 16 kHz; one that is too short gives an
@@ -161,7 +181,7 @@ class Recognizer(LoadedModel):
     def transcribe(self, pieces: Iterable[np.ndarray]) -> Transcript:
         """A recording of any length, given in pieces: what of it is speech, in stretches no longer
         than the net has learnt."""
-        tokens, times, chances, heard = [], [], [], 0
+        tokens, times, chances, nbest, heard = [], [], [], [], 0
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal heard
@@ -177,7 +197,9 @@ class Recognizer(LoadedModel):
                 tokens += part.tokens
                 times += [round(start / SAMPLE_RATE + t, 2) for t in part.timestamps]
                 chances += part.probabilities
-        return Transcript(join(tokens), tokens, times, round(heard / SAMPLE_RATE, 3), chances)
+                nbest += moved(part.nbest, start / SAMPLE_RATE)
+        seconds = round(heard / SAMPLE_RATE, 3)
+        return Transcript(join(tokens), tokens, times, seconds, chances, nbest)
 
     def stream(self, endpoints: bool = True) -> Stream:
         """A stream, decoded as it arrives: speech, in utterances that end in long pauses.

@@ -10,6 +10,7 @@ from todm.config.keys import DecodeConfig
 from todm.decoding.ctc_search import CtcGreedySearch, ctc_prefix_beam_search
 from todm.decoding.transducer_search import BeamSearch, GreedySearch, Hypothesis
 from todm.model.transducer import Transducer
+from utils.context_graph import ContextGraph
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,19 @@ class SearchOptions:
         beam search.
       max_symbols: the most that greedy search of a transducer may emit in one frame.
       blank_penalty: what is taken from the logit of a transducer's blank.
+      hotwords: phrases that a transducer's beam search prefers.
+      nbest: hypotheses that a search with a beam keeps with the best one; 0: none.
     """
 
     beam: int = 0
     max_symbols: int = 1
     blank_penalty: float = 0.0
+    hotwords: ContextGraph | None = None
+    nbest: int = 0
 
     @classmethod
     def of_method(cls, method: str, decode: DecodeConfig, rnnt_type: str) -> "SearchOptions":
-        """The options of one of ``decode.methods``.
+        """The options of one of ``decode.methods``, without hotwords.
 
         A net of the modified lattice has never been asked what follows a symbol in the same frame,
         and would repeat itself (55 % WER instead of 2 %): it may emit one.
@@ -38,7 +43,8 @@ class SearchOptions:
           rnnt_type: the lattice that the net was trained on, ``loss.rnnt_type``.
         """
         symbols = 1 if rnnt_type == "modified" else decode.max_symbols
-        return cls(decode.beam if method == "beam" else 0, symbols, decode.blank_penalty)
+        beam, nbest = (decode.beam, decode.nbest) if method == "beam" else (0, 0)
+        return cls(beam, symbols, decode.blank_penalty, nbest=nbest)
 
 
 class Search(Protocol):
@@ -79,7 +85,15 @@ def start_search(
     if model.is_ctc:
         return CtcSearchOfEncoder(model, batch)
     if options.beam:
-        return BeamSearch(model, batch, device, options.beam, options.blank_penalty)
+        return BeamSearch(
+            model,
+            batch,
+            device,
+            options.beam,
+            options.blank_penalty,
+            options.hotwords,
+            options.nbest,
+        )
     return GreedySearch(model, batch, device, options.max_symbols, options.blank_penalty)
 
 
@@ -88,7 +102,10 @@ def search_utterances(
 ) -> list[Hypothesis]:
     """The hypotheses of whole utterances: encoder output (B, T', dim) and lengths (B,)."""
     if model.is_ctc and options.beam:
-        return ctc_prefix_beam_search(model.ctc_log_probs(encoded), lengths, options.beam)
+        log_probs = model.ctc_log_probs(encoded)
+        return ctc_prefix_beam_search(log_probs, lengths, options.beam, options.nbest)
     search = start_search(model, len(encoded), encoded.device, options)
     search.accept(encoded, lengths)
+    if isinstance(search, BeamSearch):
+        search.finish()
     return search.hypotheses()

@@ -10,7 +10,7 @@ from todm.data.frames import LOOK_AHEAD, SILENCE, SUBSAMPLING
 from todm.data.online_features import OnlineFilterbank
 from todm.decoding.loaded_model import FRAME_SECONDS, LoadedModel
 from todm.decoding.search import start_search
-from todm.decoding.transcript import Transcript, join
+from todm.decoding.transcript import Alternatives, Transcript, join, moved
 from todm.model.frontend import subsampled_length
 from utils.audio import SAMPLE_RATE
 from utils.voice_activity import ROOM, WINDOW, Endpoints
@@ -44,6 +44,7 @@ class Stream:
         self.tokens: list[str] = []  # of the utterances that are over
         self.times: list[float] = []
         self.probabilities: list[float] = []
+        self.nbest: list[Alternatives] = []
         self._begin()
 
     def accept(self, samples: np.ndarray) -> None:
@@ -91,6 +92,7 @@ class Stream:
             self.times + self._times(part),
             round(self.samples / SAMPLE_RATE, 3),
             self.probabilities + part.probabilities,
+            self.nbest + self._nbest(part),
         )
 
     def _begin(self) -> None:
@@ -106,11 +108,15 @@ class Stream:
         self.tokens += part.tokens
         self.times += self._times(part)
         self.probabilities += part.probabilities
+        self.nbest += self._nbest(part)
         self._begin()
 
     def _times(self, part: Transcript) -> list[float]:
         end = self.samples / SAMPLE_RATE  # a word may come in the tail of silence
         return [round(min((self.offset or 0) * FRAME_SECONDS + t, end), 2) for t in part.timestamps]
+
+    def _nbest(self, part: Transcript) -> list[Alternatives]:
+        return moved(part.nbest, (self.offset or 0) * FRAME_SECONDS)
 
     def _take(self) -> None:
         features = self.fbank.take()

@@ -7,6 +7,8 @@ JSON with tokens, words and their times, by the best subnet within a budget:
   ./transcribe.sh exp/mini --budget 600k --json speech.wav
 Subtitles, of one file on standard output, of more into a folder:
   ./transcribe.sh exp/mini --subtitles srt --output subtitles/ talks/
+Beam search that prefers the words of a file, and its three best texts:
+  ./transcribe.sh exp/mini --beam 4 --hotwords names.txt --json --nbest 3 speech.wav
 Decoded chunk by chunk as audio arrives, partial texts on stderr; - is raw 16-bit PCM, or a file:
   ./transcribe.sh exp/mini-streaming --streaming speech.wav
   arecord -f S16_LE -r 16000 | ./transcribe.sh exp/mini-streaming --streaming -
@@ -75,7 +77,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="X",
         help="more words where too many are left out, e.g. 1 (default: decode.blank_penalty)",
     )
+    parser.add_argument(
+        "--hotwords",
+        metavar="FILE",
+        help="words and phrases to prefer, a line each, WORDS or WORDS :boost; needs --beam",
+    )
+    parser.add_argument(
+        "--hotwords-score",
+        type=float,
+        metavar="X",
+        help="boost of the lines without one (default: decode.hotwords_score)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--nbest", type=int, metavar="N", help="the N best hypotheses in --json; needs --beam"
+    )
     parser.add_argument(
         "--subtitles",
         choices=("srt", "vtt"),
@@ -93,6 +109,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--beam must not be negative; --rate and --threads must be positive")
     if parsed.blank_penalty is not None and not 0 <= parsed.blank_penalty < 100:
         parser.error("--blank-penalty must be from 0 to 100")
+    if parsed.hotwords is not None and not parsed.beam:
+        parser.error("--hotwords are for beam search; give --beam 4, too")
+    if parsed.hotwords_score is not None and parsed.hotwords is None:
+        parser.error("--hotwords-score is for --hotwords FILE; give it, too")
+    if parsed.hotwords_score is not None and not 0 < parsed.hotwords_score <= 100:
+        parser.error("--hotwords-score must be above 0, and 100 at most")
+    if parsed.nbest is not None and not parsed.json:
+        parser.error("--nbest is for --json; give it, too")
+    if parsed.nbest is not None and not 1 <= parsed.nbest <= parsed.beam:
+        parser.error("--nbest must be from 1 to --beam, which keeps as many hypotheses")
     if parsed.json and parsed.subtitles:
         parser.error("--json and --subtitles are two forms of the output; give one")
     if parsed.output and not parsed.subtitles:

@@ -149,6 +149,10 @@ def load(arguments: argparse.Namespace) -> Recognizer:
         if recognizer.model.is_ctc:
             raise UserError("--blank-penalty is for transducers, and this is a CTC model")
         recognizer.options = replace(recognizer.options, blank_penalty=arguments.blank_penalty)
+    if arguments.hotwords is not None:
+        recognizer.prefer(arguments.hotwords, arguments.hotwords_score)
+    if arguments.nbest:
+        recognizer.options = replace(recognizer.options, nbest=arguments.nbest)
     if arguments.streaming and not recognizer.can_stream:
         recognizer.stream()  # says what is missing
     return recognizer

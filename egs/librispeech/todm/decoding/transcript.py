@@ -1,12 +1,36 @@
 """A transcript: text, BPE pieces, and the times at which they were recognised."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from utils.text import spaceless
 
 WORD_START = "\u2581"  # SentencePiece's mark of a word's first piece
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One of the hypotheses of a stretch of speech.
+
+    Attributes:
+      score: logarithm of its probability, with what hotwords and a blank penalty add.
+    """
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """The best hypotheses of a stretch of speech that was decoded at once, best first.
+
+    Attributes:
+      start: where the stretch begins, in seconds.
+    """
+
+    start: float
+    hypotheses: list[Alternative]
 
 
 @dataclass(frozen=True)
@@ -18,6 +42,7 @@ class Transcript:
         of 40 ms).
       seconds: length of the audio.
       probabilities: of the tokens, by the net; empty: a beam search does not tell.
+      nbest: the best hypotheses of every stretch; empty: they were not asked for.
     """
 
     text: str
@@ -25,6 +50,7 @@ class Transcript:
     timestamps: list[float]
     seconds: float
     probabilities: list[float] = field(default_factory=list, compare=False)
+    nbest: list[Alternatives] = field(default_factory=list, compare=False)
 
     def words(self) -> list[dict[str, Any]]:
         """The words, each with the time of its first piece, in seconds, and its confidence: the
@@ -49,7 +75,14 @@ class Transcript:
         """The transcript with its words, for JSON."""
         values = asdict(self) | {"words": self.words()}
         values["probabilities"] = [round(p, 4) for p in self.probabilities]
+        if not self.nbest:
+            del values["nbest"]
         return values
+
+
+def moved(nbest: list[Alternatives], seconds: float) -> list[Alternatives]:
+    """The alternatives of a stretch that begins so many seconds later."""
+    return [replace(a, start=round(a.start + seconds, 2)) for a in nbest]
 
 
 def join(tokens: list[str]) -> str:

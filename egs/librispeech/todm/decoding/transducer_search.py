@@ -5,13 +5,17 @@ Both follow what sherpa-onnx does on a device: at most one symbol per frame (gre
 <unk> counts as blank, and the best beam is chosen by score per token.
 """
 
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from todm.model.transducer import Transducer
+from utils.context_graph import ROOT, ContextGraph
 from utils.tokens import BLANK, UNK
 
 
@@ -23,11 +27,25 @@ class Hypothesis:
       tokens, frames: token ids, and the encoder frame at which each was emitted.
       probabilities: of each token where it was emitted, by the net alone; empty: the search does
         not tell.
+      score: logarithm of the probability of all alignments that a beam search has kept, with what
+        hotwords and a blank penalty add; None: the search does not tell.
+      nbest: the best hypotheses, this one first; empty: they were not asked for.
     """
 
     tokens: list[int]
     frames: list[int]
     probabilities: list[float] = field(default_factory=list, compare=False)
+    score: float | None = field(default=None, compare=False)
+    nbest: list["Hypothesis"] = field(default_factory=list, compare=False)
+
+
+class Partial(NamedTuple):
+    """A token sequence in a beam: its log-probability with the bonus of hotwords, the frames of its
+    tokens, and its state among the hotwords."""
+
+    score: float
+    frames: list[int]
+    state: int = ROOT
 
 
 class GreedySearch:
@@ -90,6 +108,8 @@ class BeamSearch:
 
     Args:
       beam: hypotheses that are kept. blank_penalty: as :class:`GreedySearch` has it.
+      hotwords: phrases that are preferred.
+      nbest: hypotheses that are kept with the best one; 0: none.
     """
 
     def __init__(
@@ -99,16 +119,16 @@ class BeamSearch:
         device: torch.device,
         beam: int,
         blank_penalty: float = 0.0,
+        hotwords: ContextGraph | None = None,
+        nbest: int = 0,
     ):
         self.model, self.beam, self.blank_penalty = model, beam, blank_penalty
+        self.hotwords, self.kept = hotwords or ContextGraph([]), nbest
         self.order = model.predictor.context_size
         self.frames = 0
         start = tuple(model.predictor.start(1, device)[0].tolist())
-        # Per utterance: token sequence (with its first context) -> (log-probability, frames of its
-        # tokens).
-        self.beams: list[dict[tuple, tuple[float, list[int]]]] = [
-            {start: (0.0, [])} for _ in range(batch)
-        ]
+        # Per utterance, by token sequence (with its first context).
+        self.beams: list[dict[tuple, Partial]] = [{start: Partial(0.0, [])} for _ in range(batch)]
 
     @torch.no_grad()
     def accept(self, encoded: Tensor, lengths: Tensor) -> None:
@@ -125,7 +145,9 @@ class BeamSearch:
             log_probs = logits.float().log_softmax(-1)
             scores = (
                 log_probs
-                + torch.tensor([beams[i][tokens][0] for i, tokens in rows], device=device)[:, None]
+                + torch.tensor([beams[i][tokens].score for i, tokens in rows], device=device)[
+                    :, None
+                ]
             )
             first = 0
             for i in active:
@@ -133,23 +155,70 @@ class BeamSearch:
                 mine = scores[first : first + len(sequences)]
                 first += len(sequences)
                 best, index = mine.flatten().topk(min(self.beam, mine.numel()))
-                beams[i] = _extend(
-                    beams[i],
-                    sequences,
-                    best.tolist(),
-                    index.tolist(),
-                    model.vocab_size,
-                    self.frames + t,
-                )
+                found = zip(best.tolist(), index.tolist())
+                beams[i] = self._extend(beams[i], sequences, found, self.frames + t)
         self.frames += encoded.shape[1]
 
-    def hypotheses(self) -> list[Hypothesis]:
-        """The best of every beam so far."""
-        best = [
-            max(candidates.items(), key=lambda item: item[1][0] / len(item[0]))
+    def _extend(
+        self, old: dict, sequences: list[tuple], found: Iterable[tuple[float, int]], t: int
+    ) -> dict[tuple, Partial]:
+        """The beam after frame ``t``.
+
+        Args:
+          found: scores, best first, and their places in a table of all symbols after every old
+            sequence.
+        """
+        new: dict[tuple, Partial] = {}
+        for score, place in found:
+            tokens, symbol = (
+                sequences[place // self.model.vocab_size],
+                place % self.model.vocab_size,
+            )
+            _, frames, state = old[tokens]
+            if symbol not in (BLANK, UNK):
+                tokens, frames = tokens + (symbol,), frames + [t]
+                bonus, state = self.hotwords.step(state, symbol)
+                score += bonus
+            if tokens in new:  # the best come first: the frames of the likelier alignment stay
+                score, frames = float(np.logaddexp(new[tokens].score, score)), new[tokens].frames
+            new[tokens] = Partial(score, frames, state)
+        return new
+
+    def finish(self) -> None:
+        """The utterances are over: hotwords that are not complete lose their bonus. A client does
+        this where it has whole utterances, and not in streams."""
+        self.beams = [
+            {
+                tokens: Partial(score + self.hotwords.finish(state), frames)
+                for tokens, (score, frames, state) in candidates.items()
+            }
             for candidates in self.beams
         ]
-        return [Hypothesis(list(tokens[self.order :]), frames) for tokens, (_, frames) in best]
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best of every beam so far, by score per token, those of the first context counted."""
+        found = []
+        for candidates in self.beams:
+            best_first = heapq.nlargest(
+                max(self.kept, 1),
+                candidates,
+                key=lambda tokens: candidates[tokens].score / len(tokens),
+            )
+            ranked = [
+                Hypothesis(
+                    list(tokens[self.order :]),
+                    candidates[tokens].frames,
+                    score=candidates[tokens].score,
+                )
+                for tokens in best_first
+            ]
+            found.append(with_nbest(ranked, self.kept))
+        return found
+
+
+def with_nbest(ranked: list[Hypothesis], nbest: int) -> Hypothesis:
+    """The first of some hypotheses, best first, with the ``nbest`` best of them."""
+    return replace(ranked[0], nbest=ranked[:nbest])
 
 
 def penalised(logits: Tensor, blank_penalty: float) -> Tensor:
@@ -176,26 +245,5 @@ def modified_beam_search(
     """Whole utterances: encoder output (B, T', dim) and lengths (B,) -> B hypotheses."""
     search = BeamSearch(model, len(encoded), encoded.device, beam)
     search.accept(encoded, lengths)
+    search.finish()
     return search.hypotheses()
-
-
-def _extend(
-    old: dict,
-    sequences: list[tuple],
-    scores: list[float],
-    index: list[int],
-    vocab_size: int,
-    t: int,
-) -> dict:
-    new: dict[tuple, tuple[float, list[int]]] = {}
-    for score, flat in zip(scores, index):
-        source, symbol = sequences[flat // vocab_size], flat % vocab_size
-        frames = old[source][1]
-        if symbol not in (BLANK, UNK):
-            source, frames = source + (symbol,), frames + [t]
-        if (
-            source in new
-        ):  # candidates come best first, so the frames of the more likely alignment stay
-            score, frames = float(np.logaddexp(new[source][0], score)), new[source][1]
-        new[source] = (score, frames)
-    return new

@@ -12,7 +12,7 @@ import onnxruntime
 import sherpa_onnx
 
 from todm.data.frames import LOOK_AHEAD, SHIFT
-from todm.results.export_files import TOKENS, graph, holds_ctc, parts, require
+from todm.results.export_files import TOKENS, VOCABULARY, graph, holds_ctc, parts, require
 from utils.audio import SAMPLE_RATE
 from utils.errors import UserError
 
@@ -37,6 +37,7 @@ class Client:
       streaming: whether to use the online recogniser, chunk by chunk.
       beam: hypotheses that a search with a beam keeps.
       blank_penalty: what is taken from the logit of a transducer's blank.
+      hotwords: a file of phrases that a search with a beam prefers, a line each; None: none.
       chunk_frames: filterbank frames that a stream advances at a time; None: read from the encoder,
         which takes some memory for a moment.
     Attributes:
@@ -57,17 +58,20 @@ class Client:
         threads: int = 1,
         chunk_frames: int | None = None,
         blank_penalty: float = 0.0,
+        hotwords: Path | None = None,
     ):
         ctc = holds_ctc(folder)
         names = [
             graph(part, precision) for part in parts("streaming" if streaming else "offline", ctc)
         ]
-        require(folder, [*names, TOKENS])
+        require(folder, [*names, TOKENS, *([VOCABULARY] if hotwords else [])])
         if ctc and (streaming or method != "greedy"):
             raise UserError(
                 f"{folder} holds a CTC model: sherpa-onnx decodes it greedily, whole utterances "
                 "at a time"
             )
+        if hotwords and (ctc or method != "beam"):
+            raise UserError("hotwords need a transducer and a search with a beam")
         self.streaming = streaming
         self.first_seen: float | None = None
         self.chunk_frames = 0
@@ -87,6 +91,7 @@ class Client:
                 decoding_method=METHODS[method],
                 max_active_paths=beam,
                 blank_penalty=blank_penalty,
+                **(spelt_by(folder, hotwords) if hotwords else {}),
             )
 
     def decode(self, utterances: list[np.ndarray]) -> list[Recognized]:
@@ -142,6 +147,15 @@ class Client:
                     if shows
                 )
             yield min(start + piece, len(samples)), text
+
+
+def spelt_by(folder: Path, hotwords: Path) -> dict[str, str]:
+    """The options of sherpa-onnx for a file of hotwords, which the folder's vocabulary spells."""
+    return {
+        "hotwords_file": str(hotwords),
+        "modeling_unit": "bpe",
+        "bpe_vocab": str(folder / VOCABULARY),
+    }
 
 
 def with_tail(samples: np.ndarray, chunk_frames: int) -> np.ndarray:

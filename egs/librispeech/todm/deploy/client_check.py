@@ -1,13 +1,19 @@
 """Dev and test decoded from audio by the client, beside torch on the same audio."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+from todm.decoding.decoded_split import search_options
+from todm.decoding.hotwords import hotword_lines, read_hotwords
 from todm.decoding.recognizer import Recognizer
 from todm.deploy.client import Client, with_tail
 from todm.deploy.exports import Exports
 from todm.deploy.split_audio import Utterances, audio_batches
+from todm.results.export_files import HOTWORDS
 from todm.results.export_rows import ClientRow, Difference
 from todm.results.subnets import SubnetEntry
+from utils.files import write_text_atomic
 from utils.scoring import Errors, score
 
 Texts = dict[str, str]  # by the utterance's id
@@ -38,7 +44,7 @@ class ClientCheck:
         config, trained = self.exports.config, self.exports.experiment
         beam = config.decode.beam if method == "beam" else 0
         if beam not in self._recognizers:
-            self._recognizers[beam] = Recognizer(
+            made = Recognizer(
                 trained.config,
                 trained.model,
                 trained.tokenizer,
@@ -46,8 +52,24 @@ class ClientCheck:
                 beam,
                 config.export.chunk_frames,
             )
+            # of the conf that the client decodes with, which may not be that of the training
+            options = search_options(method, config, trained)
+            made.options = replace(options, max_symbols=1, nbest=0)
+            self._recognizers[beam] = made
         self._recognizers[beam].use(entry.subnet)
         return self._recognizers[beam]
+
+    def hotwords(self, folder: Path) -> Path | None:
+        """The hotwords of the conf as a file in an exported folder, for a client; None: it has
+        none, or the model takes none."""
+        decode, trained = self.exports.config.decode, self.exports.experiment
+        if not decode.hotwords_file or trained.model.is_ctc:
+            return None
+        found = read_hotwords(
+            decode.hotwords_file, trained.tokenizer, decode.hotwords_score, trained.config.text.form
+        )
+        write_text_atomic(folder / HOTWORDS, hotword_lines(found))
+        return folder / HOTWORDS
 
     def client_texts(
         self, entry: SubnetEntry, mode: str, precision: str, method: str, split: str
@@ -62,6 +84,7 @@ class ClientCheck:
             mode == "streaming",
             beam,
             blank_penalty=self.exports.config.decode.blank_penalty,
+            hotwords=self.hotwords(folder) if method == "beam" else None,
         )
         references: Texts = {}
         hypotheses: Texts = {}

@@ -176,5 +176,10 @@ def write_subnet(folder: Path, config: Config, experiment: Experiment, entry: Su
         quantize(folder / graph(part, "fp32"), folder / graph(part, "int8"))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 10 from the command line."""
     stage_main(10, export, __doc__)
+
+
+if __name__ == "__main__":
+    main()

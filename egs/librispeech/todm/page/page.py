@@ -16,6 +16,7 @@ from typing import Any
 from todm.config.keys import LEARNED, Config
 from todm.config.load import load
 from todm.page import plots as page_plots
+from todm.page.calibration_plot import draw_calibration
 from todm.page.exported import Export, find_export
 from todm.page.nets import Net, Row, Split, find_nets, find_splits, lowest_rates, make_rows
 from todm.page.utterances import Findings, find_errors, visible
@@ -29,7 +30,7 @@ from todm.recipe.summary import (
     next_commands,
     results_or_none,
 )
-from todm.results.decode_results import RunFacts, RunResults
+from todm.results.decode_results import DecodeRow, RunFacts, RunResults
 from todm.results.export_results import ExportResults
 from todm.results.search_results import SearchResults
 from utils import conf as configuration
@@ -75,6 +76,11 @@ class Page:
     def deployed(self) -> list[Net]:
         """The nets that are no baselines, the largest first."""
         return [net for net in self.nets if net.deployed]
+
+    @property
+    def calibrated(self) -> list[DecodeRow]:
+        """The rows whose words have confidences."""
+        return [row for net in self.nets for row in net.rows if row.calibration]
 
     @property
     def single(self) -> bool:
@@ -187,6 +193,8 @@ def find_plots(
             notes["selection"] = (
                 f"No scores over time: {exp / 'selection'} holds none. Stage 4 writes them."
             )
+    if calibration := draw_calibration(results.rows):
+        plots["calibration"] = calibration
     if export:
         plots["deployed"] = page_plots.draw_deployed(export.rows)
     return plots, notes

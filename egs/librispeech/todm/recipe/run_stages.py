@@ -1,15 +1,20 @@
 """Runs the stages for run.sh: decides which have anything to do, holds the folders' locks, and
 starts each in a process of its own.
 
-It imports neither torch nor lhotse, so that a run of which everything has finished ends at once.
+It imports neither torch nor lhotse before a stage has something to do, so that a run of which
+everything has finished ends at once.  Stages are forks of this process: what one of them needs is
+imported here, once for all that come after it.
 """
 
 import argparse
+import importlib
 import logging
+import multiprocessing
 import os
 import shlex
-import subprocess
+import signal
 import sys
+from pathlib import Path
 
 from todm.config.ineffective import ineffective
 from todm.config.keys import Config
@@ -18,8 +23,9 @@ from todm.recipe.command_line import setup_logging
 from todm.recipe.stages import folder_locks, lock_for_stage, runner
 from todm.recipe.summary import closing
 from utils.errors import UserError
+from utils.files import describe as describe_error
 from utils.locks import held_by_parent
-from utils.processes import run_child
+from utils.processes import in_fresh_processes, run_fork
 from utils.stage_runner import StageRunner
 
 REPORT = 9  # the stage that ends with the table
@@ -111,24 +117,33 @@ class Recipe:
         """
         held = [lock for lock in self.locks if lock.descriptor is not None]
         environment = held_by_parent(held)
-        launcher = [sys.executable, "-m"]
+        force = ["--force"] if self.arguments.force else []
+        arguments = ["--conf", self.arguments.conf, *force, *self.arguments.overrides]
+        module = self.scripts[number]
         processes = (self.arguments.world_size or self.default_processes()) if number == 4 else 1
         if processes > 1:
             size = ["--nproc-per-node", str(processes)]
-            launcher += ["utils.torchrun", "--standalone", *size, "-m"]
+            arguments = ["--standalone", *size, "-m", "utils.entry", module, *arguments]
+            module = "utils.torchrun"
             threads = str(max(1, (os.cpu_count() or 1) // processes))
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
-        force = ["--force"] if self.arguments.force else []
-        arguments = ["--conf", self.arguments.conf, *force, *self.arguments.overrides]
-        command = [*launcher, self.scripts[number], *arguments]
-        descriptors = [lock.descriptor for lock in held if lock.descriptor is not None]
-        return run_child(command, environment, descriptors)
+        program = importlib.import_module(module)
+
+        def run() -> None:
+            sys.argv = [str(program.__file__), *arguments]
+            program.main()
+
+        return run_fork(run, environment)
 
     def default_processes(self) -> int:
         """The number of processes of stage 4 when the user names none, asked in a process of its
-        own, because only torch knows of GPUs."""
-        command = [sys.executable, "-m", "todm.recipe.processes", "--conf", *self.user_arguments]
-        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        own, because what has asked for GPUs can not be forked any more."""
+        processes = importlib.import_module("todm.recipe.processes")
+        fork = multiprocessing.get_context("fork")
+        try:
+            return next(in_fresh_processes(processes.default_processes, [self.config], 1, fork))
+        except RuntimeError:  # a signal to the whole group has ended it
+            sys.exit(128 + signal.SIGTERM)
 
 
 def become_dry_run(arguments: argparse.Namespace) -> None:
@@ -140,6 +155,8 @@ def become_dry_run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs the stages, or the dry run; the exit status is that of the first stage that fails."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of utils.entry
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = parse_arguments()
     setup_logging()
     try:
@@ -152,8 +169,11 @@ def main() -> None:
         if status == 0:
             recipe.close()
         sys.exit(status)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"\nERROR: {describe_error(error, Path())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,6 +2,7 @@
 and stamps it."""
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -19,6 +20,7 @@ from utils.files import WRITE_ERRORS
 from utils.files import describe as describe_error
 from utils.interrupts import Stopped
 from utils.processes import end_workers, handle_stops, signal_when_parent_dies
+from utils.written_files import remove_unfinished
 
 Action = Callable[[Config, argparse.Namespace], None]
 
@@ -66,6 +68,9 @@ def _run(number: int, action: Action, config: Config, arguments: argparse.Namesp
         # held until the stage has ended
         locks = folder_locks(config, os.environ.get("TODM_COMMAND") or shlex.join(sys.argv))
         lock_for_stage(number, locks)
+        # this process alone may write there now
+        for path in remove_unfinished(stage_runner.folders[STAGES[number].folder]):
+            logging.info("%s, which a killed process has left, is deleted", path)
         stage_runner.run(number, lambda: action(config, arguments), arguments.force)
         return
     stage = STAGES[number]

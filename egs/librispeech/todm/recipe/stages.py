@@ -5,13 +5,16 @@ runner of the stages, a training that goes on from a checkpoint, the records of 
 findings of the export.
 """
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from todm.config.keys import LEARNED, Config
 from utils import conf as configuration
 from utils.locks import FolderLock
-from utils.stage_runner import Stage, StageRunner, StageTable
+from utils.stage_runner import StageRunner
+from utils.stage_table import Stage, StageTable
 
 # keys that change a WER and not the net: what is recognised, and what counts as an error
 HOW_SCORED = ("decode.blank_penalty", "decode.ignore_case", "decode.ignore_punctuation")
@@ -50,6 +53,18 @@ def selection_values(config: Config) -> dict[str, Any]:
     return configuration.select(
         config, ("search", "decode.weights", "decode.range", "decode.max_symbols", *HOW_SCORED)
     )
+
+
+def hotword_values(config: Config) -> dict[str, Any]:
+    """The contents of the file of hotwords, which stages 6 and 10 depend on where there is one."""
+    path = config.decode.hotwords_file
+    if not path:
+        return {}
+    try:
+        lines = Path(path).read_bytes()
+    except OSError:
+        lines = b""  # the stage says that it can not be read
+    return {"hotwords": hashlib.sha256(lines).hexdigest()[:16]}
 
 
 def score_values(config: Config) -> dict[str, Any]:
@@ -136,6 +151,7 @@ STAGES = StageTable(
             "{data}/dropped-features.tsv",
             folder="data",
             outputs=("features",),
+            beside=("dropped-features.tsv",),
         ),
         Stage(
             number=3,
@@ -146,6 +162,7 @@ STAGES = StageTable(
             writes="{data}/lang (bpe.model, tokens.txt), {data}/cuts (final, with tokens checked)",
             folder="data",
             outputs=("lang/bpe.model", "lang/tokens.txt", "cuts"),
+            beside=("lang", "dropped-tokens.tsv"),
         ),
         Stage(
             number=4,
@@ -161,6 +178,8 @@ STAGES = StageTable(
             writes="{exp}/checkpoints, {exp}/tensorboard, {exp}/train.log",
             folder="exp",
             outputs=("checkpoints",),
+            beside=("conf.yaml",),
+            judged=("checkpoints",),
             passive_keys=(
                 *("train.log_every", "train.cpu_processes", "train.keep_last"),
                 *("train.scan_batches", "loss.backend"),
@@ -181,6 +200,7 @@ STAGES = StageTable(
             writes="{exp}/subnets.json, {exp}/search (search.json, front.png)",
             folder="exp",
             outputs=("subnets.json",),
+            beside=("search",),
             more=selection_values,
         ),
         Stage(
@@ -189,10 +209,12 @@ STAGES = StageTable(
             keys=("decode",),
             after=(5,),
             reads="{exp}/checkpoints, {exp}/subnets.json",
-            writes="{exp}/decode (recogs-*, errs-*, errors-*, wer-summary-*), {exp}/results.json",
+            writes="{exp}/decode (recogs-*, errs-*, errors-*, calibration-*, wer-summary-*, "
+            "oracle-wer-*), {exp}/results.json",
             folder="exp",
             outputs=("decode", "results.json"),
             passive_keys=("decode.max_duration",),
+            more=hotword_values,
         ),
         Stage(
             number=7,
@@ -234,7 +256,12 @@ STAGES = StageTable(
         Stage(
             number=10,
             title="export",
-            keys=("export", "decode.weights", "decode.range", "decode.beam", *HOW_SCORED),
+            keys=(
+                *("export", "decode.weights", "decode.range", "decode.beam"),
+                *("decode.hotwords_file", "decode.hotwords_score"),
+                *HOW_SCORED,
+            ),
+            more=hotword_values,
             after=(6,),
             reads="{exp}/checkpoints, {exp}/subnets.json, {exp}/results.json, the audio of dev and "
             "test",
@@ -242,6 +269,8 @@ STAGES = StageTable(
             "{exp}/report.html",
             folder="exp",
             outputs=("export/report.md", "export/wer-against-rtf.png"),
+            beside=("export",),
+            rewrites=("report.html",),
             passive_keys=("export.benchmark_seconds", "export.benchmark_rounds"),
             content_keys=("export.subnets", "export.budget"),
         ),

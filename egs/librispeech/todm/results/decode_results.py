@@ -11,6 +11,7 @@ from typing import Any
 
 from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
+from utils.calibration import Calibration
 from utils.errors import UserError
 from utils.files import write_json_atomic
 
@@ -20,6 +21,8 @@ MEASURED = (
     *("wer", "substitutions", "insertions", "deletions", "words"),
     *("utterances", "audio_seconds", "real_time_factor"),
 )
+
+LATER = ("cer", "oracle_wer")  # what results of an earlier version, or some of them, lack
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class DecodeRow:
       real_time_factor: seconds of computing for a second of audio.
       utterance_errors: word errors of every utterance, in the order of their ids.
       cer: character error rate in percent; None: results from before it was kept.
+      oracle_wer: of the best of every utterance's n-best list, in percent; None: not asked for.
+      calibration: of the confidences of words; None: not of dev, or the search tells none.
     """
 
     entry: SubnetEntry
@@ -113,6 +118,8 @@ class DecodeRow:
     real_time_factor: float
     utterance_errors: tuple[int, ...]
     cer: float | None = None
+    oracle_wer: float | None = None
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -129,7 +136,8 @@ class DecodeRow:
         return (
             self.entry.as_dict()
             | {key: getattr(self, key) for key in MEASURED}
-            | ({} if self.cer is None else {"cer": self.cer})
+            | {k: v for k in LATER if (v := getattr(self, k)) is not None}
+            | ({"calibration": self.calibration.as_dict()} if self.calibration else {})
             | {"utterance_errors": numbers_to_text(self.utterance_errors)}
         )
 
@@ -145,6 +153,10 @@ class DecodeRow:
             utterance_errors=text_to_numbers(values["utterance_errors"]),
             **{key: values[key] for key in MEASURED},
             cer=values.get("cer"),
+            oracle_wer=values.get("oracle_wer"),
+            calibration=Calibration.from_dict(kept)
+            if (kept := values.get("calibration"))
+            else None,
         )
 
 

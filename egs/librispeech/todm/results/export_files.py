@@ -7,6 +7,7 @@ from utils.errors import UserError
 MODEL, CONF, BPE = "model.safetensors", "conf.yaml", "bpe.model"
 TOKENS, FACTS = "tokens.txt", "export.json"
 VOCABULARY = "bpe.vocab"  # tokens and their scores: what sherpa-onnx reads hotwords with
+HOTWORDS = "hotwords.txt"  # the lines of decode.hotwords_file, where there is one
 ENCODERS = {"offline": "encoder", "streaming": "streaming-encoder"}  # by mode
 CTC = "model"  # the one graph of a CTC model
 

@@ -12,7 +12,7 @@ import torch
 from todm.config.keys import Config
 from todm.data.batches import Batch
 from todm.data.loaders import eval_loader, load_cuts
-from todm.decoding.decode import decode_split
+from todm.decoding.decoded_split import decode_split
 from todm.subnet import Subnet
 from todm.training.experiment import Experiment
 from todm.training.supernet_loss import SupernetLoss, Weights, make_transducer_loss
@@ -126,7 +126,7 @@ class CandidateScores:
             references: dict[str, str] = {}
             hypotheses: dict[str, str] = {}
             for split in self.config.data.dev:
-                spoken, recognised, _, _ = decode_split(
+                found = decode_split(
                     self.experiment,
                     self.config,
                     subnet,
@@ -135,8 +135,12 @@ class CandidateScores:
                     self.device,
                     self.operators,
                 )
-                references |= {f"{name} in {split}": text for name, text in spoken.items()}
-                hypotheses |= {f"{name} in {split}": text for name, text in recognised.items()}
+                references |= {
+                    f"{name} in {split}": text for name, text in found.references.items()
+                }
+                hypotheses |= {
+                    f"{name} in {split}": text for name, text in found.hypotheses.items()
+                }
             errors = score(references, hypotheses, self.config.decode.form)
             self.cache.add("wer", {subnet: round(errors.wer, 4)})
             self.computed["wer"] += 1

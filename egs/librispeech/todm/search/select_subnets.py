@@ -110,5 +110,10 @@ def select_by_search(config: Config) -> None:
     logging.info("every candidate: %s; picture: %s", folder / "search.json", folder / "front.png")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 5 from the command line."""
     stage_main(5, select, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,5 +19,10 @@ def run_ablations(config: Config, arguments: Namespace) -> None:
     Table(config, arguments).run(variants)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 8 from the command line."""
     stage_main(8, run_ablations, __doc__)
+
+
+if __name__ == "__main__":
+    main()

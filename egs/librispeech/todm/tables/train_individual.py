@@ -17,5 +17,10 @@ def train_individual(config: Config, arguments: Namespace) -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 7 from the command line."""
     stage_main(7, train_individual, __doc__)
+
+
+if __name__ == "__main__":
+    main()

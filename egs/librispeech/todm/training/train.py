@@ -23,7 +23,7 @@ from todm.training.optimization import slower_than_fp32
 from todm.training.trainer import Trainer
 from utils import conf as configuration
 from utils import distributed
-from utils.checkpoint import list_checkpoints, load_newest
+from utils.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, load_newest
 from utils.errors import UserError
 from utils.locks import LOCK
 
@@ -71,11 +71,35 @@ def previous_state(config: Config, force: bool) -> dict | None:
     state = newest[1]
     reasons = ["--force was given"] if force else reasons_to_begin_anew(config, state)
     if not reasons:
+        judge_earlier(config, newest[0])
         return state
     if config.train.init:
         trained_values(Path(config.train.init))  # an error here leaves everything where it is
     archive(config, "; ".join(reasons[:3]))
     return None
+
+
+def judge_earlier(config: Config, newest: int) -> None:
+    """Looks for damage in the checkpoints before the one that a training goes on from; the mean of
+    the weights may begin at one of them.
+
+    Raises:
+      UserError: one is damaged, and training is over, so that no later one will take its place.
+    """
+    for update, path in list_checkpoints(checkpoint_folder(config.exp_dir)):
+        if update >= newest:
+            break
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            if newest < config.train.updates:
+                logging.warning("%s", error)
+                continue
+            raise UserError(
+                f"{error}.\nThe mean of the weights (decode.range) may begin there. Move it away "
+                "to do with the others, and the mean may be over other updates; or move it and "
+                "all later ones away, and the updates after the one before it are trained again"
+            ) from error
 
 
 def planned_updates(config: Config, state: dict | None) -> int:
@@ -139,5 +163,10 @@ def warn_of_slow_precision(precision: str, device: torch.device) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs stage 4 from the command line."""
     stage_main(4, train, __doc__)
+
+
+if __name__ == "__main__":
+    main()
