@@ -93,7 +93,7 @@ def load_finite(path: Path, map_location: str | torch.device = "cpu") -> dict:
       CheckpointError: the file is missing or damaged, or a weight or its mean is NaN or infinite.
     """
     state = load_checkpoint(path, map_location)
-    weights = {key: state.get(key) for key in ("model", "average")}
+    weights = {k: state.get(k) for k in ("model", "average")} if isinstance(state, dict) else {}
     if name := next(not_finite(weights), None):
         raise CheckpointError(
             f"{path} holds weights that are not finite ({name}): the training had diverged. Delete "

@@ -233,7 +233,7 @@ def test_features_that_are_not_finite_are_not_scored(tmp_path):
     for name in ("1-1-0000", "1-1-0001"):
         write_utterance(tmp_path / "corpus/train", name, "A B")
     config = make_config(tmp_path)
-    for stage in (prepare, compute, train_bpe_main):
+    for stage in (prepare, compute, train_stage):
         stage(config, None)
     path = config.data_dir / "cuts/train.jsonl.gz"
     first, second = CutSet.from_file(path)
