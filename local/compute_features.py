@@ -90,12 +90,15 @@ def readable_audio(cut: MonoCut) -> np.ndarray | Dropped:
             cut.id, "too short", f"{path}: {cut.num_samples} samples are less than half a frame"
         )
     try:
-        return cut.load_audio()
+        samples = cut.load_audio()
     except MemoryError:
         raise
     except Exception as error:  # whatever the audio library raises for this one file
         require_openable(path)
         return Dropped(cut.id, "unreadable audio", f"{path}: {error}")
+    if not np.isfinite(samples).all():
+        return Dropped(cut.id, "unreadable audio", f"{path}: samples are NaN or infinite")
+    return samples
 
 
 def too_short(cut: MonoCut) -> bool:

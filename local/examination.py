@@ -13,7 +13,7 @@ from lhotse.audio.utils import AudioLoadingError
 
 from local.dropped import Dropped
 from local.utterances import CONVERTED, Utterance, format_problem
-from utils.audio import SAMPLE_RATE
+from utils.audio import SAMPLE_RATE, AudioError, checked
 from utils.channels import as_mono
 from utils.ffmpeg import to_flac
 from utils.files import WriteError, require_openable
@@ -119,7 +119,7 @@ def audio_problem(name: str, path: Path, verify: bool) -> Dropped | None:
     Args:
       name: of the utterance. verify: as :class:`Examination` has it.
     """
-    problem = file_problem(path, verify)
+    problem = file_problem(path, verify) or (float_problem(path) if verify else None)
     return Dropped(name, *problem) if problem else None
 
 
@@ -152,4 +152,19 @@ def file_problem(path: Path, verify: bool) -> tuple[str, str] | None:
         return "empty audio", f"{path} has no samples"
     if decoded < frames:
         return "corrupt audio", f"{path} is truncated: {decoded} of {frames} samples"
+    return None
+
+
+@lru_cache(maxsize=64)
+def float_problem(path: Path) -> tuple[str, str] | None:
+    """The reason and the detail of samples that are NaN, infinite or far too large, which a file of
+    floats alone can hold; None: there are none. (As integers, which is how others are decoded, NaN
+    would look like silence.)"""
+    with soundfile.SoundFile(path) as audio:
+        if audio.subtype in ("FLOAT", "DOUBLE"):
+            try:
+                for block in audio.blocks(1 << 20, dtype="float32"):
+                    checked(block, str(path))
+            except AudioError as error:
+                return "corrupt audio", str(error)
     return None

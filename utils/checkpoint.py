@@ -4,6 +4,7 @@ averages of them."""
 import logging
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -85,6 +86,36 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
         ) from error
 
 
+def load_finite(path: Path, map_location: str | torch.device = "cpu") -> dict:
+    """Read a checkpoint as :func:`load_checkpoint` does, and refuse weights that are no numbers.
+
+    Raises:
+      CheckpointError: the file is missing or damaged, or a weight or its mean is NaN or infinite.
+    """
+    state = load_checkpoint(path, map_location)
+    weights = {k: state.get(k) for k in ("model", "average")} if isinstance(state, dict) else {}
+    if name := next(not_finite(weights), None):
+        raise CheckpointError(
+            f"{path} holds weights that are not finite ({name}): the training had diverged. Delete "
+            "it to go on from the one before"
+        )
+    return state
+
+
+def not_finite(state: object, name: str = "") -> Iterator[str]:
+    """Yields the names of the tensors in a state that hold NaN or infinity, in whatever
+    dictionaries and lists they lie."""
+    if isinstance(state, Tensor):
+        if state.is_floating_point() and not bool(state.isfinite().all()):
+            yield name
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(state, list | tuple):
+        for i, value in enumerate(state):
+            yield from not_finite(value, f"{name}.{i}")
+
+
 def require_intact(path: Path) -> None:
     """Compares a checkpoint's tensors with their check sums (CRC-32), which torch writes and does
     not read.
@@ -101,10 +132,11 @@ def require_intact(path: Path) -> None:
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:
-    """The newest checkpoint that can be read; a damaged one is passed over with a warning."""
+    """The newest checkpoint that can be used; one that is damaged, or whose weights are not finite,
+    is passed over with a warning."""
     for update, path in reversed(list_checkpoints(folder)):
         try:
-            return update, load_checkpoint(path)
+            return update, load_finite(path)
         except CheckpointError as error:
             logging.warning("%s; trying the one before", error)
     return None

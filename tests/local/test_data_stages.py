@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet
+from lhotse import CutSet, NumpyFilesWriter
 
 from local.compute_features import compute
 from local.make_corpus import check_names
@@ -28,7 +28,7 @@ from todm.deploy.split_audio import audio_batches
 from utils.audio import read_pieces
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
-from utils.files import WriteError, atomic_path, describe, write_text_atomic
+from utils.files import WriteError, atomic_path, describe, read_json, write_text_atomic
 
 
 def make_config(
@@ -149,6 +149,26 @@ def test_what_stage_1_has_not_decoded_stage_2_finds(tmp_path, on_the_fly):
     assert kept == {f"1-1-000{i}{s}" for i in range(2) for s in ("", "_sp0.9", "_sp1.1")}
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_samples_that_are_no_numbers_are_dropped(tmp_path, verify):
+    """By stage 1 where it decodes, else by stage 2; and of huge ones by stage 1."""
+    split = tmp_path / "corpus/train"
+    write_utterance(split, "1-1-0000", "A B")
+    for i, value in enumerate((np.nan, np.inf, 1e6), start=1):
+        samples = np.full(16000, 0.1)
+        samples[8000] = value
+        write_utterance(split, f"1-1-000{i}", "A B").unlink()
+        soundfile.write(split / f"1/1/1-1-000{i}.wav", samples, 16000, subtype="FLOAT")
+    config = make_config(tmp_path, verify_audio=verify)
+    prepare(config, None)
+    compute(config, None)
+    reason = "corrupt audio" if verify else "unreadable audio"
+    dropped = tmp_path / "data" / ("dropped.tsv" if verify else "dropped-features.tsv")
+    assert rows(dropped) == [["train", f"1-1-000{i}", reason] for i in range(1, 4 if verify else 3)]
+    statistics = read_json(tmp_path / "data/features/statistics.json")
+    assert np.isfinite([*statistics["mean"], *statistics["std"]]).all()
+
+
 @pytest.mark.parametrize("stage", [prepare, compute])
 def test_too_many_open_files_are_no_bad_audio(tmp_path, monkeypatch, stage):
     """Audio libraries call this a system error; it is not to cost an utterance."""
@@ -206,6 +226,30 @@ def test_stored_features_that_are_damaged_are_a_sentence(tmp_path, share):
     os.truncate(path, round(path.stat().st_size * share))
     with pytest.raises(UserError, match="1-1-0000 can not be read: ValueError"):
         list(eval_loader(config, ["train"], 100))
+
+
+def test_features_that_are_not_finite_are_not_scored(tmp_path):
+    """A training leaves their batch out by itself."""
+    for name in ("1-1-0000", "1-1-0001"):
+        write_utterance(tmp_path / "corpus/train", name, "A B")
+    config = make_config(tmp_path)
+    for stage in (prepare, compute, train_stage):
+        stage(config, None)
+    path = config.data_dir / "cuts/train.jsonl.gz"
+    first, second = CutSet.from_file(path)
+    features = first.load_features()
+    features[3, 5] = np.nan
+    writer = NumpyFilesWriter(tmp_path / "changed")
+    first.features.storage_key = writer.write(first.id, features)
+    first.features.storage_path, first.features.storage_type = writer.storage_path, writer.name
+    CutSet.from_cuts([first, second]).to_file(path)
+    with pytest.raises(UserError, match="features of 1-1-0000 hold NaN or infinity; stage 2"):
+        list(eval_loader(config, ["train"], 100))
+    loader, sampler = train_loader(config, 0, 1)
+    sampler.start(0, 0)
+    batches = list(loader)
+    assert sorted(name for batch in batches for name in batch.ids) == ["1-1-0000", "1-1-0001"]
+    assert [name for batch in batches for name in batch.not_finite()] == ["1-1-0000"]
 
 
 # ---- files that can not be written

@@ -137,6 +137,15 @@ def test_a_scale_is_halved_down_to_the_smallest():
         lower_scale(scaler, 7)
 
 
+@pytest.mark.parametrize("scale", [math.inf, math.nan])
+def test_a_scale_that_is_not_finite_begins_anew(scale):
+    """Half of it would be the same, for ever."""
+    scaler = scaler_of(1.0)
+    scaler.update(scale)
+    lower_scale(scaler, 7)
+    assert scaler.get_scale() == 1.0
+
+
 def test_fp32_has_no_scale():
     scaler = make_scaler(CPU, enabled=False)
     grow_scale(scaler, 100)

@@ -134,8 +134,8 @@ def test_a_non_finite_loss_is_skipped_counted_and_kept(tiny_run, tmp_path, caplo
         trainer.run()
     assert trainer.update == 3 and trainer.bad_batches.total == 2
     kept = sorted((tmp_path / "bad-batches").glob("*.pt"))
-    assert len(kept) == 2 and str(kept[0]) in caplog.text
     batch = torch.load(kept[0], weights_only=True)[0]
+    assert len(kept) == 2 and f"{kept[0]} ({', '.join(batch['ids'][:10])}" in caplog.text
     assert batch["features"].shape[0] == len(batch["ids"]) == len(batch["texts"])
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
 
@@ -146,6 +146,49 @@ def test_too_many_bad_batches_in_a_row_stop_with_a_message(tiny_run, tmp_path):
     with pytest.raises(UserError, match="3 batches in a row.*Lower train.lr"):
         trainer.run()
     assert len(seen) == 3
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, tiny_run):
+    """The training ends at once; the checkpoint before is there."""
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, "train.save_every=1"), CPU)
+    step = trainer.optimizer_step
+
+    def broken() -> None:
+        step()
+        if trainer.update == 2:
+            with torch.no_grad():
+                trainer.model.joiner.output.bias[0] = float("inf")
+
+    trainer.optimizer_step = broken
+    with pytest.raises(UserError, match=r"update 2: .*diverged: model\.joiner\.output\.bias"):
+        trainer.run()
+    assert [update for update, _ in list_checkpoints(tmp_path / "checkpoints")] == [1]
+    with pytest.raises(UserError, match="diverged"):
+        trainer.train_update(iter(trainer.stream))
+    assert trainer.bad_batches.total == 0
+
+
+def test_an_optimiser_that_gives_up_ends_with_a_message(tiny_run, tmp_path):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path), CPU)
+
+    def give_up(optimizer: torch.optim.Optimizer) -> None:
+        raise FloatingPointError("half of the last 10 steps had gradients that are not finite")
+
+    trainer.scaler.step = give_up
+    with pytest.raises(UserError, match="update 0: half of the last 10 steps .*Lower train.lr"):
+        trainer.run()
+
+
+def test_a_dev_that_can_not_be_read_costs_no_update(tiny_run, tmp_path, monkeypatch):
+    trainer = Trainer(tiny_config(tiny_run, tmp_path, "train.save_every=100"), CPU)
+
+    def unreadable(*arguments) -> dict:
+        raise UserError("dev is gone")
+
+    monkeypatch.setattr(trainer_module, "dev_losses", unreadable)
+    with pytest.raises(UserError, match="dev is gone"):
+        trainer.run()
+    assert [update for update, _ in list_checkpoints(tmp_path / "checkpoints")] == [3]
 
 
 def test_non_finite_gradients_change_nothing(tiny_run, tmp_path):

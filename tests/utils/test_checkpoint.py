@@ -11,7 +11,9 @@ from utils.checkpoint import (
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
+    load_finite,
     load_newest,
+    not_finite,
     save_checkpoint,
 )
 
@@ -70,6 +72,26 @@ def test_a_damaged_newest_is_passed_over(tmp_path, caplog):
     update, state = load_newest(tmp_path)
     assert update == 1 and (state["x"] == 1).all()
     assert "update-3.pt is damaged" in caplog.text and "update-2.pt is damaged" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_passed_over(tmp_path, caplog):
+    good, bad = torch.ones(2), torch.tensor([1.0, float("nan")])
+    for update, state in (
+        (1, {"model": {"w": good}}),
+        (2, {"model": {"w": bad}}),
+        (3, {"model": {"w": good}, "average": {"weight": 3.0, "values": {"w": bad / 0}}}),
+    ):
+        save_checkpoint(tmp_path, update, state, keep_last=3)
+    assert load_newest(tmp_path)[0] == 1
+    assert "update-3.pt holds weights that are not finite (average.values.w)" in caplog.text
+    with pytest.raises(CheckpointError, match=r"update-2\.pt .*\(model\.w\)"):
+        load_finite(checkpoint_path(tmp_path, 2))
+
+
+def test_what_is_not_finite_is_named():
+    inf = torch.tensor(float("inf"))
+    state = {"a": [torch.ones(2), {"b": inf}], 3: inf.half(), "c": torch.arange(3), "d": "inf"}
+    assert list(not_finite(state)) == ["a.1.b", "3"]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])

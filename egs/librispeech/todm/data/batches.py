@@ -51,6 +51,11 @@ class Batch:
         """Seconds of audio, without padding."""
         return float(self.lengths.sum()) / FRAMES
 
+    def not_finite(self) -> list[str]:
+        """The names of the utterances whose features hold NaN or infinity."""
+        finite = self.features.isfinite().flatten(1).all(1).tolist()
+        return [name for name, good in zip(self.ids, finite) if not good]
+
     def to(self, device: torch.device) -> "Batch":
         """The batch with its features on a device.  The copy of pinned features to a GPU is
         queued: nothing waits for it."""
@@ -74,7 +79,7 @@ class Batch:
 
 class BatchDataset(Dataset):
     """Maps a CutSet (a mini-batch that the sampler chose) to a :class:`Batch`, through lhotse's
-    dataset."""
+    dataset. Features that are not finite are refused: no score of them would mean anything."""
 
     def __init__(self, config: Config, transforms: list | None = None):
         # A ValueError: what lilcom says of stored features that are damaged.
@@ -88,6 +93,16 @@ class BatchDataset(Dataset):
         )
 
     def __getitem__(self, cuts: CutSet) -> "Batch | Unreadable":
+        batch = self.read(cuts)
+        if isinstance(batch, Unreadable) or not (bad := batch.not_finite()):
+            return batch
+        return Unreadable(
+            f"the features of {' and '.join(bad[:5])} hold NaN or infinity; stage 2 with --force "
+            "computes all of them again"
+        )
+
+    def read(self, cuts: CutSet) -> "Batch | Unreadable":
+        """The batch of some utterances, whatever numbers their features hold."""
         try:
             got = self.inner[cuts]
         except self.unreadable as error:
@@ -121,7 +136,8 @@ class Asked:
 
 
 class TrainDataset(BatchDataset):
-    """Maps what the sampler asks for to a batch as training has it: augmented and joined."""
+    """Maps what the sampler asks for to a batch as training has it: augmented and joined. Features
+    that are not finite are left to the training, which skips the batch and says so."""
 
     def __init__(self, config: Config):
         super().__init__(config, _noise(config))
@@ -130,14 +146,14 @@ class TrainDataset(BatchDataset):
 
     def longest(self, cuts: CutSet) -> "Batch | Unreadable":
         """The batch of some utterances as long as a slower tempo can make them."""
-        batch, slowest = super().__getitem__(cuts), 1 / (1 + self.augment.config.tempo)
+        batch, slowest = self.read(cuts), 1 / (1 + self.augment.config.tempo)
         if isinstance(batch, Unreadable) or slowest == 1:
             return batch
         singles = utterances(batch.features, batch.lengths)
         return Batch.of([change_tempo(x, slowest) for x in singles], batch.texts, batch.ids)
 
     def __getitem__(self, asked: Asked) -> "Batch | Unreadable":
-        batch = super().__getitem__(asked.cuts)
+        batch = self.read(asked.cuts)
         if isinstance(batch, Unreadable):
             return batch
         if share := self.augment.share(asked.update):

@@ -1,5 +1,5 @@
-"""Batches whose loss or gradient is not finite: skipped, counted and kept for people to look
-at."""
+"""Numbers that are not finite: batches whose loss or gradient is not are skipped, counted and kept
+for people to look at; weights that are not end the training."""
 
 import logging
 
@@ -7,8 +7,12 @@ import torch
 
 from todm.config.keys import Config
 from todm.data.batches import Batch
+from utils.checkpoint import not_finite
 from utils.errors import UserError
 from utils.files import atomic_path
+
+ADVICE = "Lower train.lr, or use train.precision=bf16 or fp32"
+SHOWN = 10  # utterances that a message names
 
 
 class BadBatches:
@@ -45,11 +49,36 @@ class BadBatches:
                 temporary,
             )
         logging.warning(
-            "update %d: loss or gradient is not finite; skipped the batch, kept in %s", update, path
+            "update %d: loss or gradient is not finite; skipped the batch, kept in %s (%s)",
+            update,
+            path,
+            contents(group),
         )
         if self.in_row >= self.most:
             raise UserError(
                 f"{self.in_row} batches in a row gave a loss or gradient that is not finite "
                 f"(kept in {self.folder}). "
-                "Lower train.lr, or use train.precision=bf16 or fp32"
+                f"{ADVICE}"
             )
+
+
+def contents(group: list[Batch]) -> str:
+    """The utterances of batches in words; where features are not finite, whose they are."""
+    bad = [name for batch in group for name in batch.not_finite()]
+    names = bad or [name for batch in group for name in batch.ids]
+    more = ", ..." if len(names) > SHOWN else ""
+    return ("features that are not finite: " if bad else "") + ", ".join(names[:SHOWN]) + more
+
+
+def require_finite(state: dict, update: int) -> None:
+    """Refuses a state of a training in which some tensor is not finite: it would never be again.
+
+    Raises:
+      UserError: one is not; the checkpoints before it are as they were.
+    """
+    if names := list(not_finite(state)):
+        raise UserError(
+            f"update {update}: the training has diverged: {names[0]} and {len(names) - 1} other "
+            "tensors are not finite any more. They were not saved; the checkpoint before is what "
+            f"there is. {ADVICE}"
+        )

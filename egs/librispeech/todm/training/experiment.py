@@ -21,7 +21,7 @@ from utils.checkpoint import (
     CheckpointError,
     average_between,
     list_checkpoints,
-    load_checkpoint,
+    load_finite,
     window_start,
 )
 from utils.errors import UserError
@@ -156,7 +156,7 @@ def load_experiment(
             "--stop-stage 4"
         )
     update, path = found[-1]
-    last = in_present_form(load_checkpoint(path, device))
+    last = in_present_form(load_finite(path, device))
     config = configuration.from_dict(Config, last["config"])
     if weights is None:
         weights, count = config.decode.weights, config.decode.range
@@ -175,7 +175,7 @@ def load_experiment(
             last["model"] | average_between(None, last["average"]),
         )
     elif weights == "range" and (start := window_start(found, count or 0, config.train.save_every)):
-        first = in_present_form(load_checkpoint(start[1], device))
+        first = in_present_form(load_finite(start[1], device))
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())

@@ -1,5 +1,6 @@
 """What the training loop optimises with, and what it shows of its progress."""
 
+import logging
 import math
 import time
 
@@ -11,6 +12,7 @@ from utils.errors import UserError
 from utils.scaled_adam import ScaledAdam
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST_SCALE = 1.0  # of fp16's gradients, as icefall's, because the loss is a sum over frames
 SMALLEST_SCALE = 1e-5  # of fp16's gradients: below it icefall, too, gives up
 DYNAMICS = ("log_dt", "log_a_real", "a_imag")  # SSM parameters that learn more slowly
 
@@ -64,9 +66,8 @@ def set_learning_rate(
 
 
 def make_scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
-    """fp16's gradient scaler.  It starts at 1, as icefall's does, because the loss is a sum over
-    frames."""
-    return torch.amp.GradScaler(device.type, init_scale=1.0, enabled=enabled)
+    """fp16's gradient scaler."""
+    return torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=enabled)
 
 
 def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
@@ -82,18 +83,26 @@ def grow_scale(scaler: torch.amp.GradScaler, update: int) -> None:
 
 
 def lower_scale(scaler: torch.amp.GradScaler, update: int) -> None:
-    """Lower the scale, instead of a step whose gradients are not finite.
+    """Lower the scale, instead of a step whose gradients are not finite. A scale that is itself
+    not finite begins anew at 1: half of it would be no smaller.
 
     Raises:
       UserError: the scale has become so small that gradients overflow at any.
     """
-    scale = scaler.get_scale() * scaler.get_backoff_factor()
+    before = scaler.get_scale()
+    scale = before * scaler.get_backoff_factor() if math.isfinite(before) else FIRST_SCALE
     if scale < SMALLEST_SCALE:
         raise UserError(
             f"update {update}: the gradients overflow in fp16 at every scale down to {scale:.0e}, "
             "so the model diverges or "
             "fp16 does not hold its values. Use train.precision=bf16 or fp32, or lower train.lr"
         )
+    logging.info(
+        "update %d: gradients overflow in fp16; skipped the batch, their scale is %g, was %g",
+        update,
+        scale,
+        before,
+    )
     scaler.update(scale)
 
 

@@ -23,7 +23,7 @@ from todm.training.optimization import slower_than_fp32
 from todm.training.trainer import Trainer
 from utils import conf as configuration
 from utils import distributed
-from utils.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, load_newest
+from utils.checkpoint import CheckpointError, list_checkpoints, load_finite, load_newest
 from utils.errors import UserError
 from utils.locks import LOCK
 
@@ -90,7 +90,7 @@ def judge_earlier(config: Config, newest: int) -> None:
         if update >= newest:
             break
         try:
-            load_checkpoint(path)
+            load_finite(path)
         except CheckpointError as error:
             if newest < config.train.updates:
                 logging.warning("%s", error)

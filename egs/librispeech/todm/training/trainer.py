@@ -21,7 +21,7 @@ from todm.recipe.lineage import training_data
 from todm.subnet import Subnet
 from todm.supernet.search_space import SearchSpace
 from todm.training import experiment, optimization
-from todm.training.bad_batches import BadBatches
+from todm.training.bad_batches import ADVICE, BadBatches, require_finite
 from todm.training.batch_stream import BatchStream
 from todm.training.initial import freeze, start_from
 from todm.training.memory_check import check_memory
@@ -31,6 +31,7 @@ from todm.training.supernet_loss import SupernetLoss, Weights, make_targets, mak
 from todm.training.validation import dev_losses
 from utils.checkpoint import RunningAverage, checkpoint_path, save_checkpoint
 from utils.distributed import barrier, gather_over_ranks, sum_over_ranks
+from utils.errors import UserError
 from utils.files import read_json
 from utils.interrupts import SIGNALS, Stopped, StopRequest, gentle_stops
 from utils.progress import progress
@@ -130,8 +131,13 @@ class Trainer:
         self.nets.load(state)
 
     def save(self) -> None:
-        """Write a checkpoint, in place of the interrupt's that this training went on from."""
+        """Write a checkpoint, in place of the interrupt's that this training went on from.
+
+        Raises:
+          UserError: the weights, or what else is learnt, are not finite.
+        """
         state, t = self.state(), self.config.train
+        require_finite(state, self.update)
         folder = experiment.checkpoint_folder(self.config.exp_dir)
         if self.rank == 0:
             save_checkpoint(folder, self.update, state, t.keep_last, t.save_every)
@@ -194,11 +200,14 @@ class Trainer:
                 bar.set_postfix_str(window.summary())
                 self.log(writer, window)
                 window = optimization.Window()
+            saved = self.update % t.save_every == 0 or self.done or self.stop is not None
+            if saved:
+                self.save()  # before validation: where dev can not be read, nothing is lost
             if (self.update % t.valid_every == 0 or self.done) and self.stop is None:
                 self.validate(writer)
-            if self.update % t.save_every == 0 or self.done or self.stop is not None:
-                self.save()
             if self.stop is not None:
+                if not saved:
+                    self.save()
                 # A launcher ends the others when one has ended, and the first may still be writing.
                 barrier()
                 logging.info("stopped; saved at update %d", self.update)
@@ -210,8 +219,8 @@ class Trainer:
         Returns:
           Transducer loss of every net summed over all ranks, seconds of audio and encoder frames.
         Raises:
-          UserError: too many batches in a row were bad, or in fp16 gradients overflow at every
-            scale.
+          UserError: too many batches in a row were bad, in fp16 gradients overflow at every scale,
+            or the weights are not finite any more.
         """
         subnets = self.nets.subnets(self.update)
         weights = Weights.at(self.update, self.config.loss, self.config.distill)
@@ -223,6 +232,7 @@ class Trainer:
                 self.bad_batches.in_row = 0
                 return sums.losses, sums.seconds, sums.frames
             self.optimizer.zero_grad(set_to_none=True)
+            require_finite({"model": self.model.state_dict()}, self.update)
             # In fp16 a gradient that is not finite means too large a scale, and no bad batch.
             if self.scaler.is_enabled() and not sums.bad_losses:
                 optimization.lower_scale(self.scaler, self.update)
@@ -286,7 +296,10 @@ class Trainer:
     def optimizer_step(self) -> None:
         """Set the learning rate, and step with gradients that are finite."""
         optimization.set_learning_rate(self.optimizer, self.config, self.update, self.stream.passes)
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except FloatingPointError as error:  # from ScaledAdam, whose norms are weighted
+            raise UserError(f"update {self.update}: {error}. {ADVICE}") from error
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.update += 1
