@@ -3,6 +3,7 @@ averages of them."""
 
 import logging
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -74,11 +75,27 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
+        require_no_growth(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise CheckpointError(
             f"{path} is damaged ({first_line(error)}); delete it and run again"
         ) from error
+
+
+def require_no_growth(path: Path) -> None:
+    """Refuses a checkpoint with more in it than there is room in the file: torch compresses
+    nothing, so it was made to fill the memory.
+
+    Raises:
+      ValueError: it is such a file. zipfile.BadZipFile: it is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of an old torch, or damaged
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"it says that it holds {size:,} bytes, and is shorter itself")
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:
