@@ -94,8 +94,9 @@ def literals(value: Any) -> Any:
 
 
 def _read(text: str, kind: Any) -> Any:
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # raises for control characters
         node = loader.get_single_node()
         if node is None:
             return None
@@ -119,7 +120,8 @@ def _read(text: str, kind: Any) -> Any:
             raise
         raise ValueProblem(f"is not valid YAML: {error}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _require_bounded(node: yaml.Node) -> None:
