@@ -70,6 +70,7 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 
     Args:
       tolerance: the absolute and relative error that numbers may have; 0: bit by bit.
       last: the stage up to which both have gone.
+      made_at: where the second lay when it was made; None: where it is.
     """
     both = (expected / "data").is_dir() and (found / "data").is_dir()
     stages = [stage for stage in RESULTS if stage <= last and (both or stage >= TRAINING)]
@@ -86,7 +87,8 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 
     for name in names[0]:
         if not (found / name).is_file():
             return f"{name} is missing"
-        values = [content(root / name, (expected, found)) for root in (expected, found)]
+        roots = (made_at or found, expected, found)
+        values = [content(root / name, roots) for root in (expected, found)]
         if reason := unlike(*values, tolerance):
             return f"{name}: {reason}"
     return None

@@ -4,6 +4,7 @@
 torch knows of GPUs and run.sh does without torch.
 """
 
+import os
 import sys
 
 import torch
@@ -23,7 +24,10 @@ def main() -> None:
     """Prints the number for a conf."""
     arguments = parse_arguments(__doc__)
     try:
-        print(default_processes(load(arguments.conf, arguments.overrides)))
+        print(default_processes(load(arguments.conf, arguments.overrides)), flush=True)
+    except BrokenPipeError:  # who asked has been killed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except UserError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         sys.exit(2)
