@@ -61,7 +61,9 @@ def arguments(folder: Path, *overrides: str, data: Path | None = None) -> list[s
     ]
 
 
-def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 10) -> str | None:
+def difference(
+    expected: Path, found: Path, tolerance: float = 0.0, last: int = 10, made_at: Path | None = None
+) -> str | None:
     """Says in which file, and how, the results of two experiments differ; None: in none.
 
     Final weights, tables, recognised texts and exported models are compared, and the data where
