@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 NULL = ("null", "Null", "NULL")
+LONGEST_CONF = 1 << 18  # characters: reading a megabyte of YAML takes half a minute
 MOST_NODES = 50_000  # keys and values that a conf may have: the recipe's have some hundred
 _INTEGER = re.compile(r"[-+]?\d[\d_]*")
 _STR, _INT, _FLOAT = ("tag:yaml.org,2002:" + name for name in ("str", "int", "float"))
@@ -94,6 +95,8 @@ def literals(value: Any) -> Any:
 
 
 def _read(text: str, kind: Any) -> Any:
+    if len(text) > LONGEST_CONF:
+        raise ValueProblem(f"is longer than {LONGEST_CONF:,} characters, which no conf is")
     loader = None
     try:
         loader = yaml.SafeLoader(text)  # raises for control characters

@@ -76,7 +76,7 @@ def hostile_exports(good: Path, folder: Path, marker: Path) -> Iterator[tuple[st
         "pickle as weights": ("model.safetensors", pickle.dumps(_Run(marker))),
         "pickle as BPE model": ("bpe.model", pickle.dumps(_Run(marker))),
         "python tag as conf": ("conf.yaml", run.encode()),
-        "python tag as name": ("conf.yaml", f"{conf}\nname: {run}\n".encode()),
+        "python tag as name": ("conf.yaml", conf.replace("name: ", f"name: {run} # ", 1).encode()),
         "name that leads out": ("export.json", json.dumps(facts | {"name": "../../x"}).encode()),
         "endless architecture": (
             "export.json",

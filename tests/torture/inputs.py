@@ -145,9 +145,8 @@ def subnets(path: str) -> str:
 
 def archive(path: str, folder: str) -> str:
     """The unpacking of a download by stage 0, without the download: the file stands for it."""
-    config: Config = load_file(
-        None, ["data.corpus=mini-librispeech", f"data.dir={folder}", "data.train=[train-clean-5]"]
-    )
+    names = ["data.train=[train-clean-5]", "data.dev=[dev-clean-2]", "data.test=[]"]
+    config: Config = load_file(None, ["data.corpus=mini-librispeech", f"data.dir={folder}", *names])
     part = "dev-clean-2"
     librispeech: Any = lhotse.recipes.librispeech
     librispeech.MINI_LIBRISPEECH = (part,)

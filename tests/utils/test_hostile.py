@@ -3,13 +3,16 @@ memory."""
 
 import struct
 import zipfile
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from utils.audio import PIECE_VALUES, AudioError, piece_frames, rate_problem, read_pieces
 from utils.checkpoint import CheckpointError, load_checkpoint
+from utils.conf import load
 from utils.config_values import ValueProblem, read_value
+from utils.errors import ConfigError
 from utils.text import folder_name_problem
 
 
@@ -66,3 +69,37 @@ def test_yaml_that_holds_itself_and_aliases_that_do_no_harm():
 def test_what_names_no_folder(name):
     assert folder_name_problem(name)
     assert folder_name_problem("max + random 0.36M") is None
+
+
+@dataclass
+class Three:
+    """Values that refer to each other."""
+
+    a: str = ""
+    b: str = ""
+    c: str = ""
+
+
+def test_values_that_grow_by_references(tmp_path):
+    values = {"a": "x" * 100, "b": "${a}" * 1000, "c": "${b}" * 1000}
+    (tmp_path / "x.yaml").write_text("".join(f"{k}: '{v}'\n" for k, v in values.items()))
+    with pytest.raises(ConfigError, match="2000 references"):
+        load(Three, tmp_path / "x.yaml")
+    few = load(Three, None, ["a=x", "b=${a}${a}", r"c=\${" + "a" * 200])
+    assert few.b == "xx"
+    with pytest.raises(ConfigError, match="2 references"):
+        load(Three, None, ["a=" + "x" * 20_000, "b=${a}${a}"])
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a: x\x07y\n", "is not valid YAML: unacceptable character"),
+        ("a: x\n" * 100_000, "is longer than"),
+        ('base: "a\\0b"\n', "it must be the name of one conf"),
+    ],
+)
+def test_a_conf_that_is_no_text_or_too_long(tmp_path, text, said):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(Three, tmp_path / "x.yaml")
