@@ -45,6 +45,10 @@ def read_pieces(path: Path) -> Iterator[np.ndarray]:
             with open(path, "rb"):  # libsndfile does not say why it can not
                 if path.stat().st_size == 0:
                     raise AudioError(f"{path} is empty")
+            if (
+                path.suffix.lower() == ".raw"
+            ):  # which libsndfile takes by its name, without a header
+                raise AudioError(f"{path} has no header; give raw PCM through standard input, as -")
             # bytes: soundfile would encode a name, and can not encode any
             yield from _decoded(os.fsencode(path), str(path))
         elif path.is_dir():

@@ -103,3 +103,9 @@ def test_a_conf_that_is_no_text_or_too_long(tmp_path, text, said):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         load(Three, tmp_path / "x.yaml")
+
+
+def test_raw_samples_have_no_header(tmp_path):
+    (tmp_path / "a.RAW").write_bytes(bytes(1000))
+    with pytest.raises(AudioError, match="has no header"):
+        list(read_pieces(tmp_path / "a.RAW"))
