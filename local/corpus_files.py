@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local.dropped import Dropped
 from local.utterances import CONVERTED, OTHER, READ, Utterance, format_problem, transcript_problem
-from utils.text import normalise_transcript, visible
+from utils.text import normalise_transcript, too_many_marks, visible
 
 TRANSCRIPTS = ".trans.txt"
 _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
@@ -140,8 +140,8 @@ def preference(path: Path) -> int:
 
 def canonical(name: str) -> str:
     """The form of an id that compares: some systems spell the accents of file names in two
-    characters."""
-    return unicodedata.normalize("NFC", name)
+    characters. One that can be no name is as it is."""
+    return name if too_many_marks(name) else unicodedata.normalize("NFC", name)
 
 
 def decoded(data: bytes) -> tuple[str, bool]:

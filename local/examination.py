@@ -1,6 +1,7 @@
 """Looks at the audio of utterances, and makes cuts of what can be used."""
 
 import hashlib
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from lhotse.audio.utils import AudioLoadingError
 
 from local.dropped import Dropped
 from local.utterances import CONVERTED, Utterance, format_problem
-from utils.audio import SAMPLE_RATE, AudioError, checked
+from utils.audio import PIECE_VALUES, SAMPLE_RATE, AudioError, checked, rate_problem
 from utils.channels import as_mono
 from utils.ffmpeg import to_flac
 from utils.files import WriteError, require_openable
 
 STRETCH_TOLERANCE = 0.1  # seconds by which a stretch may end after its file
+# values of torchaudio's filter from a sampling rate to 16 kHz, of which it makes some copies in
+# float64: for 44100 Hz they are 70,560, for 44101 Hz 705,616,000
+LARGEST_FILTER = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ class Examination:
           MissingFfmpeg: there is no ffmpeg.
           WriteError: the disk is full, for one.
         """
-        digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
-        target = self.converted / f"{path.stem[:40]}-{digest}.flac"
         try:
+            digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+            target = self.converted / f"{path.stem[:40]}-{digest}.flac"
             if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
                 return target
             if path.stat().st_size == 0:
@@ -137,11 +141,16 @@ def file_problem(path: Path, verify: bool) -> tuple[str, str] | None:
             return "unreadable audio", f"{path}: no permission to read it"
         with soundfile.SoundFile(path) as audio:
             frames = audio.frames
-            # in pieces: a recording may be of hours
-            blocks = audio.blocks(1 << 20, dtype="int16") if verify else ()
+            if problem := rate_problem(audio.samplerate) or filter_problem(audio.samplerate):
+                return "sampling rate not read", f"{path}: {problem}"
+            # in pieces: a recording may be of hours, and have a thousand channels
+            piece = max(1, PIECE_VALUES // audio.channels)
+            blocks = audio.blocks(piece, dtype="int16") if verify else ()
             decoded = sum(map(len, blocks)) if verify else frames
     except UnicodeEncodeError:
         return "path not in UTF-8", f"{path}: manifests can not hold such names; rename it"
+    except ValueError as error:  # a zero, such as may stand in a list
+        return "missing audio", f"{str(path)!r} is no name of a file: {error}"
     except FileNotFoundError:
         is_link = "is a link to a file that is not there" if path.is_symlink() else "is not there"
         return "missing audio", f"{path} {is_link}"
@@ -163,8 +172,19 @@ def float_problem(path: Path) -> tuple[str, str] | None:
     with soundfile.SoundFile(path) as audio:
         if audio.subtype in ("FLOAT", "DOUBLE"):
             try:
-                for block in audio.blocks(1 << 20, dtype="float32"):
+                for block in audio.blocks(max(1, PIECE_VALUES // audio.channels), dtype="float32"):
                     checked(block, str(path))
             except AudioError as error:
                 return "corrupt audio", str(error)
     return None
+
+
+def filter_problem(rate: int) -> str | None:
+    """Says that features of a sampling rate would need too much memory; None: they do not."""
+    common = math.gcd(rate, SAMPLE_RATE)
+    if rate * SAMPLE_RATE // common**2 <= LARGEST_FILTER:
+        return None
+    return (
+        f"{rate} Hz and {SAMPLE_RATE} Hz have so little in common that to resample it would take "
+        f"gigabytes; convert it to {SAMPLE_RATE} Hz"
+    )

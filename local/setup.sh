@@ -149,6 +149,10 @@ if ! has fast_rnnt || [ -n "${FAST_RNNT_CUDA:-}" ]; then
     if ! { prepare_build && build "$fast_rnnt" FT "-DFT_BUILD_TESTS=OFF -DFT_WITH_CUDA=$with_cuda" && has fast_rnnt; }; then
       say "WARNING: fast_rnnt could not be built (log: $log). Training works all the same, with the slower"
       say "WARNING: PyTorch loss. To try again: local/setup.sh --force"
+      if [ -n "$cuda" ] && ! command -v nvcc >/dev/null && ! [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
+        say "WARNING: torch is a build for CUDA here. Beside it, fast_rnnt needs the CUDA toolkit (nvcc) even for a CPU;"
+        say "WARNING: with a CPU-only build of torch it needs none"
+      fi
     fi
   fi
 fi

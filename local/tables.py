@@ -5,8 +5,8 @@ import csv
 import gzip
 import io
 import json
-import math
 import os
+import reprlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,6 +33,9 @@ COLUMNS = {
     "duration": ("duration",),
 }
 NEEDED = ("audio", "text")
+LONGEST = 1e9  # seconds that a time in a table may be
+# Compressed lists are 10 to 30 times as long when they are read; deflate can do 1000.
+MOST_GROWTH, ANY_GROWTH = 200, 1 << 26  # times, from so many bytes on
 TOO_LONG = "too long"  # what stands in a row that has more cells than there are columns
 # where the paths of a table are looked for, beside it
 AUDIO_FOLDERS = ("", "clips", "audio", "wav", "wavs")
@@ -135,7 +138,7 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         data = path.read_bytes()
-        content = legible(path, gzip.decompress(data) if path.suffix == ".gz" else data)
+        content = legible(path, _decompressed(path, data) if path.suffix == ".gz" else data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can not be read: {error}") from error
     for number, line in enumerate(content.split("\n"), 1):
@@ -143,11 +146,28 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             found = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # the first also of a number that is too long
             raise UserError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(found, dict):
             raise UserError(f"{path}, line {number} is not a JSON object, such as {{...}}")
         yield found
+
+
+def _decompressed(path: Path, data: bytes) -> bytes:
+    """The content of a gzip file.
+
+    Raises:
+      UserError: it would fill the memory.
+    """
+    most = max(MOST_GROWTH * len(data), ANY_GROWTH)
+    with gzip.open(io.BytesIO(data)) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UserError(
+            f"{path} would be more than {MOST_GROWTH} times as long when it is decompressed, which "
+            "no list of utterances is; decompress it yourself if it is one"
+        )
+    return content
 
 
 def _utterances(path: Path, rows: list[Mapping[str, Any]]) -> list[Utterance | Dropped]:
@@ -188,7 +208,8 @@ def _utterance(
     if row.get("id") not in (None, ""):
         name = one_word(row["id"])
     else:
-        parts = [part for part in Path(written).with_suffix("").parts if part not in ("/", "..")]
+        parts = [part for part in Path(written).parent.parts if part not in ("/", "..")]
+        parts.append(Path(written).stem)
         name = one_word(file.stem if stems[file.stem] == 1 else "-".join(parts))
         if duration is not None or start:
             name = f"{name}-{round(1000 * start):08d}"
@@ -211,10 +232,10 @@ def stretch(row: Mapping[str, Any]) -> tuple[float, float | None]:
             continue
         try:
             times[what] = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"the {what} {value!r} is no number of seconds") from None
-        if not 0 <= times[what] < math.inf:
-            raise ValueError(f"the {what} is {value!r}")
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"the {what} {reprlib.repr(value)} is no number of seconds") from None
+        if not 0 <= times[what] < LONGEST:
+            raise ValueError(f"the {what} is {reprlib.repr(value)}")
     start = times.get("start", 0.0)
     if "end" in times:
         if times["end"] <= start:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.dropped import Dropped
-from utils.text import normalise_transcript
+from utils.text import MOST_MARKS, normalise_transcript, too_many_marks
 
 # audio formats that libsndfile reads
 READ = frozenset(
@@ -49,6 +49,10 @@ def transcript_problem(name: str, written: str, where: str) -> Dropped | None:
     Args:
       where: the file that it stands in.
     """
+    if too_many_marks(written):
+        return Dropped(
+            name, "damaged transcript", f"{where}: more than {MOST_MARKS} marks are on one letter"
+        )
     text = normalise_transcript(written)
     if not text:
         return Dropped(name, "empty transcript", where)

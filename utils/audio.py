@@ -19,6 +19,8 @@ from utils.errors import UserError
 
 SAMPLE_RATE = 16000
 PIECE_SECONDS = 0.5  # the length of what is read at a time
+PIECE_VALUES = 1 << 20  # and how many values of all channels it may have
+RATES = (1000, 1_000_000)  # Hz that are read: a header may say anything
 # the peak of a file of floats: somewhat above 1 is a loud recording, thousands are another scale
 LARGEST_SAMPLE = 64
 OPEN_LENGTH = 0x7FFFF000  # bytes: what a WAV that is written to a pipe promises, or more
@@ -65,6 +67,9 @@ def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
     try:
         with soundfile.SoundFile(file) as audio:
             rate, missing = audio.samplerate, audio.frames
+            if problem := rate_problem(rate):
+                raise AudioError(f"{name}: {problem}")
+            frames = piece_frames(rate, audio.channels)
             # soundfile seeks after every read, which fails where the header has no length
             audio.seekable = lambda: False
             promised = re.search(
@@ -80,11 +85,7 @@ def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
 
             def counted() -> Iterator[np.ndarray]:
                 nonlocal missing
-                while len(
-                    piece := audio.read(
-                        round(rate * PIECE_SECONDS), dtype="float32", always_2d=True
-                    )
-                ):
+                while len(piece := audio.read(frames, dtype="float32", always_2d=True)):
                     missing -= len(piece)
                     yield checked(piece, name).mean(axis=1)
 
@@ -97,6 +98,21 @@ def _decoded(file: bytes | int | BinaryIO, name: str) -> Iterator[np.ndarray]:
         raise AudioError(
             f"{name} is truncated: {missing / rate:.2f} s of what its header promises are missing"
         )
+
+
+def rate_problem(rate: int) -> str | None:
+    """Says that no sound has such a sampling rate; None: it may. At 16 kHz what says 1 Hz would be
+    16000 times as long."""
+    low, high = RATES
+    if low <= rate <= high:
+        return None
+    return f"its header says {rate} Hz, and sampling rates from {low} to {high} Hz are read"
+
+
+def piece_frames(rate: int, channels: int) -> int:
+    """The number of frames that are read at a time: half a second, or less where there are very
+    many channels."""
+    return max(1, min(round(rate * PIECE_SECONDS), PIECE_VALUES // max(channels, 1)))
 
 
 def checked(samples: np.ndarray, name: str) -> np.ndarray:

@@ -78,6 +78,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
+        require_no_growth(path)
         require_intact(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
@@ -129,6 +130,21 @@ def require_intact(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the check sum of {damaged} is wrong")
+
+
+def require_no_growth(path: Path) -> None:
+    """Refuses a checkpoint with more in it than there is room in the file: torch compresses
+    nothing, so it was made to fill the memory.
+
+    Raises:
+      ValueError: it is such a file. zipfile.BadZipFile: it is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of an old torch, or damaged
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"it says that it holds {size:,} bytes, and is shorter itself")
 
 
 def load_newest(folder: Path) -> tuple[int, dict] | None:

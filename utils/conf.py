@@ -2,6 +2,7 @@
 overrides."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from utils.files import write_text_atomic
 from utils.text import first_line
 
 T = TypeVar("T")
+_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+MOST_INTERPOLATIONS, LONGEST_TEXT = 24, 10_000
 
 
 @dataclass
@@ -196,7 +199,7 @@ def _file_layers(
             "mapping of keys is expected"
         )
     base = values.pop("base", None)
-    if not isinstance(base, str | None):
+    if not isinstance(base, str | None) or base and not base.isprintable():
         raise ConfigError(f"{path}: base is {base!r}; it must be the name of one conf")
     below = _file_layers(schema, find_base(base, path), find_base, (*above, path)) if base else []
     check_keys(schema, values, str(path))
@@ -223,8 +226,33 @@ def _override_layer(schema: type, text: str) -> Layer:
     return Layer(values, f"override {text!r}")
 
 
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _require_few_interpolations(layers: list[Layer]) -> None:
+    """Refuses values that refer to each other so often that they would fill the memory: three
+    values of a thousand references each make a text of gigabytes.
+
+    Raises:
+      ConfigError: there are too many, or one stands beside a very long text.
+    """
+    texts = [text for layer in layers for text in _texts(layer.values)]
+    count = sum(len(_INTERPOLATION.findall(text)) for text in texts)
+    if count > MOST_INTERPOLATIONS or count and max(map(len, texts)) > LONGEST_TEXT:
+        raise ConfigError(
+            f"{layers[-1].source}: with its bases it has {count} references ${{...}}; at most "
+            f"{MOST_INTERPOLATIONS}, in texts of at most {LONGEST_TEXT} characters, are read"
+        )
+
+
 def _merge(schema: type, layers: Iterable[Layer]) -> DictConfig:
     tree, layers = OmegaConf.structured(schema), list(layers)
+    _require_few_interpolations(layers)
     try:
         merged = OmegaConf.merge(tree, *(OmegaConf.create(layer.values) for layer in layers))
         return cast(DictConfig, merged)

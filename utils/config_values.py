@@ -14,6 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 NULL = ("null", "Null", "NULL")
+LONGEST_CONF = 1 << 18  # characters: reading a megabyte of YAML takes half a minute
+MOST_NODES = 50_000  # keys and values that a conf may have: the recipe's have some hundred
 _INTEGER = re.compile(r"[-+]?\d[\d_]*")
 _STR, _INT, _FLOAT = ("tag:yaml.org,2002:" + name for name in ("str", "int", "float"))
 
@@ -93,11 +95,15 @@ def literals(value: Any) -> Any:
 
 
 def _read(text: str, kind: Any) -> Any:
-    loader = yaml.SafeLoader(text)
+    if len(text) > LONGEST_CONF:
+        raise ValueProblem(f"is longer than {LONGEST_CONF:,} characters, which no conf is")
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # raises for control characters
         node = loader.get_single_node()
         if node is None:
             return None
+        _require_bounded(node)
         return loader.construct_document(_settle(node, kind, ""))
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
@@ -111,13 +117,44 @@ def _read(text: str, kind: Any) -> Any:
             f"is not valid YAML{where}: {getattr(error, 'problem', None) or error}{tab}"
         ) from error
     except RecursionError as error:
-        raise ValueProblem("is not valid YAML: it holds itself") from error
+        raise ValueProblem("is not valid YAML: it is nested too deeply") from error
     except (ValueError, TypeError, OverflowError) as error:
         if isinstance(error, ValueProblem):
             raise
         raise ValueProblem(f"is not valid YAML: {error}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _require_bounded(node: yaml.Node) -> None:
+    """Refuses YAML whose aliases make more of it than any conf is: ten lines of lists of lists can
+    have billions of items.
+
+    Raises:
+      ValueProblem: it has too many items, or holds itself.
+    """
+    sizes: dict[int, int] = {}
+    waiting = [node]
+    inside: set[int] = set()  # nodes whose items are being counted
+    while waiting:
+        here = waiting[-1]
+        items = here.value if isinstance(here, yaml.CollectionNode) else []
+        children = [n for item in items for n in (item if isinstance(item, tuple) else (item,))]
+        if id(here) not in inside:
+            inside.add(id(here))
+            unknown = [n for n in children if id(n) not in sizes]
+            if any(id(n) in inside for n in unknown):
+                raise ValueProblem("is not valid YAML: it holds itself")
+            waiting += unknown
+            continue
+        waiting.pop()
+        inside.discard(id(here))
+        sizes[id(here)] = 1 + sum(sizes[id(n)] for n in children)
+        if sizes[id(here)] > MOST_NODES:
+            raise ValueProblem(
+                f"is not valid YAML: with its aliases it has more than {MOST_NODES:,} items"
+            )
 
 
 def _settle(node: yaml.Node, kind: Any, key: str) -> yaml.Node:

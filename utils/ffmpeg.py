@@ -9,6 +9,11 @@ from utils.errors import UserError
 from utils.files import atomic_path
 
 SECONDS = 3600  # that one file may take
+# what a file may be, whatever its name says: playlists, scripts and the like would read other files
+FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,flac,flv,m4a,matroska,mov,mp3,mp4,mpeg,mpegts,ogg,w64,wav,"
+    "webm,wv"
+)
 
 
 class MissingFfmpeg(UserError):
@@ -45,6 +50,7 @@ def to_flac(source: Path, target: Path) -> None:
     with atomic_path(target) as path:
         command = [
             *(ffmpeg(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
+            *("-format_whitelist", FORMATS),
             *("-xerror", "-i", f"file:{source}", "-map", "0:a:0", "-ac", "1"),
             *("-ar", str(SAMPLE_RATE), "-sample_fmt", "s16", "-f", "flac", f"file:{path}"),
         ]

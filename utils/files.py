@@ -89,6 +89,8 @@ def require_openable(path: str | Path) -> None:
     """
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except ValueError:
+        return  # a name that no file can have
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise

@@ -15,6 +15,25 @@ _UNSEEN_PATTERN = re.compile(f"[{_UNSEEN}]")
 SENTENCEPIECE_SPACE = "\u2581"  # stands for a space in SentencePiece, so that no text can have both
 
 
+# Marks on one letter: Unicode's stream-safe texts have 30 at most. To sort them, which NFC and NFKC
+# do, takes time with the square of their number.
+MOST_MARKS = 100
+
+
+def too_many_marks(text: str) -> bool:
+    """Whether there are so many marks on one letter that this is no text, and that to normalise it
+    would take minutes."""
+    if text.isascii():
+        return False
+    count = 0
+    for c in text:
+        # of what is taken apart, such as two marks in one, more than the first could be a mark
+        count = count + 1 if unicodedata.combining(unicodedata.normalize("NFKD", c)[-1]) else 0
+        if count > MOST_MARKS:
+            return True
+    return False
+
+
 def visible(text: str) -> str:
     """The text without control characters and characters that nobody sees; white space stays as it
     is."""
@@ -120,6 +139,16 @@ def scored_units(text: str) -> list[str]:
 def file_name(text: str) -> str:
     """The text as a file name, its words joined by hyphens: ``max + random`` -> ``max-random``."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text)
+
+
+def folder_name_problem(name: str) -> str | None:
+    """The reason why a name can not be that of a folder or a part of a file's; None: it can."""
+    if not name.strip() or name != name.strip():
+        return "it must not be empty nor begin or end with a space: it names folders"
+    fits = name.isprintable() and len(name.encode("utf-8", "surrogatepass")) <= 200
+    if "/" in name or name.startswith(".") or not fits:
+        return "it names folders, so it has no slash, no dot in front and at most 200 characters"
+    return None
 
 
 def first_line(error: BaseException) -> str:

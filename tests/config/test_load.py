@@ -187,3 +187,12 @@ def test_selection_takes_keys_and_groups():
     }
     assert select(config, ("data.tra",)) == {}
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": 3}) == {"a.b": 1, "a.c.d": [2], "e": 3}
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x7f"])
+def test_control_characters_are_no_yaml(tmp_path, character):
+    """PyYAML refuses them before it reads."""
+    with pytest.raises(ConfigError, match="a.yaml is not valid YAML: "):
+        load_file(write(tmp_path, "a.yaml", f"name: a{character}\n"))
+    with pytest.raises(ConfigError, match="can not be read: it is not valid YAML"):
+        load_file(None, [f"train.updates={character}"])

@@ -865,3 +865,12 @@ def test_a_link_to_a_script_finds_the_recipe(tmp_path, script):
     environment = os.environ | {"TODM_VENV": str(Path(sys.prefix))}
     found = subprocess.run([link, "--help"], capture_output=True, text=True, env=environment)
     assert found.returncode == 0 and "usage" in found.stdout.lower(), found.stderr
+
+
+def test_files_of_one_name_are_numbered_without_trying_every_number():
+    names = [f"{i}/a.wav" for i in range(5000)] + ["b/a-2.wav"]
+    targets = transcribe_sources.subtitle_files(
+        names, parse_arguments(["m", *names, "--subtitles", "srt", "--output", "o"])
+    )
+    assert [targets[name].name for name in names[:3]] == ["a.srt", "a-2.srt", "a-3.srt"]
+    assert len(set(targets.values())) == len(names)

@@ -20,12 +20,14 @@ here=${0%/bin/python}
 case "$*" in
   *"import fast_rnnt"*) [ -f "$here/built" ] ;;
   *"import k2"*) exit 1 ;;
+  *torch.version.cuda*) # prints an empty line for a CPU build
+    echo "$CUDA_OF_TORCH" ;;
   *--cmakedir) echo "$here/lib/python3/site-packages/pybind11/share/cmake/pybind11" ;;
   *get_path*) echo /usr/include ;;
   *requirements.source.txt)
     printf '%s' "$FT_CMAKE_ARGS" >"$here/cmake-args"
     cat "$here/requirements.source.txt" >>"$here/installed"
-    touch "$here/built" ;;
+    [ -n "$BUILD_FAILS" ] || touch "$here/built" ;;
   *" install "*) echo "$*" >>"$here/installed" ;;
 esac
 """
@@ -70,6 +72,15 @@ def test_without_a_compiler_it_says_what_is_slower(venv, tmp_path):
     path = programs_without(COMPILERS, tmp_path / "programs")
     assert "WARNING: no C++ compiler found" in setup(venv, PATH=str(path))
     assert not (venv / "built").exists()
+
+
+@pytest.mark.parametrize("cuda", ["", "13.0"])
+def test_a_build_that_fails_beside_torch_for_cuda_says_what_is_missing(venv, tmp_path, cuda):
+    path = programs_without("nvcc", tmp_path / "programs")
+    environment = {"PATH": str(path), "CUDA_HOME": str(tmp_path), "CUDA_OF_TORCH": cuda}
+    said = setup(venv, BUILD_FAILS="yes", **environment)
+    assert "WARNING: fast_rnnt could not be built" in said
+    assert ("needs the CUDA toolkit (nvcc)" in said) == bool(cuda)
 
 
 def test_locked_installs_from_the_lock_files_once(venv):

@@ -197,4 +197,4 @@ def judge(status: int, output: str, bench: Bench, attack: Attack) -> tuple[str |
     half = [each for each in half_files(bench.copy) if named or attack.name not in each]
     if half:
         return half[0], ""
-    return None, "named and made again" if named else "nothing reads it: the result is the same"
+    return None, "named and made again" if named else "not named: the result is the same"

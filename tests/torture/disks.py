@@ -185,7 +185,7 @@ def judge(
     for name in ("first", "again"):
         if half := half_files(folder / name):
             return f"{name}: {half[0]}"
-    return difference(whole.folder, folder / "again", last=stage)
+    return difference(whole.folder, folder / "again", last=stage, made_at=folder / "now")
 
 
 def error(output: str) -> str:

@@ -61,7 +61,9 @@ def arguments(folder: Path, *overrides: str, data: Path | None = None) -> list[s
     ]
 
 
-def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 10) -> str | None:
+def difference(
+    expected: Path, found: Path, tolerance: float = 0.0, last: int = 10, made_at: Path | None = None
+) -> str | None:
     """Says in which file, and how, the results of two experiments differ; None: in none.
 
     Final weights, tables, recognised texts and exported models are compared, and the data where
@@ -70,6 +72,7 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 
     Args:
       tolerance: the absolute and relative error that numbers may have; 0: bit by bit.
       last: the stage up to which both have gone.
+      made_at: where the second lay when it was made; None: where it is.
     """
     both = (expected / "data").is_dir() and (found / "data").is_dir()
     stages = [stage for stage in RESULTS if stage <= last and (both or stage >= TRAINING)]
@@ -86,7 +89,8 @@ def difference(expected: Path, found: Path, tolerance: float = 0.0, last: int = 
     for name in names[0]:
         if not (found / name).is_file():
             return f"{name} is missing"
-        values = [content(root / name, (expected, found)) for root in (expected, found)]
+        roots = (made_at or found, expected, found)
+        values = [content(root / name, roots) for root in (expected, found)]
         if reason := unlike(*values, tolerance):
             return f"{name}: {reason}"
     return None

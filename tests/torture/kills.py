@@ -12,13 +12,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.torture.experiments import QUICK, arguments, copy_until, difference, half_files
 from tests.torture.processes import MarkedRun
-from tests.torture.trials import TRACE, Setting, Trial, last_line
+from tests.torture.trials import TRACE, Setting, Trial, at_once, last_line
 from utils.checkpoint import list_checkpoints
 
 SAVE_EVERY, UPDATES = 6, 24
@@ -122,8 +122,7 @@ def trials(setting: Setting) -> Iterator[Trial]:
     for i, (number, target) in enumerate(rng.sample(kinds, 6)):
         kill = Kill(number, target, 4, rng.random() * seconds, 6 if i % TO_THE_END == 0 else 4)
         plans.append((both, setting.folder / f"two-{i}", kill))
-    with ThreadPoolExecutor(JOBS) as pool:
-        yield from pool.map(lambda plan: trial(*plan), plans)
+    yield from at_once(JOBS, {str(plan[1]): partial(trial, *plan) for plan in plans})
 
 
 def at(spent: list[tuple[int, float]], share: float) -> tuple[int, float]:

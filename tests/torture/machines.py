@@ -2,8 +2,8 @@
 lowest and the newest packages, without a compiler or git, in odd paths, and offline.
 
 The full form installs everything anew for most trials: minutes and 2 to 6 GB each, removed after
-it. Pythons are looked for on PATH and among pyenv's. Debian's other releases are not tried: a
-container or a chroot must be had for that.
+it; ``TODM_MACHINES`` is a pattern that chooses some of them. Pythons are looked for on PATH and
+among pyenv's. Debian's other releases are not tried: a container or a chroot must be had for that.
 """
 
 import os
@@ -72,7 +72,8 @@ def trials(setting: Setting) -> Iterator[Trial]:
     if setting.short:
         yield from short_trials(setting)
         return
-    for number, place in enumerate([*PLACES, offline()]):
+    chosen = os.environ.get("TODM_MACHINES", "")
+    for number, place in enumerate(p for p in [*PLACES, offline()] if re.search(chosen, p.what)):
         folder = setting.folder / f"{number}"
         python = find_python(place.python) if place.python else Path(sys.executable)
         if python is None:

@@ -29,6 +29,8 @@ MINUTES = 120.0
 SHORT_MINUTES = 0.15
 GROWTH = 0.02  # of the memory, over all the time after the warm-up
 SHORT_GROWTH = 0.2  # in seconds the beginning is not over
+SAMPLES = 10  # at least, after the warm-up
+PATIENCE = 300.0  # seconds for a busy machine
 SLOWER = 0.10  # than in the first half
 TOKEN_MIB = 250 / 2**20  # a stream keeps its text: per piece two floats, and an entry in each list
 STREAMS = {
@@ -56,7 +58,10 @@ class Soaked:
         if self.tensorboard is None:
             return [tuple(json.loads(line)) for line in self.log.read_text().splitlines()]
         events = EventAccumulator(str(self.tensorboard), size_guidance={"scalars": 0})
-        return [(e.wall_time, e.step, 0) for e in events.Reload().Scalars("learning rate")]
+        try:
+            return [(e.wall_time, e.step, 0) for e in events.Reload().Scalars("learning rate")]
+        except KeyError:  # nothing is written yet
+            return []
 
 
 def trials(setting: Setting) -> Iterator[Trial]:
@@ -94,7 +99,12 @@ def start_training(setting: Setting) -> Soaked:
     made = run_sh("--stop-stage", "3", *common)
     if made.returncode:
         raise RuntimeError(f"no data for the soak: {last_line(made.stdout)}")
-    endless = ["train.updates=10000000", "train.save_every=100", "train.valid_every=100"]
+    endless = [
+        "train.updates=10000000",
+        "train.save_every=100",
+        "train.valid_every=100",
+        "train.log_every=2",
+    ]
     command = [ROOT / "run.sh", "--stage", "4", "--stop-stage", "4", *common, *endless]
     log = setting.folder / "train.log"
     process = start(command, log)
@@ -123,12 +133,15 @@ def start(command: list, log: Path) -> subprocess.Popen:
 
 
 def watch(soaked: list[Soaked], seconds: float) -> None:
-    """Samples all of them until the time is over, some hundreds of times."""
+    """Samples all of them until the time is over, some hundreds of times; longer on a machine that
+    is so busy that less than can be judged has been done by then."""
     pause = min(max(seconds / 1000, 0.2), 5.0)
     for s in soaked:
         wait_for_work(s)
     finish = time.monotonic() + seconds
-    while time.monotonic() < finish:
+    while time.monotonic() < finish or not (
+        time.monotonic() > finish + PATIENCE or all(enough(s) for s in soaked)
+    ):
         for s in soaked:
             now = sample(s.process.pid, time.time())
             if now is not None and s.process.poll() is None:
@@ -136,7 +149,13 @@ def watch(soaked: list[Soaked], seconds: float) -> None:
         time.sleep(pause)
 
 
-def wait_for_work(s: Soaked, patience: float = 120.0) -> None:
+def enough(s: Soaked) -> bool:
+    """Tells whether it can be judged; what has ended needs no more."""
+    judged = len(settled(s.samples)) >= SAMPLES and len(s.work()) >= SAMPLES
+    return judged or s.process.poll() is not None
+
+
+def wait_for_work(s: Soaked, patience: float = PATIENCE) -> None:
     """Returns when it has begun, or has ended."""
     finish = time.monotonic() + patience
     while time.monotonic() < finish and s.process.poll() is None:
@@ -157,7 +176,7 @@ def end(s: Soaked) -> str:
         return ""
     os.killpg(s.process.pid, signal.SIGINT)
     try:
-        s.process.wait(60)
+        s.process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         return "it does not stop"
     return "" if "saved at update" in s.log.read_text() else "it has not saved at its end"
@@ -167,7 +186,7 @@ def judge(s: Soaked, ending: str, allowed: float, short: bool) -> Trial:
     """What the samples say."""
     work = s.work()
     samples = settled(s.samples)
-    if len(samples) < 10 or len(work) < 3:
+    if len(samples) < SAMPLES or len(work) < 3:
         return Trial(s.what, False, ending or "too few samples")
     times, done, tokens = map(np.array, zip(*work))
     text = np.interp([x.time for x in samples], times, tokens) * TOKEN_MIB

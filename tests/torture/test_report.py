@@ -6,6 +6,7 @@ import sys
 
 from tests.torture.report import lost_list, table
 from tests.torture.trials import ROOT, last_line
+from utils.files import read_json
 
 RESULT = {
     "sections": {
@@ -37,6 +38,12 @@ def test_show_prints_the_table_of_a_file(tmp_path):
         check=True,
     )
     assert "| kills | 2 | 1 | 1 |" in shown.stdout
+
+
+def test_the_page_has_the_table_of_the_results():
+    """As ``python -m tests.torture --show results/torture.json`` prints it."""
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    assert f"\n\n{table(read_json(ROOT / 'results/torture.json'))}\n\n" in page
 
 
 def test_last_line():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _BLOCK = re.compile(r"^(?:h([\d,-]+))?(?:f([\d,-]+))?$")
 _RUN = re.compile(r"^(\d+)(?:-(\d+))?$")
+MOST_PARTS = 100_000  # heads, or chunks, of a block; conf ranges allow no more
 CAUSAL = "causal"  # the first word of the text of such a subnet
 
 
@@ -95,9 +96,9 @@ class Subnet:
         """Reads a subnet from text, the inverse of ``str``.
 
         Raises:
-          ValueError: a word is not of that form.
+          ValueError: a word is not of that form, or names more parts than any net has.
         """
-        blocks = []
+        blocks, parts = [], 0
         words = text.split()
         causal = words[:1] == [CAUSAL]
         for word in words[causal:]:
@@ -109,6 +110,9 @@ class Subnet:
                 )
             heads, ffn = match.groups()
             blocks.append(BlockChoice(_parse_indices(heads), _parse_indices(ffn)))
+            parts += len(blocks[-1].heads) + len(blocks[-1].ffn)
+            if parts > 10 * MOST_PARTS:
+                raise ValueError(f"it names more than {10 * MOST_PARTS:,} heads and chunks")
         if not blocks:
             raise ValueError("an empty text is not a subnet")
         return cls(tuple(blocks), causal)
@@ -136,8 +140,8 @@ def _parse_indices(text: str | None) -> tuple[int, ...]:
     for run in text.split(",") if text else ():
         match = _RUN.match(run)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise ValueError(f"{text!r} is not a list of indices such as 0-3,5")
+        if last < first or last >= MOST_PARTS:
+            raise ValueError(f"{text!r:.200} is not a list of indices such as 0-3,5")
         indices += range(first, last + 1)
     return tuple(indices)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from todm.config.keys import Config
 from utils.errors import need
+from utils.text import folder_name_problem
 
 
 def check_folders(config: Config) -> None:
@@ -22,17 +23,10 @@ def check_folders(config: Config) -> None:
 
 def check_name(name: str) -> None:
     """Refuses a name that can not be the name of a folder."""
+    problem = folder_name_problem(name)
     need(
-        bool(name.strip()) and name == name.strip(),
-        f"name is {name!r}; it must not be empty nor begin or end with a space: it names folders",
-    )
-    need(
-        "/" not in name
-        and not name.startswith(".")
-        and name.isprintable()
-        and len(name.encode()) <= 200,
-        f"name is {name!r}; it names folders, so it has no slash, no dot in front and at most 200 "
-        "characters; another place for them: exp=FOLDER data.dir=FOLDER",
+        problem is None,
+        f"name is {name!r}; {problem}; another place for them: exp=FOLDER data.dir=FOLDER",
     )
 
 

@@ -6,6 +6,7 @@ import os
 import queue
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -219,13 +220,15 @@ def subtitle_files(everything: list[str], arguments: argparse.Namespace) -> dict
     found: dict[str, Path] = {}
     if not arguments.output:
         return found
-    taken: set[Path] = set()
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()  # the last one of every name, so that none is tried twice
     for source in everything:
-        stem = "standard-input" if source == "-" else Path(source).stem
-        numbers = (f"{stem}-{i}" if i > 1 else stem for i in range(1, len(everything) + 2))
-        paths = (Path(arguments.output) / f"{name}.{arguments.subtitles}" for name in numbers)
-        found[source] = next(path for path in paths if path not in taken)
-        taken.add(found[source])
+        stem = name = "standard-input" if source == "-" else Path(source).stem
+        while name in taken:
+            numbers[stem] += 1
+            name = f"{stem}-{numbers[stem] + 1}"
+        taken.add(name)
+        found[source] = Path(arguments.output) / f"{name}.{arguments.subtitles}"
     return found
 
 

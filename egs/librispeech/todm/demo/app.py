@@ -58,17 +58,22 @@ def build(demo: Any) -> Any:
     from utils.audio import AudioError
 
     last = len(demo.entries) - 1
+
+    def position(number: float) -> int:
+        """The subnet at a place of the slider: who asks without the page may say any number."""
+        return int(min(max(number, 0), last)) if number == number else last
+
     note = "The darker a word, the less sure the net is of it. Below each is its time in seconds."
 
     def chosen(number: float) -> tuple[str, Any]:
-        entry = demo.entries[int(number)]
+        entry = demo.entries[position(number)]
         return size(entry, demo.rows), curve(demo.entries, demo.rows, entry.name)
 
     def transcribe(path: str | None, number: float) -> tuple[str, str]:
         if not path:
             return "", "Record something or choose a file first."
         try:
-            transcript, seconds = demo.transcribe(Path(path), int(number))
+            transcript, seconds = demo.transcribe(Path(path), position(number))
         except AudioError as error:
             return "", f"This file can not be read: {str(error).replace(path, Path(path).name)}"
         return words_html(transcript), speed(transcript, seconds)
@@ -77,10 +82,13 @@ def build(demo: Any) -> Any:
         if heard is None:
             return state, "", ""
         try:
-            listening = state or demo.listen(int(number))
+            listening = state or demo.listen(position(number))
         except UserError as error:  # of a dual supernet, the slider is at a net that can not stream
             return None, "", f"Move the slider: {error}."
-        transcript = listening.accept(*heard)
+        try:
+            transcript = listening.accept(*heard)
+        except AudioError as error:
+            return None, "", f"This can not be heard: {error}"
         return listening, words_html(transcript), speed(transcript, listening.seconds)
 
     def finish(state: Any) -> tuple[Any, str, str]:

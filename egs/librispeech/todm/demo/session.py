@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from todm.decoding.stream import Stream
 from todm.decoding.transcript import Transcript
 from todm.results.decode_results import DecodeRow, read_results
 from todm.results.subnets import SubnetEntry
-from utils.audio import SAMPLE_RATE, checked, read_pieces
+from utils.audio import SAMPLE_RATE, AudioError, checked, rate_problem, read_pieces
 from utils.errors import UserError
+
+LONGEST_MINUTES = 120  # of a recording that is uploaded
 
 
 class Demo:
@@ -56,12 +59,12 @@ class Demo:
         Args:
           number: of the subnet in ``entries``.
         Raises:
-          AudioError: the file can not be read.
+          AudioError: the file can not be read, or is too long: others wait for it.
         """
         begin = time.perf_counter()
         with self._lock:
             self.recognizer.use(self.entries[number].subnet)
-            transcript = self.recognizer.transcribe(read_pieces(path))
+            transcript = self.recognizer.transcribe(not_too_long(read_pieces(path), path))
         return transcript, time.perf_counter() - begin
 
     def listen(self, number: int) -> "Listening":
@@ -75,6 +78,21 @@ class Demo:
             return Listening(self.recognizer.stream())
 
 
+def not_too_long(pieces: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    """Yields the pieces of a recording, up to ``LONGEST_MINUTES``: a small file may hold months of
+    silence.
+
+    Raises:
+      AudioError: it is longer.
+    """
+    heard = 0
+    for piece in pieces:
+        heard += len(piece)
+        if heard > 60 * LONGEST_MINUTES * SAMPLE_RATE:
+            raise AudioError(f"{path} is longer than {LONGEST_MINUTES} minutes")
+        yield piece
+
+
 class Listening:
     """A stream of what a microphone gives, at any sampling rate."""
 
@@ -86,7 +104,13 @@ class Listening:
 
     def accept(self, rate: int, samples: np.ndarray) -> Transcript:
         """Takes the next samples, of integers or floats, (N,) or (N, channels); returns the
-        transcript so far."""
+        transcript so far.
+
+        Raises:
+          AudioError: they are no sound.
+        """
+        if problem := rate_problem(rate):
+            raise AudioError(f"the microphone: {problem}")
         if np.issubdtype(samples.dtype, np.integer):
             samples = samples / np.float32(np.iinfo(samples.dtype).max + 1)
         mono = samples.astype(np.float32).reshape(len(samples), -1).mean(axis=1)

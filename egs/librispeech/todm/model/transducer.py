@@ -1,12 +1,16 @@
 """The transducer: encoder, stateless predictor, joiner, and the linear heads that only training
 needs."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from todm.config.keys import Config
+from todm.config.ranges import RANGES
 from todm.model.encoder import Encoder, full_architecture
 from todm.subnet import Subnet
+from utils.conf import flatten, to_dict
 from utils.tokens import BLANK
 
 
@@ -72,6 +76,32 @@ class TrainingHeads(nn.Module):
             for head in (self.simple_am, self.simple_lm):
                 head.weight.mul_(0.25)
                 head.bias.mul_(0.25)
+
+
+def require_no_larger(
+    config: Config, vocab_size: int, weights: Mapping[str, Tensor], training_heads: bool = True
+) -> None:
+    """Refuses a conf whose model is larger than the weights that shall go into it, before memory is
+    taken for it: files of others may say anything.
+
+    Raises:
+      ValueError: it is larger, or can not be built.
+    """
+    for key, value in flatten(to_dict(config.model)).items():
+        allowed = RANGES.get(f"model.{key}")
+        if allowed and value not in allowed:
+            raise ValueError(f"model.{key} is {value}; it must be {allowed}")
+    m, there = config.model, sum(tensor.numel() for tensor in weights.values())
+    # what every model has at least: even the names of a huge one's parts would take minutes
+    needed = m.dim * m.joiner_dim
+    if not m.architecture:
+        needed = max(needed, m.blocks * (m.heads + config.supernet.ffn_chunks))
+    if needed <= there:
+        with torch.device("meta"):  # shapes alone
+            model = Transducer(config, vocab_size, training_heads=training_heads)
+        needed = sum(tensor.numel() for tensor in model.state_dict().values())
+    if needed > there:
+        raise ValueError(f"the model has {needed:,} values, and the file {there:,}")
 
 
 class Transducer(nn.Module):

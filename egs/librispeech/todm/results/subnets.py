@@ -8,7 +8,7 @@ from typing import Any
 from todm.subnet import Subnet
 from utils.errors import UserError
 from utils.files import read_json, write_json_atomic
-from utils.text import first_line
+from utils.text import first_line, folder_name_problem
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,12 @@ class SubnetEntry:
         """The inverse of :meth:`as_dict`; other keys are left alone.
 
         Raises:
-          UserError: a key is missing, or the architecture is none.
+          UserError: a key is missing, the architecture is none, or the name would not name a
+            folder: stages 6 and 10 write files that are called by it.
         """
         try:
+            if problem := folder_name_problem(str(values["name"])):
+                raise UserError(f"a subnet is called {str(values['name'])[:100]!r}; {problem}")
             return cls(
                 str(values["name"]),
                 Subnet.parse(values["architecture"]),

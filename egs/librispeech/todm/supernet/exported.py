@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from todm.config.keys import Config
-from todm.model.transducer import Transducer
+from todm.model.transducer import Transducer, require_no_larger
 from todm.results.export_files import BPE, CONF, FACTS, MODEL, TOKENS, VOCABULARY, require
 from todm.results.export_results import ExportFacts
 from todm.results.subnets import SubnetEntry
@@ -77,14 +77,16 @@ def load_model(
             f"{folder / BPE} is damaged: {first_line(error)}; export it again"
         ) from error
     facts = ExportFacts.read(folder)
-    model = Transducer(config, tokenizer.vocab_size, training_heads=False)
     try:
-        model.load_state_dict(load_file(folder / MODEL))
+        weights = load_file(folder / MODEL)
+        require_no_larger(config, tokenizer.vocab_size, weights, training_heads=False)
+        model = Transducer(config, tokenizer.vocab_size, training_heads=False)
+        model.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{folder / MODEL} is damaged: {first_line(error)}; export it again"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ArithmeticError) as error:
         raise UserError(
             f"{folder / MODEL} does not hold the model of {folder / CONF}: {first_line(error)}"
         ) from error

@@ -14,7 +14,7 @@ import torch
 
 from todm.config.keys import Config
 from todm.data.learnt_length import learnt_seconds_of_data
-from todm.model.transducer import Transducer
+from todm.model.transducer import Transducer, require_no_larger
 from todm.subnet import Subnet
 from utils import conf as configuration
 from utils.checkpoint import (
@@ -25,6 +25,7 @@ from utils.checkpoint import (
     window_start,
 )
 from utils.errors import UserError
+from utils.text import first_line
 from utils.tokens import Tokenizer
 
 FORMAT = 1
@@ -155,6 +156,30 @@ def load_experiment(
             f"no checkpoint in {checkpoint_folder(exp)}; stage 4 makes them: ./run.sh --stage 4 "
             "--stop-stage 4"
         )
+    path = found[-1][1]
+    try:
+        return _built(found, weights, count, device)
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        raise CheckpointError(
+            f"{path} does not hold what a training writes ({first_line(error)}); delete it and run "
+            "again"
+        ) from error
+
+
+def _built(
+    found: list[tuple[int, Path]], weights: str | None, count: int | None, device: torch.device
+) -> Experiment:
     update, path = found[-1]
     last = in_present_form(load_finite(path, device))
     config = configuration.from_dict(Config, last["config"])
@@ -179,6 +204,7 @@ def load_experiment(
         words = f"mean over updates {start[0] + 1} to {update}"
         state = last["model"] | average_between(first["average"], last["average"])
     tokenizer = Tokenizer(last["bpe"].cpu().numpy().tobytes())
+    require_no_larger(config, tokenizer.vocab_size, state)
     model = Transducer(config, tokenizer.vocab_size).to(device)
     model.load_state_dict(state)
     longest = last.get("longest_seconds") or learnt_seconds_of_data(config)
