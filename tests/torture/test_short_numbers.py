@@ -7,7 +7,7 @@ import pytest
 from tests.torture.trials import Setting
 
 
-@pytest.mark.parametrize("section", ["numbers"])
+@pytest.mark.parametrize("section", ["numbers", "load"])
 def test_short_form_survives(section, tiny_run, tmp_path):
     module = importlib.import_module(f"tests.torture.{section}")
     trials = list(module.trials(Setting(tmp_path, short=True, experiment=tiny_run[0])))
