@@ -53,8 +53,18 @@ complete() {  # who asks for no locked versions is content with them, too
     *) return 1 ;;
   esac
 }
-if [ $force = 0 ] && complete; then
-  if [ $with_kaldifeat = 0 ] || has_kaldifeat; then exit 0; fi
+finished() { [ $force = 0 ] && complete && { [ $with_kaldifeat = 0 ] || has_kaldifeat; }; }
+if finished; then exit 0; fi
+
+# One at a time: several runs that begin at once would install into one environment.
+if command -v flock >/dev/null; then
+  mkdir -p "$(dirname "$venv")"
+  exec 9>"$venv.lock"
+  if ! flock -n 9; then
+    say "another process is installing into $venv; waiting until it has finished"
+    flock 9
+    if finished; then exit 0; fi
+  fi
 fi
 
 # ---- 1. Python and the virtual environment

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -28,7 +29,7 @@ case "$*" in
     printf '%s' "$FT_CMAKE_ARGS" >"$here/cmake-args"
     cat "$here/requirements.source.txt" >>"$here/installed"
     [ -n "$BUILD_FAILS" ] || touch "$here/built" ;;
-  *" install "*) echo "$*" >>"$here/installed" ;;
+  *" install "*) sleep "${SLOW:-0}"; echo "$*" >>"$here/installed" ;;
 esac
 """
 
@@ -52,6 +53,24 @@ def setup(venv: Path, *arguments: str, **environment: str) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+def test_runs_that_begin_at_once_install_once(venv):
+    """Torch is there as a CPU-only build, so that nothing else is asked for."""
+    other = venv.parent / "other"
+    shutil.copytree(venv, other)
+    setup(other)
+    environment = os.environ | {"TODM_VENV": str(venv), "FAST_RNNT_CUDA": "", "SLOW": "0.3"}
+    together = [
+        subprocess.Popen(
+            [ROOT / "local/setup.sh"], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0]
+    assert sum("waiting until it has finished" in text for text in said) == 2
+    assert installed(venv).count("\n") == installed(other).count("\n") > 1
 
 
 def installed(venv: Path) -> str:
