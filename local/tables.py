@@ -18,7 +18,7 @@ from local.dropped import Dropped
 from local.utterances import Utterance, format_problem, transcript_problem
 from todm.config.sources import TABLES
 from utils.errors import UserError
-from utils.text import normalise_transcript
+from utils.text import normalise_transcript, visible
 
 DELIMITERS = dict(zip(TABLES, ("\t", ","), strict=True))  # what is between the cells of a line
 
@@ -84,7 +84,7 @@ def find_columns(path: Path, header: list[str]) -> dict[str, int]:
             raise UserError(
                 f"{path} has no column of {'transcripts' if what == 'text' else what}; one of "
                 f"{', '.join(COLUMNS[what])} is needed, and it has: "
-                f"{', '.join(header)[:200]}"
+                f"{visible(', '.join(header)[:200])}"
             )
     return found
 

@@ -387,7 +387,7 @@ def test_every_conf_of_the_recipe_loads_without_a_warning(conf, tmp_path):
         ),
         (
             ["decode.hotwords_file=x.txt", "export.methods=[greedy]"],
-            "decode.hotwords_file has no effect, because .* greedy search takes no hotwords",
+            "decode.hotwords_file has no effect, because neither decode.methods nor export.methods",
             r"decode.methods=\[greedy,beam\]",
         ),
         (

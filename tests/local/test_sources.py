@@ -428,3 +428,9 @@ def test_tables_through_the_stages(tiny_run, tmp_path):
     assert {row["split"] for row in results["results"]} == {"dev", "cuts"}
     assert all(row["words"] > 0 for row in results["results"])
     assert "mine.tsv" in results["corpus"]
+
+
+def test_control_characters_of_a_header_are_not_printed(tmp_path):
+    (tmp_path / "a.tsv").write_text("au\0dio\ttext\na.wav\tA\n")
+    with pytest.raises(UserError, match="it has: audio, text"):
+        read_source(tmp_path / "a.tsv", "x")

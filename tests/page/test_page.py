@@ -430,7 +430,7 @@ def test_in_a_browser(tiny):
             assert browser.evaluate(
                 "[...document.querySelectorAll('.plot')].map(p => [p.id, p.dataset.drawn, "
                 "p.querySelectorAll('.scatterlayer .trace').length > 0])"
-            ) == [["plot-wer", "yes", True], ["plot-curves", "yes", True]]
+            ) == [[f"plot-{name}", "yes", True] for name in ("wer", "curves", "calibration")]
             assert browser.errors == [] and browser.requests == []
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
             assert (

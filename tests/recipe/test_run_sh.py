@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, run_sh, tiny_arguments
 from utils.checkpoint import list_checkpoints, load_checkpoint
+from utils.written_files import describe_files
 
 LONG = [
     "train.updates=100000",
@@ -364,6 +365,11 @@ def test_scores_of_an_old_dev_set_are_not_used_again(changing, tmp_path):
     lines = gzip.open(cuts, "rt").read().splitlines()
     with gzip.open(cuts, "wt") as file:
         file.write("\n".join(lines[1:]) + "\n")
+    data = folder_of(changing, "data.dir")
+    stamp = data / ".stamps" / "stage-3.json"  # which knows what the stage has written
+    content = json.loads(stamp.read_text())
+    content["files"] |= describe_files(data, ["cuts/dev.jsonl.gz"])
+    stamp.write_text(json.dumps(content))
     output = run_sh("--stage", "5", "--stop-stage", "5", "--force", *changing, *search).stdout
     assert "scores of an earlier run" not in output
     key = json.loads((folder_of(changing) / "search" / "scores.jsonl").read_text().splitlines()[0])

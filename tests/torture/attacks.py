@@ -86,7 +86,7 @@ def hostile_exports(good: Path, folder: Path, marker: Path) -> Iterator[tuple[st
         "weights from elsewhere": ("model.safetensors", Path("/dev/zero")),
         "facts without an end": ("export.json", b'{"name": ' + b"[" * 100_000),
     }
-    for key, value in (("dim", 100_000), ("blocks", 1000), ("ffn_dim", 10**9), ("dim", -1)):
+    for key, value in (("dim", 100_000), ("ffn_dim", 10**9), ("dim", -1)):
         changed = "\n".join(
             f"  {key}: {value}" if line.startswith(f"  {key}:") else line
             for line in conf.split("\n")

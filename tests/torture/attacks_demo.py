@@ -75,14 +75,15 @@ def _requests(served: str, folder: Path) -> Iterator[Trial]:
         uploaded = _upload(client, path.read_bytes()).json()[0]
         for number in (0, *NUMBERS):
             said = _ask(client, uploaded, number)
-            held = ("real-time factor" in said) or ("error" in said and number not in (0, -1))
+            held = ("real-time factor" in said) or ("error" in said and number != 0)
             yield Trial(f"the subnet {number!r:.20}", held, said[:200])
         for name, data in (("no audio", b"RIFF nothing"), ("empty", b""), ("zeros", bytes(9999))):
             said = _ask(client, _upload(client, data).json()[0], 0)
             yield Trial(f"upload of {name}", "can not be read" in said, said[:200])
         for outside in (str(secret), str(path), "/etc/passwd", f"{uploaded}/../../{secret}"):
             said = _ask(client, outside, 0)
-            refused = "error" in said and "real-time" not in said and str(folder) not in said
+            refused = ("error" in said or "can not be read" in said) and "real-time" not in said
+            refused = refused and str(folder) not in said
             yield Trial(f"transcription of {outside}", refused, said[:200])
         with _Listener() as elsewhere:
             said = _ask(client, elsewhere.address, 0)

@@ -225,6 +225,7 @@ STAGES = StageTable(
             writes="{exp}/runs, the records of tables.records; nothing without tables in the conf",
             folder="exp",
             outputs=(),
+            rewrites=("decode", "results.json"),  # the supernet is a run of its own tables
             always=lambda config: True,
             idle=without_tables,
         ),

@@ -3,7 +3,6 @@
 Lists of numbers, one of every utterance, are a line of text each in the file and tuples here.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from todm.results.subnets import SubnetEntry
 from todm.subnet import Subnet
 from utils.calibration import Calibration
 from utils.errors import UserError
-from utils.files import write_json_atomic
+from utils.files import read_json, write_json_atomic
 
 # What results.json says of a decoded split beside the subnet and the errors of every utterance.
 MEASURED = (
@@ -212,7 +211,7 @@ def read_results(path: Path) -> RunResults:
       UserError: the file is missing or damaged.
     """
     try:
-        return RunResults.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return RunResults.from_dict(read_json(path))
     except FileNotFoundError as error:
         reason = f"{path} is missing; stage 6 makes it"
         raise UserError(f"{reason}: ./run.sh --stage 6 --stop-stage 6") from error

@@ -2,7 +2,6 @@
 results.json above them."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from todm.results.export_files import FACTS
 from todm.results.export_rows import BenchmarkRow, ClientRow, Difference, KeptLayer, Variant
 from todm.results.subnets import SubnetEntry
 from utils.errors import UserError
-from utils.files import write_json_atomic
+from utils.files import read_json, write_json_atomic
 from utils.text import first_line
 
 FINDINGS = "checked.json"  # in an exported folder: what was found of its subnet
@@ -30,7 +29,7 @@ def read_file(path: Path, parse: Callable[[Any], File]) -> File:
       UserError: it is damaged.
     """
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(read_json(path))
     except UserError as error:
         raise UserError(f"{path} is damaged: {error}; export it again") from error
     except ValueError as error:

@@ -1,7 +1,6 @@
 """A record: the small JSON file that a finished run of the tables leaves, and that a table is made
 from."""
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,7 @@ class Record:
           UserError: it is damaged.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(path))
         except (UserError, ValueError) as error:
             advice = "stages 7 and 8 make it anew once it is deleted"
             raise UserError(f"{path} can not be read: {error}; {advice}") from error
