@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from utils.entry import interrupts_end_quietly
 from utils.interrupts import SIGNALS
 
 T = TypeVar("T")
@@ -154,8 +153,13 @@ def run_fork(
     Returns:
       The exit status as a shell has it: 128 + the signal where one ended it.
     """
-    child = _Child(function, environment, grace)
-    before = handle_stops(child.forward)
+    # In the hooks that run at a fork an exception, such as an interrupt, is printed and forgotten.
+    early: list[int] = []
+    before = handle_stops(lambda number, frame: early.append(number))
+    child = _Child(function, environment, grace, early)
+    handle_stops(child.forward)
+    for number in early:
+        child.forward(number, None)
     if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
         before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, child.pause)
     try:
@@ -172,12 +176,27 @@ def run_fork(
 class _Child:
     """A fork with a session of its own, and the signals that were passed on to it."""
 
-    def __init__(self, function: Callable[[], object], environment: dict[str, str], grace: float):
+    def __init__(
+        self,
+        function: Callable[[], object],
+        environment: dict[str, str],
+        grace: float,
+        early: list[int],
+    ):
+        """Starts the fork.
+
+        Args:
+          early: where the handlers of signals note them for as long as there are no others.
+        """
         parent = os.getpid()
 
         def run() -> None:
             os.setsid()
-            interrupts_end_quietly()
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)  # until the function handles them
+            for received in early:
+                os.kill(os.getpid(), received)
             signal_when_parent_dies(signal.SIGTERM)
             if os.getppid() != parent:  # it died before the line above
                 os._exit(128 + signal.SIGTERM)

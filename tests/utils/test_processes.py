@@ -99,6 +99,19 @@ def test_signals_reach_the_child_which_may_finish(tmp_path, number):
     assert process.wait(timeout=30) == 128 + number and saved.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_the_fork_is_not_lost(number):
+    """Where an exception is printed and forgotten; the child has begun when it comes."""
+    hook = f"lambda: os.kill(os.getpid(), {int(number)})"
+    program = f"import os; os.register_at_fork(after_in_parent={hook})\n" + call_of(
+        "import time; time.sleep(60)"
+    )
+    found = subprocess.run(
+        [*PYTHON, program], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    assert found.returncode == 128 + number and found.stderr == ""
+
+
 def test_a_child_that_does_not_stop_is_killed_in_the_end(tmp_path):
     ready = tmp_path / "ready"
     process = outer(
