@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tests.torture.trials import ROOT, TRACE, Setting, Trial, last_line
+from tests.torture.trials import ROOT, TRACE, Setting, Trial, last_line, run
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 DEFAULT = "3.11"
@@ -207,20 +207,3 @@ def clone_facts(clone: Path, environment: dict[str, str]) -> str:
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment)
     return last_line(done.stdout + done.stderr)
-
-
-def run(
-    command: list, clone: Path, environment: dict[str, str], timeout: float = 3600.0
-) -> subprocess.CompletedProcess[str]:
-    """A command in a clone; output and errors together."""
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=clone,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-        timeout=timeout,
-    )

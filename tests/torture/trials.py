@@ -68,15 +68,27 @@ def run_sh(
     Raises:
       subprocess.TimeoutExpired: it hangs.
     """
+    command = wrap([str(ROOT / "run.sh"), *arguments])
+    return run(command, ROOT, recipe_environment(**environment), timeout)
+
+
+def run(
+    command: list, folder: Path, environment: dict[str, str], timeout: float = 3600.0
+) -> subprocess.CompletedProcess[str]:
+    """A command in a folder; output and errors together.
+
+    Raises:
+      subprocess.TimeoutExpired: it hangs.
+    """
     return subprocess.run(
-        wrap([str(ROOT / "run.sh"), *arguments]),
-        cwd=ROOT,
+        list(map(str, command)),
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=recipe_environment(**environment),
+        env=environment,
         timeout=timeout,
     )
 
