@@ -153,11 +153,17 @@ def run_fork(
     Returns:
       The exit status as a shell has it: 128 + the signal where one ended it.
     """
-    # In the hooks that run at a fork an exception, such as an interrupt, is printed and forgotten.
+    # Signals wait in the kernel until both sides can handle them: an exception in the hooks that
+    # run at a fork is printed and forgotten, and a new child forgets what has reached it before
+    # Python is ready there. Other threads may take signals all the same; these are noted.
     early: list[int] = []
     before = handle_stops(lambda number, frame: early.append(number))
-    child = _Child(function, environment, grace, early)
-    handle_stops(child.forward)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        child = _Child(function, environment, grace, mask)
+        handle_stops(child.forward)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for number in early:
         child.forward(number, None)
     if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
@@ -181,12 +187,12 @@ class _Child:
         function: Callable[[], object],
         environment: dict[str, str],
         grace: float,
-        early: list[int],
+        mask: set[signal.Signals],
     ):
-        """Starts the fork.
+        """Starts the fork, while the signals that stop a program are blocked.
 
         Args:
-          early: where the handlers of signals note them for as long as there are no others.
+          mask: the signals that are blocked otherwise.
         """
         parent = os.getpid()
 
@@ -195,8 +201,7 @@ class _Child:
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, signal.SIG_DFL)  # until the function handles them
-            for received in early:
-                os.kill(os.getpid(), received)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             signal_when_parent_dies(signal.SIGTERM)
             if os.getppid() != parent:  # it died before the line above
                 os._exit(128 + signal.SIGTERM)

@@ -2,6 +2,7 @@
 with nasty texts where an id, a path, a time or a transcript stands."""
 
 import gzip
+import io
 import json
 import random
 from collections.abc import Iterator
@@ -125,20 +126,30 @@ def layout(rng: random.Random, audio: list[Path], attacked: bool) -> dict[str, b
     return {"1-2.trans.txt": as_bytes(text)}
 
 
-def fixed(audio: list[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Attacks that no chance would find."""
+def long_attacks(audio: list[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Attacks of many megabytes, which take seconds to make and to read."""
+    name, end = audio[0].stem, "\n"
+    yield "a line of 20 MB", {"1-2.trans.txt": as_bytes(f"{name} {'WORD ' * 4_000_000}{end}")}
+    yield "20 MB of white space", {"1-2.trans.txt": b" \t" * 10_000_000}
+    yield "a million lines", {"1-2.trans.txt": b"x y\n" * 1_000_000}
+    many = {f"{i:x}": i for i in range(200_000)}
+    yield "200,000 keys", {"train.jsonl": as_bytes(json.dumps(many) + end)}
+    bomb = io.BytesIO()
+    with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=1) as table:
+        table.write(b'{"audio": "')
+        for _ in range(1500):  # never all of it in this process
+            table.write(b"a" * 1_000_000)
+        table.write(b'"}')
+    yield "a manifest that grows 200-fold", {"train.jsonl.gz": bomb.getvalue()}
+
+
+def short_attacks(audio: list[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Other attacks that no chance would find."""
     name, end = audio[0].stem, "\n"
     marks = "a" + "\u0301\u0327" * 400_000
     yield "a line of marks", {"1-2.trans.txt": as_bytes(f"{name} {marks}{end}")}
     yield "an id of marks", {"1-2.trans.txt": as_bytes(f"{marks} WORD{end}")}
-    yield "a line of 20 MB", {"1-2.trans.txt": as_bytes(f"{name} {'WORD ' * 4_000_000}{end}")}
-    yield "20 MB of white space", {"1-2.trans.txt": b" \t" * 10_000_000}
-    yield "a million lines", {"1-2.trans.txt": b"x y\n" * 1_000_000}
     yield "zeros", {"1-2.trans.txt": bytes(1_000_000)}
-    many = {f"{i:x}": i for i in range(200_000)}
-    yield "a million keys", {"train.jsonl": as_bytes(json.dumps(many) + end)}
-    bomb = gzip.compress(b'{"audio": "' + b"a" * 1_500_000_000 + b'"}', 1)
-    yield "a manifest that grows 200-fold", {"train.jsonl.gz": bomb}
     yield "an empty table", {"train.tsv": b""}
     yield "a table of one column", {"train.csv": b"text\n" + b"a\n" * 10}
     yield "a cell of 1 MB", {"train.csv": b"audio,text\na.wav," + b"W" * 1_000_000 + b"\n"}
@@ -161,10 +172,11 @@ def fixed(audio: list[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
 def hostile_splits(folder: Path, rng: random.Random, count: int) -> Iterator[tuple[str, Path]]:
     """Writes so many splits, one after the other; yields what each is, and its path."""
     audio = write_audio(folder / "audio")
-    certain = list(fixed(audio))
-    if count < len(certain) * 2:  # those that are quickly read
-        quick = [each for each in certain if sum(map(len, each[1].values())) < 2_000_000]
-        certain = rng.sample(quick, count // 3)
+    certain = list(short_attacks(audio))
+    if count < len(certain) * 2:
+        certain = rng.sample(certain, count // 3)
+    else:
+        certain += long_attacks(audio)
     for number in range(count):
         attacked = rng.random() < 0.7
         if number < len(certain):

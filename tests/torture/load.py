@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 import torch
 
+from tests.torture.memory import measured
 from tests.torture.trials import ROOT, TRACE, Setting, Trial, last_line, recipe_environment, run_sh
 from utils.audio import SAMPLE_RATE
 from utils.checkpoint import list_checkpoints
@@ -70,9 +71,10 @@ class Program:
 
     def __init__(self, command: list[str], log: Path):
         self.log, self.begin = log, time.monotonic()
+        self.report = log.with_suffix(".peak")
         with open(log, "w", encoding="utf-8") as output:
             self.process = subprocess.Popen(
-                [ROOT / command[0], *command[1:]],
+                measured([str(ROOT / command[0]), *command[1:]], self.report),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -86,15 +88,14 @@ class Program:
         hangs = threading.Timer(TIMEOUT, os.killpg, (self.process.pid, signal.SIGKILL))
         hangs.start()
         try:
-            _, status, usage = os.wait4(self.process.pid, 0)
+            status = self.process.wait()
         finally:
             hangs.cancel()
-        self.process.returncode = os.waitstatus_to_exitcode(status)
         return Done(
-            self.process.returncode,
+            status,
             self.log.read_text(encoding="utf-8", errors="replace"),
             time.monotonic() - self.begin,
-            usage.ru_maxrss / 1024,
+            int(self.report.read_text()) / 2**20 if self.report.exists() else 0.0,
         )
 
 

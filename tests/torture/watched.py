@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.torture.memory import children_peak, own_peak
 from tests.torture.trials import ROOT, last_line, recipe_environment
 
 MOST_SECONDS = 10  # of processor time that one input may take; of the clock six times as much
@@ -132,8 +133,7 @@ def work() -> None:
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (round(used) + MOST_SECONDS + 1, hard))
         held, said = outcome(**what)
-        kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-        memory = 1024 * max(resource.getrusage(kind).ru_maxrss for kind in kinds)
+        memory = max(own_peak(), children_peak())
         answers.write(json.dumps({"held": held, "said": said, "memory": memory}) + "\n")
         answers.flush()
 

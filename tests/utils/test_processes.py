@@ -112,6 +112,27 @@ def test_a_signal_in_the_middle_of_the_fork_is_not_lost(number):
     assert found.returncode == 128 + number and found.stderr == ""
 
 
+SLOW_FORK = """
+import ctypes
+libc = ctypes.CDLL(None)
+for _ in range(200_000):
+    assert libc.__register_atfork(None, None, libc.sched_yield, None) == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the hook is glibc's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_before_python_is_ready_in_the_child(number):
+    """A new child forgets signals that come before; here this takes it a twentieth of a second."""
+    hook = f"lambda: os.kill(os.getpid(), {int(number)})"
+    program = f"{SLOW_FORK}\nimport os; os.register_at_fork(after_in_parent={hook})\n" + call_of(
+        "import time; time.sleep(20)"
+    )
+    begin = time.monotonic()
+    found = subprocess.run([*PYTHON, program], cwd=ROOT, timeout=30)
+    assert found.returncode == 128 + number and time.monotonic() - begin < 15
+
+
 def test_a_child_that_does_not_stop_is_killed_in_the_end(tmp_path):
     ready = tmp_path / "ready"
     process = outer(
