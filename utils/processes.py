@@ -187,7 +187,7 @@ class _Child:
         function: Callable[[], object],
         environment: dict[str, str],
         grace: float,
-        mask: set[signal.Signals],
+        mask: set[int | signal.Signals],
     ):
         """Starts the fork, while the signals that stop a program are blocked.
 
