@@ -208,13 +208,15 @@ def test_latency_as_the_cost_of_the_search(table_run):
 
 @pytest.mark.slow
 def test_a_dry_run_needs_no_data_and_lists_every_run(tmp_path):
-    output = run_sh("--dry-run", *table_arguments(tmp_path, tmp_path / "none")).stdout
+    selected = "tables.selections=[{name: Top, overrides: [select.method=simple-topk]}]"
+    output = run_sh("--dry-run", *table_arguments(tmp_path, tmp_path / "none"), selected).stdout
     assert all(
         name in output
         for name in (
             "supernet-seed2",
             "individual-0.6-lr-0.02-seed1",
             "KL-divergence-seed2",
+            "Top-seed2",
             "GPU hours",
             "memory",
         )

@@ -25,7 +25,7 @@ from todm.supernet.budget import check_budgets, cost_function, parse_budgets
 from todm.supernet.sandwich import SubnetSampler
 from todm.supernet.search_space import SearchSpace
 from todm.tables.measured_steps import MeasuredSteps
-from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants
+from todm.tables.runs import SAME, SUPERNET, Variant, ablation_variants, selection_variants
 from todm.training.supernet_loss import Weights
 from utils.distributed import local_device
 from utils.errors import UserError
@@ -230,7 +230,7 @@ def describe_tables(config: Config, estimate: Estimate, supernet: tuple[float, f
             Variant(f"individual {budget}", (), (SAME, *config.tables.individual_grid), ()),
             individual_hours(config, estimate, budget),
         )
-    for variant in ablation_variants(config):
+    for variant in ablation_variants(config) + selection_variants(config):
         add(variant, supernet)
     rows.append([f"all {len(rows)} runs", f"{total[0]:,.2f}", f"{total[1]:,.2f}"])
     return (
