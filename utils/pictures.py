@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from utils.files import atomic_path
 
@@ -27,3 +28,13 @@ def picture(path: Path, columns: int = 1) -> Iterator[list]:
             figure.savefig(temporary, dpi=150)
     finally:
         plt.close(figure)
+
+
+def plain_log_scale(axis: Any) -> None:
+    """Makes the vertical axis of a picture logarithmic, with plain numbers at 1, 2, 3 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -20,7 +20,8 @@ def test_run_sh_ends_with_the_table_and_the_picture(tiny_run):
     folder, output = tiny_run
     rows = re.findall(r"^\| (\S+M\S*) +\| (greedy|beam) .*$", output, re.M)
     assert len(rows) == 6  # 3 subnets x 2 searches
-    assert (folder / "exp/wer-against-parameters.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("wer-against-parameters.png", "loss-against-updates.png"):
+        assert (folder / "exp" / picture).read_bytes().startswith(b"\x89PNG")
     assert (
         f"exp={folder / 'exp'}" in output.splitlines()[-2]
         and "--stage 10" in output.splitlines()[-2]

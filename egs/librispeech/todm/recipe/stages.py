@@ -247,8 +247,8 @@ STAGES = StageTable(
             keys=(),
             after=(6,),
             reads="{exp}/results.json, the records of tables.records",
-            writes="{exp}/report.html, {exp}/report.md, {exp}/wer-against-parameters.png, tables "
-            "of tables.records",
+            writes="{exp}/report.html, {exp}/report.md, {exp}/wer-against-parameters.png, "
+            "{exp}/loss-against-updates.png, tables of tables.records",
             folder="exp",
             outputs=("report.html", "report.md", "wer-against-parameters.png"),
             always=has_tables,

@@ -1,5 +1,5 @@
-"""Stage 9: the table of subnets, WER against parameters as a picture, from results.json alone, and
-a page to look at."""
+"""Stage 9: the table of subnets, WER against parameters and loss against updates as pictures, and a
+page to look at."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from todm.results.decode_results import DecodeRow, RunResults, read_results
 from todm.results.subnets import SubnetEntry
 from todm.tables import table_report
 from todm.tables.runs import tables_folder
-from todm.tables.table_pictures import draw_subnets
+from todm.tables.table_pictures import draw_subnets, draw_training
 from utils.errors import ConfigError
 from utils.files import write_text_atomic
 from utils.text import markdown_table
@@ -74,11 +74,13 @@ def report(config: Config, arguments: Namespace) -> None:
     exp = config.exp_dir
     results = read_results(exp / "results.json")
     text = make_report(results)
-    picture = exp / "wer-against-parameters.png"
+    picture, curves = exp / "wer-against-parameters.png", exp / "loss-against-updates.png"
     write_text_atomic(exp / "report.md", text)
     draw_subnets(results, picture)
+    drawn = draw_training(results.run, exp / "tensorboard", curves)
     print(f"\n{text}", flush=True)  # before the log lines, also where stdout is a pipe
-    logging.info("table: %s; picture: %s", exp / "report.md", picture)
+    pictures = f"{picture}, {curves}" if drawn else picture
+    logging.info("table: %s; pictures: %s", exp / "report.md", pictures)
     if config.tables.records:
         report_tables(config)
     write_page(config, shlex.join([arguments.conf, *arguments.overrides]))

@@ -1,14 +1,18 @@
-"""The pictures of stages 7 to 9: WER against size, and loss over updates of the ablations."""
+"""The pictures of stages 7 to 9: WER against size, and loss over updates of the training and of
+the ablations."""
 
 from pathlib import Path
 
 import numpy as np
 
-from todm.results.decode_results import RunResults
+from todm.results.decode_results import RunFacts, RunResults
 from todm.tables.evidence import Evidence
 from todm.tables.runs import INDIVIDUAL, SAME
-from utils.pictures import picture
+from utils.curves import scalars, thinned
+from utils.pictures import picture, plain_log_scale
 from utils.statistics import Rate
+
+MOST_POINTS = 200  # of a curve
 
 
 def draw_subnets(results: RunResults, path: Path) -> None:
@@ -27,6 +31,41 @@ def draw_subnets(results: RunResults, path: Path) -> None:
             title=f"{results.run.name}: {results.run.corpus}",
         )
         axes.set_ylim(bottom=0)
+
+
+def draw_training(run: RunFacts, events: Path, path: Path) -> bool:
+    """Draws the loss per frame over the updates, of the largest and of the smallest net: on dev, on
+    train, and CTC's while it trains alone.
+
+    Where train falls and dev does not, data limit a training; where both still fall, updates do.
+
+    Args:
+      events: the folder of tensorboard's files.
+    Returns:
+      Whether there was anything to draw.
+    """
+    found = scalars(events)
+    kinds = {"train": ":", "dev": "-", "dev CTC": "--"}
+    lines = {
+        (kind, net): found[f"{kind} loss per frame/{net}"]
+        for kind in kinds
+        for net in ("largest", "smallest")
+        if f"{kind} loss per frame/{net}" in found
+    }
+    if not lines:
+        return False
+    with picture(path) as (axes,):
+        for (kind, net), points in lines.items():
+            shown = thinned(list(points.items()), MOST_POINTS)
+            colour = "C0" if net == "largest" else "C1"
+            axes.plot(*zip(*shown), kinds[kind], color=colour, label=f"{kind}, {net} net")
+        axes.set(
+            xlabel="update",
+            ylabel="loss per frame",
+            title=f"{run.name}: {run.updates:,} updates, {run.audio_hours_trained} h of audio",
+        )
+        plain_log_scale(axes)
+    return True
 
 
 def draw_families(evidence: Evidence, path: Path, title: str) -> None:
@@ -79,8 +118,6 @@ def draw_curves(evidence: Evidence, variants: list[str], path: Path) -> None:
                     y = [curve.values for curve in found if len(curve.updates) == len(x)]
                     axes.plot(x, np.mean(y, axis=0), marker=".", label=variant)
             axes.set(
-                xlabel="update",
-                ylabel="transducer loss per frame",
-                title=f"dev, the {net} net",
-                yscale="log",
+                xlabel="update", ylabel="transducer loss per frame", title=f"dev, the {net} net"
             )
+            plain_log_scale(axes)
