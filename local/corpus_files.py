@@ -26,7 +26,7 @@ _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins like that 
 _LINE = re.compile(r"\s*(\S+)(?:\s+(.*))?", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line of a transcript.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.files import write_text_atomic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """An utterance that is left out.
 

@@ -159,15 +159,17 @@ def _decompressed(path: Path, data: bytes) -> bytes:
     Raises:
       UserError: it would fill the memory.
     """
-    most = max(MOST_GROWTH * len(data), ANY_GROWTH)
+    left = max(MOST_GROWTH * len(data), ANY_GROWTH)
     with gzip.open(io.BytesIO(data)) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise UserError(
-            f"{path} would be more than {MOST_GROWTH} times as long when it is decompressed, which "
-            "no list of utterances is; decompress it yourself if it is one"
-        )
-    return content
+        while piece := file.read(1 << 20):  # piece by piece, before all of it is held
+            left -= len(piece)
+            if left < 0:
+                raise UserError(
+                    f"{path} would be more than {MOST_GROWTH} times as long when it is "
+                    "decompressed, which no list of utterances is; decompress it yourself if it "
+                    "is one"
+                )
+    return gzip.decompress(data)
 
 
 def _utterances(path: Path, rows: list[Mapping[str, Any]]) -> list[Utterance | Dropped]:

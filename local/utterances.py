@@ -17,7 +17,7 @@ CONVERTED = frozenset(".m4a .aac .mp4 .webm .wma .amr .ape .wv .mka .mkv .mov .3
 OTHER = frozenset(".sph .nist .gsm .raw .pcm .shn".split())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """A stretch of an audio file with its transcript.
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -62,9 +63,15 @@ def test_a_number_of_5000_digits_is_no_json(tmp_path, name):
 
 
 def test_a_list_that_grows_without_end_is_not_read(tmp_path):
+    """Nor held in memory until it is found to be too long."""
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(bytes(80_000_000), 1))
-    with pytest.raises(UserError, match="200 times as long"):
-        read_source(tmp_path / "x.jsonl.gz", "x")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="200 times as long"):
+            read_source(tmp_path / "x.jsonl.gz", "x")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_marks_beyond_number_are_no_transcript():
