@@ -2,6 +2,7 @@
 ``pip install -r requirements-demo.txt playwright``, and Chromium."""
 
 import argparse
+import contextlib
 import re
 import shutil
 import socket
@@ -178,15 +179,10 @@ def test_the_port_is_on_the_loopback_address_alone(served):
 def test_a_file_the_slider_and_the_text_in_a_browser(served, demo, recording, tmp_path):
     """A file is dropped in, and the text read back, for both ends of the slider, on a desktop and a
     phone; nothing is fetched from elsewhere, and nothing is wider than the screen."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        pytest.skip("needs Chromium")
     expected = [demo.transcribe(recording, number)[0].text for number in (0, 1)]
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF nothing")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         for width, height in ((1280, 800), (390, 844)):
             page = browser.new_page(viewport={"width": width, "height": height})
             asked: list[str] = []
@@ -213,6 +209,38 @@ def test_a_file_the_slider_and_the_text_in_a_browser(served, demo, recording, tm
             elsewhere = [u for u in asked if not u.startswith((served, "data:", "blob:"))]
             assert not elsewhere
             page.close()
+
+
+def test_words_come_while_the_microphone_is_on(served, demo, recording):
+    """Chromium plays a file, over and over, as its microphone."""
+    microphone = (
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={recording}",
+    )
+    count = "document.querySelectorAll('#heard .todm-word').length"
+    with chromium(*microphone) as browser:
+        page = browser.new_page(permissions=["microphone"])
+        page.goto(served)
+        page.get_by_role("tab", name="While you speak").click()
+        page.click("#microphone button:has-text('Record')")
+        page.wait_for_function(f"() => {count} > 2", timeout=60_000)
+        page.click("#microphone button:has-text('Stop')")
+        page.wait_for_function("() => document.querySelector('#pace').innerText.includes('s of')")
+        heard = page.evaluate(count)
+        assert heard > 2 and "real-time factor" in page.inner_text("#pace")
+
+
+@contextlib.contextmanager
+def chromium(*flags: str):
+    """Chromium by playwright, with some flags of its own."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        pytest.skip("needs Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *flags])
+        yield browser
         browser.close()
 
 

@@ -140,9 +140,10 @@ def build(demo: Any) -> Any:
                             streaming=True,
                             label="the microphone",
                             buttons=[],
+                            elem_id="microphone",
                         )
                         heard = gr.HTML(elem_id="heard")
-                        pace = gr.Markdown()
+                        pace = gr.Markdown(elem_id="pace")
                         stream.start_recording(lambda: None, outputs=state)
                         stream.stream(
                             listen,
