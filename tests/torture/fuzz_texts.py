@@ -173,7 +173,7 @@ def hostile_splits(folder: Path, rng: random.Random, count: int) -> Iterator[tup
     """Writes so many splits, one after the other; yields what each is, and its path."""
     audio = write_audio(folder / "audio")
     certain = list(short_attacks(audio))
-    if count < len(certain) * 2:
+    if count // 3 < len(certain):
         certain = rng.sample(certain, count // 3)
     else:
         certain += long_attacks(audio)
