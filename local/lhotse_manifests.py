@@ -36,7 +36,9 @@ def read_lhotse(path: Path) -> list[Utterance | Dropped]:
             supervisions = SupervisionSet.from_file(path)
             there = {recording.id for recording in recordings}
             lost += [
-                Dropped(s.id, "missing audio", f"{path}: no recording {s.recording_id}", False)
+                Dropped(
+                    one_word(s.id), "missing audio", f"{path}: no recording {s.recording_id}", False
+                )
                 for s in supervisions
                 if s.recording_id not in there
             ]
@@ -115,7 +117,7 @@ def _problem(cut: Cut) -> str | None:
         return "it has no supervision"
     if cut.recording.transforms:
         return "its recording is transformed; give the recordings as they are"
-    kinds = [source.type for source in cut.recording.sources]
+    kinds = [str(source.type) for source in cut.recording.sources]
     if kinds != ["file"]:
         return f"its audio is {' and '.join(kinds)}, which is not read; only one file is"
     return None

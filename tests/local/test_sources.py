@@ -224,6 +224,27 @@ def test_supervisions_alone_in_their_recording_are_cut_out_and_lost_ones_listed(
     assert [(name, reason) for name, reason, _ in dropped] == [("s2", "missing audio")]
 
 
+def test_manifests_with_values_of_other_types(tmp_path):
+    """An id that is true, of a recording that is not there; a source of type 7."""
+    recordings, supervisions = manifests(tmp_path)
+    rows = [item.to_dict() for item in supervisions]
+    rows[0] |= {"id": True, "recording_id": "gone"}
+    write_lines(tmp_path / "supervisions.jsonl", rows)
+    recordings.to_file(tmp_path / "recordings.jsonl")
+    cuts, dropped = examined(tmp_path / "supervisions.jsonl", tmp_path)
+    assert "s2" in cuts and ("True", "missing audio") in [item[:2] for item in dropped]
+    rows = [cut.to_dict() for cut in CutSet.from_manifests(recordings, supervisions)]
+    rows[0]["recording"]["sources"][0]["type"] = 7
+    write_lines(tmp_path / "cuts.jsonl", rows)
+    cuts, dropped = examined(tmp_path / "cuts.jsonl", tmp_path)
+    unusable = [item[2] for item in dropped if item[1] == "cut not usable"]
+    assert cuts and "its audio is 7, which is not read" in unusable[0]
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
 @pytest.mark.parametrize("kind", ["supervisions", "cuts"])
 def test_lhotses_manifests(tmp_path, kind):
     recordings, supervisions = manifests(tmp_path)

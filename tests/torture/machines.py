@@ -1,9 +1,10 @@
 """Clean machines: README's commands in fresh clones, with every version of Python that is here, the
-lowest and the newest packages, without a compiler or git, in odd paths, and offline.
+lowest and the newest packages, without a compiler or git, in odd paths, offline, and in bare
+releases of Debian.
 
 The full form installs everything anew for most trials: minutes and 2 to 6 GB each, removed after
 it; ``TODM_MACHINES`` is a pattern that chooses some of them. Pythons are looked for on PATH and
-among pyenv's. Debian's other releases are not tried: a container or a chroot must be had for that.
+among pyenv's; :mod:`tests.torture.debian` says what its releases need.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tests.torture import debian
 from tests.torture.trials import ROOT, TRACE, Setting, Trial, last_line, run
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -27,6 +29,7 @@ GIT = r"git.*"
 DEBUG = ("--stop-stage", "10", "--conf", "conf/debug.yaml")
 # every compiled package takes part in one of them
 TESTS = "test_values or test_audio or test_scaled_adam or test_pruned_rnnt or test_tokens"
+QUICK = [".ci/run", "-m", "not slow", "-k", TESTS]
 ODD = "Übung mit Leer zeichen"
 
 
@@ -81,6 +84,11 @@ def trials(setting: Setting) -> Iterator[Trial]:
             continue
         yield attempt(place, folder, python)
         shutil.rmtree(folder, ignore_errors=True)
+    releases = [r for r in debian.RELEASES if re.search(chosen, r.what)]
+    if releases and (lack := debian.missing()):
+        print(f"machines: Debian's releases are not tried: {lack}", file=sys.stderr)
+    elif releases:
+        yield from debian.trials(setting.folder, releases, [["./run.sh", *DEBUG], QUICK], judged)
 
 
 def short_trials(setting: Setting) -> Iterator[Trial]:
@@ -105,7 +113,7 @@ def attempt(place: Place, folder: Path, python: Path) -> Trial:
     commands: list[list] = [["local/setup.sh", *place.setup]]
     commands.append([*place.prefix, "./run.sh", *DEBUG])
     if place.tests:
-        commands.append([".ci/run", "-m", "not slow", "-k", TESTS])
+        commands.append(QUICK)
     trial = Trial(place.what, False, "nothing was run")
     for command in commands:
         said = "" if command[0] != "./run.sh" else "debug"
@@ -128,7 +136,7 @@ def judged(what: str, done: subprocess.CompletedProcess, said: str) -> Trial:
 def cloned(place: Place, folder: Path) -> Path:
     """A fresh clone of the commit that is checked out."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["git", "clone", "--quiet", ROOT, folder / place.folder]
+    command = ["git", "clone", "--quiet", str(ROOT), str(folder / place.folder)]
     subprocess.run(command, check=True)
     return folder / place.folder
 
