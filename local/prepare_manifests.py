@@ -175,7 +175,8 @@ def prepare_split(
     all_dropped[split] = dropped
     write_dropped(listing, all_dropped)
     if not cuts:
-        raise UserError(f"nothing is left of {split}; {listing} says why")
+        why = f"{listing} says why" if dropped else f"{path} lists no utterance"
+        raise UserError(f"nothing is left of {split}; {why}")
     return cuts
 
 

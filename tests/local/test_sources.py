@@ -11,10 +11,11 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 
 from local.examination import Examination
 from local.make_corpus import make_corpus
-from local.prepare_manifests import scan_split
+from local.prepare_manifests import prepare_split, scan_split
 from local.sources import read_source
 from local.utterances import Utterance
 from tests.conftest import run_sh, tiny_arguments
+from tests.helpers import tiny_config
 from todm.config.load import load
 from utils.errors import ConfigError, UserError
 
@@ -239,6 +240,18 @@ def test_manifests_with_values_of_other_types(tmp_path):
     cuts, dropped = examined(tmp_path / "cuts.jsonl", tmp_path)
     unusable = [item[2] for item in dropped if item[1] == "cut not usable"]
     assert cuts and "its audio is 7, which is not read" in unusable[0]
+
+
+@pytest.mark.parametrize(
+    "rows, why", [("", "my.csv lists no utterance"), ("gone.wav,A\n", "dropped.tsv says why")]
+)
+def test_a_split_of_which_nothing_is_left(tmp_path, rows, why):
+    (tmp_path / "my.csv").write_text(f"audio,text\n{rows}")
+    config = tiny_config(f"data.dir={tmp_path / 'data'}", "data.num_jobs=1")
+    with pytest.raises(UserError, match=f"nothing is left of train; .*{why}$"):
+        prepare_split(config, tmp_path / "my.csv", "train", {})
+    listed = (tmp_path / "data/dropped.tsv").read_text().splitlines()[1:]
+    assert len(listed) == bool(rows)
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:

@@ -86,7 +86,7 @@ def split(path: str, folder: str) -> str:
         try:
             cuts = prepare_split(config, Path(path), "train", {})
         except UserError as error:
-            if "nothing is left" not in str(error):
+            if not str(error).endswith("says why"):
                 raise
             listing = (config.data_dir / "dropped.tsv").read_text(encoding="utf-8")
             return "dropped: " + listing.splitlines()[1].split("\t", 2)[2]
