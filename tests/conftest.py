@@ -37,7 +37,7 @@ def run_sh(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"TODM_VENV": str(Path(sys.prefix))},
-        timeout=600,
+        timeout=1800,  # seconds; of one that hangs
     )
     assert not check or result.returncode == 0, result.stdout
     return result

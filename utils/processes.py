@@ -158,16 +158,16 @@ def run_fork(
     # Python is ready there. Other threads may take signals all the same; these are noted.
     early: list[int] = []
     before = handle_stops(lambda number, frame: early.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [*SIGNALS, signal.SIGTSTP])
     try:
         child = _Child(function, environment, grace, mask)
         handle_stops(child.forward)
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, child.pause)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for number in early:
         child.forward(number, None)
-    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
-        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, child.pause)
     try:
         status = child.wait()
     finally:

@@ -1,6 +1,5 @@
 """Features, batches and training across processes."""
 
-import os
 import random
 from dataclasses import replace
 
@@ -217,7 +216,7 @@ def test_the_embedded_corpus_is_deterministic(tiny_run, tmp_path):
     )
 
 
-def loss_and_gradients(rank: int, world_size: int, port: int, output: str) -> None:
+def loss_and_gradients(rank: int, world_size: int, store: str, output: str) -> None:
     """One step on this rank's half of a batch; rank 0 saves the gradients."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -243,8 +242,7 @@ def loss_and_gradients(rank: int, world_size: int, port: int, output: str) -> No
     features, symbols = torch.randn(4, 80, 80), torch.randint(3, 12, (4, 5))
     targets = [symbols, torch.tensor([5, 4, 3, 2]), torch.tensor([19, 17, 15, 12])]
     if world_size > 1:
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        dist.init_process_group("gloo", rank=rank, world_size=world_size)
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
         module = DistributedDataParallel(module)
         half = slice(rank * 2, rank * 2 + 2)
         features, targets = features[half], [t[half] for t in targets]
@@ -264,13 +262,9 @@ def loss_and_gradients(rank: int, world_size: int, port: int, output: str) -> No
 
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    loss_and_gradients(0, 1, port, str(tmp_path / "one.pt"))
-    mp.spawn(loss_and_gradients, (2, port, str(tmp_path / "two.pt")), nprocs=2)
+    store = f"file://{tmp_path / 'store'}"
+    loss_and_gradients(0, 1, store, str(tmp_path / "one.pt"))
+    mp.spawn(loss_and_gradients, (2, store, str(tmp_path / "two.pt")), nprocs=2)
     one, two = (
         torch.load(tmp_path / "one.pt", weights_only=True),
         torch.load(tmp_path / "two.pt", weights_only=True),

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from tests.conftest import ROOT
 from tests.torture.machines import COMPILERS, programs_without
+from tests.waiting import until
 
 PYTHONS = ("3.10.0", "3.11.9", "3.12.0", "3.13.5")
 # Notes its arguments; a package can be imported when it has been built.
@@ -29,7 +30,9 @@ case "$*" in
     printf '%s' "$FT_CMAKE_ARGS" >"$here/cmake-args"
     cat "$here/requirements.source.txt" >>"$here/installed"
     [ -n "$BUILD_FAILS" ] || touch "$here/built" ;;
-  *" install "*) sleep "${SLOW:-0}"; echo "$*" >>"$here/installed" ;;
+  *" install "*)
+    while [ -n "$HELD" ] && [ ! -e "$HELD" ]; do sleep 0.05; done
+    echo "$*" >>"$here/installed" ;;
 esac
 """
 
@@ -39,16 +42,19 @@ def venv(tmp_path) -> Path:
     """An environment in a path with spaces and accents whose Python is a stand-in."""
     folder = tmp_path / "mit Leerzeichen und Ümlaut" / "venv"
     (folder / "bin").mkdir(parents=True)
+    (folder.parent / "compiler").mkdir()
+    (folder.parent / "compiler/c++").touch(0o755)  # which is only looked for
     (folder / "bin/python").write_text(PYTHON)
     (folder / "bin/python").chmod(0o755)
     return folder
 
 
 def setup(venv: Path, *arguments: str, **environment: str) -> str:
-    """Runs local/setup.sh; what it says."""
+    """Runs local/setup.sh, where there is a compiler; what it says."""
+    path = f"{venv.parent / 'compiler'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [ROOT / "local/setup.sh", *arguments],
-        env=os.environ | {"TODM_VENV": str(venv), "FAST_RNNT_CUDA": ""} | environment,
+        env=os.environ | {"TODM_VENV": str(venv), "FAST_RNNT_CUDA": "", "PATH": path} | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -60,16 +66,21 @@ def test_runs_that_begin_at_once_install_once(venv):
     other = venv.parent / "other"
     shutil.copytree(venv, other)
     setup(other)
-    environment = os.environ | {"TODM_VENV": str(venv), "FAST_RNNT_CUDA": "", "SLOW": "0.3"}
-    together = [
-        subprocess.Popen(
-            [ROOT / "local/setup.sh"], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    said = [process.communicate(timeout=60)[0] for process in together]
-    assert [process.returncode for process in together] == [0, 0, 0]
-    assert sum("waiting until it has finished" in text for text in said) == 2
+    go, logs = venv.parent / "go", [venv.parent / f"{number}.log" for number in range(3)]
+    environment = os.environ | {"TODM_VENV": str(venv), "FAST_RNNT_CUDA": "", "HELD": str(go)}
+    together = []
+    for log in logs:
+        with open(log, "w") as output:
+            command = [ROOT / "local/setup.sh"]
+            together.append(subprocess.Popen(command, env=environment, stdout=output))
+
+    def waiting() -> int:
+        return sum("waiting until it has finished" in log.read_text() for log in logs)
+
+    assert until(lambda: waiting() == 2, 60)
+    go.touch()
+    assert [process.wait(timeout=60) for process in together] == [0, 0, 0]
+    assert waiting() == 2
     assert installed(venv).count("\n") == installed(other).count("\n") > 1
 
 

@@ -46,7 +46,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 def wait_for_checkpoint(exp: Path, process: subprocess.Popen, after: int = 0) -> int:
     """Wait until the training has saved a checkpoint later than ``after``; its update."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         found = list_checkpoints(exp / "checkpoints")
         if found and found[-1][0] > after:
@@ -62,8 +62,9 @@ def processes_of(exp: Path) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if (
-                str(exp) in (folder / "cmdline").read_text()
-                and (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+                str(exp) in (folder / "cmdline").read_text(errors="replace")
+                and (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+                != "Z"
             ):
                 found.append(int(folder.name))
         except OSError:
@@ -95,7 +96,7 @@ def test_a_training_ends_with_its_run_sh(tiny_run, tmp_path, number):
             and "Traceback" not in busy.stdout
         )
         os.kill(process.pid, number)
-        output = process.communicate(timeout=90)[0]
+        output = process.communicate(timeout=300)[0]
         assert gone(exp)
     finally:
         process.kill()
@@ -107,7 +108,7 @@ def test_a_training_ends_with_its_run_sh(tiny_run, tmp_path, number):
     again = start("--stage", "4", "--stop-stage", "4", *arguments)
     wait_for_checkpoint(exp, again, last)
     os.kill(again.pid, signal.SIGTERM)
-    assert f"going on from update {last} " in again.communicate(timeout=90)[0]
+    assert f"going on from update {last} " in again.communicate(timeout=300)[0]
 
 
 def test_data_in_use_are_not_made_anew(tiny_run, tmp_path):
@@ -136,7 +137,7 @@ def test_data_in_use_are_not_made_anew(tiny_run, tmp_path):
         assert "trained 2 updates" in other.stdout
     finally:
         process.terminate()
-        process.communicate(timeout=90)
+        process.communicate(timeout=300)
 
 
 def test_a_finished_run_takes_no_time(tiny_run):

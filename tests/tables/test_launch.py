@@ -145,7 +145,7 @@ def test_interrupt_stops_running_jobs_gently_and_starts_no_more(tmp_path, monkey
     third = shell(tmp_path, "third", "sleep 60")
     begin, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        run_local([quick, second, shell(tmp_path, "after quick", "sleep 0.5; exit 1"), third], 2, 1)
+        run_local([quick, second, shell(tmp_path, "after quick", "sleep 5; exit 1"), third], 2, 1)
     assert time.monotonic() - begin < 20 and threading.active_count() == threads
     assert saved.is_file() and not (tmp_path / "decoded").exists() and not third.log.exists()
 

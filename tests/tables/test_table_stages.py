@@ -200,7 +200,7 @@ def test_latency_as_the_cost_of_the_search(table_run):
     ).stdout
     assert "latency of the largest net" in output
     table = json.loads((folder / "exp/search/latency.json").read_text())
-    assert table["fixed"] > 0 and len(table["check"]) == 3
+    assert table["fixed"] >= 0 and len(table["check"]) == 3
     # A block of the tiny net takes less time than clocks vary beside other programs, so that a
     # difference of two may be negative.
     assert table["blocks"] and all(math.isfinite(ms) for ms in table["blocks"].values())

@@ -73,7 +73,9 @@ class _InThisProcess:
         return map(function, items)
 
 
-local.prepare_manifests.ProcessPoolExecutor = _InThisProcess  # type: ignore[misc, assignment]
+def in_one_process() -> None:
+    """Makes stage 1 examine files in this process from now on."""
+    local.prepare_manifests.ProcessPoolExecutor = _InThisProcess  # type: ignore[misc, assignment]
 
 
 def split(path: str, folder: str) -> str:

@@ -1,6 +1,8 @@
 """The short forms of the torture's sections machines and soak, and what they are judged by."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +13,15 @@ import pytest
 from tests.conftest import ROOT
 from tests.torture import machines, soak
 from tests.torture.trials import Setting
-from tests.torture.watching import Sample, growth, memory_slope, more, sample, speed_change
+from tests.torture.watching import (
+    Sample,
+    descendants,
+    growth,
+    memory_slope,
+    more,
+    sample,
+    speed_change,
+)
 
 
 @pytest.mark.slow
@@ -71,19 +81,11 @@ def test_a_sample_counts_what_all_processes_below_hold(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline(), process.stdout.readline()]
         seen = sample(process.pid, time.time())
-        for pid in machines_of(process.pid):
-            subprocess.run(["kill", str(pid)], check=True)
+        for pid in descendants(process.pid):
+            os.kill(pid, signal.SIGTERM)
     assert lines == ["ready\n", "ready\n"]
     assert seen.processes == 2 and seen.threads == 2 and 2 * (7 + 3) <= seen.descriptors < 30
     assert 5 < seen.memory < 100 and seen.cpu > 0
-
-
-def machines_of(pid: int) -> list[int]:
-    """The process and its child, by ps."""
-    done = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True
-    )
-    return [*map(int, done.stdout.split()), pid]
 
 
 def test_programs_without_compilers_and_git(tmp_path, monkeypatch):

@@ -120,8 +120,9 @@ def work() -> None:
     is printed meanwhile to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from tests.torture.inputs import outcome  # heavy: it imports torch
+    from tests.torture.inputs import in_one_process, outcome  # heavy: they import torch
 
+    in_one_process()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     answers.write("ready\n")

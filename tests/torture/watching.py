@@ -43,7 +43,9 @@ def descendants(root: int) -> dict[int, list[str]]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             # the name may hold spaces and brackets
-            all_fields[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+            all_fields[int(path.parent.name)] = (
+                path.read_text(errors="replace").rpartition(")")[2].split()
+            )
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
     found, new = {}, {root} & set(all_fields)

@@ -41,7 +41,7 @@ def test_the_first_asks_and_the_second_ends(first, second):
 
 def test_an_echo_of_the_first_is_no_second():
     """A terminal sends to the whole group, and the launcher passes its own on."""
-    with gentle_stops() as request:
+    with gentle_stops(echo=60.0) as request:
         for _ in range(3):
             send(signal.SIGINT)
     assert request.signal == signal.SIGINT

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from utils.locks import HELD, LOCK, FolderBusy, FolderLock, held_by_parent
 from utils.processes import in_fresh_processes
 
@@ -27,13 +28,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def until(condition, seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def call_of(inner: str, environment: dict | None = None, grace: float = 120) -> str:
@@ -349,14 +343,14 @@ def test_a_stop_reaches_sessions_below_the_child(tmp_path):
     assert until(lambda: ready.exists() and ready.read_text())
     pid = int(ready.read_text())
 
-    def stopped() -> bool:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    def stopped(which: int) -> bool:
+        return Path(f"/proc/{which}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     try:
         parent.send_signal(signal.SIGTSTP)
-        assert until(stopped, 5)
+        assert until(lambda: stopped(pid) and stopped(parent.pid))
         parent.send_signal(signal.SIGCONT)
-        assert until(lambda: not stopped(), 5)
+        assert until(lambda: not stopped(pid))
     finally:
         os.kill(pid, signal.SIGKILL)
         parent.kill()
