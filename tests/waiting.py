@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
     """Waits until a condition holds, and returns whether it does."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
