@@ -112,8 +112,8 @@ def _sum_groups(
     errors: np.ndarray, words: np.ndarray, groups: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sums over the utterances of every group: errors (S, G) and words (G,)."""
-    _, index = np.unique(np.asarray(groups), return_inverse=True)
-    count = index.max() + 1
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    count = len(names)
     return np.stack([np.bincount(index, row, count) for row in errors]), np.bincount(
         index, words, count
     )
