@@ -120,4 +120,6 @@ def _problem(cut: Cut) -> str | None:
     kinds = [str(source.type) for source in cut.recording.sources]
     if kinds != ["file"]:
         return f"its audio is {' and '.join(kinds)}, which is not read; only one file is"
+    if not isinstance(path := cut.recording.sources[0].source, str) or "\0" in path:
+        return f"{path!r} is no name of a file"
     return None

@@ -226,7 +226,8 @@ def test_supervisions_alone_in_their_recording_are_cut_out_and_lost_ones_listed(
 
 
 def test_manifests_with_values_of_other_types(tmp_path):
-    """An id that is true, of a recording that is not there; a source of type 7."""
+    """An id that is true, of a recording that is not there; a source of type 7, and one whose path
+    is a list."""
     recordings, supervisions = manifests(tmp_path)
     rows = [item.to_dict() for item in supervisions]
     rows[0] |= {"id": True, "recording_id": "gone"}
@@ -236,10 +237,12 @@ def test_manifests_with_values_of_other_types(tmp_path):
     assert "s2" in cuts and ("True", "missing audio") in [item[:2] for item in dropped]
     rows = [cut.to_dict() for cut in CutSet.from_manifests(recordings, supervisions)]
     rows[0]["recording"]["sources"][0]["type"] = 7
+    rows[1]["recording"]["sources"][0]["source"] = ["a.wav"]
     write_lines(tmp_path / "cuts.jsonl", rows)
     cuts, dropped = examined(tmp_path / "cuts.jsonl", tmp_path)
     unusable = [item[2] for item in dropped if item[1] == "cut not usable"]
-    assert cuts and "its audio is 7, which is not read" in unusable[0]
+    assert "its audio is 7, which is not read" in unusable[0]
+    assert "['a.wav'] is no name of a file" in " ".join(unusable)
 
 
 @pytest.mark.parametrize(
