@@ -3,23 +3,28 @@
 import contextlib
 import csv
 import functools
+import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers import tiny_config
 from tests.tables.made_up import made_entry, made_record, made_results, made_row
 from todm.config.load import load
+from todm.results.decode_results import SplitUtterances
 from todm.results.records import Record, RunJob
 from todm.results.search_results import ScoredNet, SearchResults, SearchSettings
 from todm.tables import run_tables
+from todm.tables.evidence import Evidence, System
 from todm.tables.run_tables import Table
 from todm.tables.runs import ALONE, Variant, run_values
-from todm.tables.table_report import write_tables
+from todm.tables.table_report import header, write_tables
 from utils.errors import UserError
 from utils.files import write_json_atomic
+from utils.statistics import wer_interval
 
 CONF = "conf/tables/mini.yaml"
 NETS = {
@@ -285,3 +290,22 @@ def test_record_of_another_conf_is_run_again(table, tmp_path):
     other = replace(record.plan, conf=record.plan.conf | {"train.updates": 7})
     replace(record, plan=other).write(path)
     assert table() == [["supernet-seed2"]]
+
+
+def test_of_few_speakers_a_bootstrap_draws_utterances():
+    """Of one speaker there is only one draw, and every interval would have no width."""
+    of_four = record("supernet", "", 1, 1.0, dev_L=12, test_L=20)
+    alone = SplitUtterances(("a",) * 8, (12, 13) * 4)
+    of_one = replace(
+        of_four, results=replace(of_four.results, utterances={"dev": alone, "test": alone})
+    )
+    system = System("supernet", "", str(NETS["L"].subnet))
+    drawn = {}
+    for name, one in (("four", of_four), ("one", of_one)):
+        evidence = Evidence([one], 1)
+        rate, words = evidence.rate(system, "dev"), np.array([12, 13] * 4)
+        groups = list("aabbccdd") if name == "four" else list("abcdefgh")
+        assert rate == wer_interval(np.array([one.rows[0].utterance_errors]), words, groups)
+        assert rate.low < rate.wer < rate.high
+        [drawn[name]] = re.findall("bootstrap over (.*) and seeds", header(evidence))
+    assert drawn == {"four": "speakers", "one": "utterances (dev, test: too few speakers)"}

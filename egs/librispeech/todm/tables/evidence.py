@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from todm.results.decode_results import DecodeRow
+from todm.results.decode_results import DecodeRow, SplitUtterances
 from todm.results.records import Record
 from todm.tables.runs import INDIVIDUAL, SAME, SUPERNET, best_setting
 from utils.statistics import Difference, Rate, paired_difference, wer_interval
+
+FEWEST_SPEAKERS = 4  # over which a bootstrap draws: with one, every interval would have no width
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,23 @@ class Evidence:
         rows = [self.rows[system, split, seed] for seed in seeds]
         return np.array([row.utterance_errors for row in rows], dtype=np.int64)
 
-    def utterances(self, split: str) -> tuple[np.ndarray, list[str]]:
-        """Words (utterances,) and speakers of a split's utterances."""
-        found = next(r.utterances[split] for r in self.records if split in r.utterances)
-        return np.array(found.words, dtype=np.int64), list(found.speakers)
+    def speakers(self, split: str) -> tuple[str, ...]:
+        """The speaker of every utterance of a split."""
+        return self._utterances(split).speakers
+
+    def utterances(self, split: str) -> tuple[np.ndarray, Sequence[str]]:
+        """Words (utterances,) of a split's utterances, and the groups that a bootstrap draws: their
+        speakers, or where there are too few of them the utterances themselves."""
+        words = np.array(self._utterances(split).words, dtype=np.int64)
+        alone = list(map(str, range(len(words))))
+        return words, self.speakers(split) if self.by_speaker(split) else alone
+
+    def by_speaker(self, split: str) -> bool:
+        """Whether a split has enough speakers for a bootstrap over them."""
+        return len(set(self.speakers(split))) >= FEWEST_SPEAKERS
+
+    def _utterances(self, split: str) -> SplitUtterances:
+        return next(r.utterances[split] for r in self.records if split in r.utterances)
 
     def rate(self, system: System, split: str) -> Rate | None:
         """The WER over all seeds that have run; None: none has."""

@@ -151,12 +151,14 @@ def header(evidence: Evidence) -> str:
     """The lines that hold for all tables: data, runs, machine, and how numbers are written."""
     sizes = []
     for split, role in evidence.splits:
-        words, speakers = evidence.utterances(split)
+        words, _ = evidence.utterances(split)
         sizes.append(
-            f"{split} ({role}) {len(words)} utterances, {words.sum()} words, {len(set(speakers))} "
-            "speakers"
+            f"{split} ({role}) {len(words)} utterances, {words.sum()} words, "
+            f"{len(set(evidence.speakers(split)))} speakers"
         )
     runs = [record.results.run for record in evidence.records]
+    few = [split for split, _ in evidence.splits if not evidence.by_speaker(split)]
+    drawn = f"utterances ({', '.join(few)}: too few speakers)" if few else "speakers"
 
     def all_of(key: str) -> str:
         return ", ".join(sorted({str(getattr(run, key)) for run in runs}))
@@ -168,7 +170,7 @@ def header(evidence: Evidence) -> str:
             "each; every one is in runs.csv and, whole, in records/",
             f"- machine: {all_of('machine')}; torch {all_of('torch')}; commits "
             f"{all_of('commit')}; commands: in runs.csv",
-            "- WER % as mean over seeds [95 % interval: bootstrap over speakers and seeds] (each "
+            f"- WER % as mean over seeds [95 % interval: bootstrap over {drawn} and seeds] (each "
             "seed); p: permutation test over utterances, "
             "which does not know of the luck of a training; *: p < 0.05 and the same sign with "
             "every seed (2 or more)",
