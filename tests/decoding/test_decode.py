@@ -42,7 +42,7 @@ def test_stage_6_writes_oracle_rates_and_confidences_where_there_are_any(tiny_ru
     )
     experiment = load_experiment(folder / "exp", "range", config.decode.range, CPU)
     (entry, *_) = read_subnets(folder / "exp" / "subnets.json", baselines=False)
-    results = decode_subnets(config, experiment, [entry], CPU)
+    results = decode_subnets(config, experiment, [entry], CPU, tmp_path / "decode")
     for row in results.rows:
         has = row.method == "greedy" and row.role == "dev"
         assert (row.calibration is not None) == has
@@ -56,8 +56,8 @@ def test_stage_6_writes_oracle_rates_and_confidences_where_there_are_any(tiny_ru
     assert text.startswith("settings\tWER\toracle") and f"{entry.name}-beam\t" in text
     config.decode.methods, config.decode.nbest = ["beam"], 0
     config.decode.hotwords_file = str(tmp_path / "hotwords.txt")
-    (row, *_) = decode_subnets(config, experiment, [entry], CPU).rows
+    (row, *_) = decode_subnets(config, experiment, [entry], CPU, tmp_path / "decode").rows
     assert row.oracle_wer is None and not (tmp_path / "decode" / "oracle-wer-dev.txt").exists()
     (tmp_path / "hotwords.txt").write_text("\u017bUK\n")
     with pytest.raises(Exception, match="hotwords.txt, line 1"):
-        decode_subnets(config, experiment, [entry], CPU)
+        decode_subnets(config, experiment, [entry], CPU, tmp_path / "decode")

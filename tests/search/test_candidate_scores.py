@@ -269,7 +269,7 @@ def test_a_model_of_the_modified_lattice_emits_one_symbol_a_frame(
                 f"exp={tmp_path}",
             )
             caplog.clear()
-            results = decode_subnets(config, trained, entries, CPU)
+            results = decode_subnets(config, trained, entries, CPU, tmp_path / "decode")
             found[rnnt_type, count] = [row.utterance_errors for row in results.rows]
             assert ("decode.max_symbols=4 has no effect" in caplog.text) == (
                 (rnnt_type, count) == ("modified", 4)
@@ -316,7 +316,7 @@ def test_operators_are_made_once_for_all_batches_and_subnets(
     scores.wer(SMALL)
     scores.wer(MIDDLE)
     assert len(scores.slice) > 1 and len(made) == 1
-    decode_subnets(config, experiment, entries, CPU)
+    decode_subnets(config, experiment, entries, CPU, tmp_path / "decode")
     assert len(made) == 2
     losses_per_frame(scores.loss, scores.slice, [SMALL], Weights(1.0, 1.0, 0.0))
     assert len(made) == 3

@@ -108,9 +108,9 @@ def test_a_second_call_searches_and_trains_nothing(table_run):
     arguments, folder, _ = table_run
     before = {path: path.stat().st_mtime_ns for path in (folder / "results/records").glob("*.json")}
     again = run_sh("--stage", "5", "--stop-stage", "8", *arguments).stdout
-    assert (
-        "stage 5 (select subnets): finished already, skipped" in again and "runs to do" not in again
-    )
+    for stage in ("5 (select subnets)", "6 (decode and score)"):
+        assert f"stage {stage}: finished already, skipped" in again
+    assert "runs to do" not in again and "damaged" not in again
     forced = run_sh("--stage", "5", "--stop-stage", "5", "--force", *arguments).stdout
     assert re.search(r"(\d+) decoded \(0 of them now\)", forced)  # every score came from the cache
     assert {

@@ -32,21 +32,26 @@ def decode(config: Config, arguments: Namespace) -> None:
     device = local_device()
     experiment = load_experiment(config.exp_dir, config.decode.weights, config.decode.range, device)
     logging.info("weights: %s", experiment.weights)
-    results = decode_subnets(config, experiment, chosen_subnets(config, experiment), device)
+    entries = chosen_subnets(config, experiment)
+    results = decode_subnets(config, experiment, entries, device, config.exp_dir / "decode")
     results.write(config.exp_dir / "results.json")
 
 
 @torch.no_grad()
 def decode_subnets(
-    config: Config, experiment: Experiment, entries: list[SubnetEntry], device: torch.device
+    config: Config,
+    experiment: Experiment,
+    entries: list[SubnetEntry],
+    device: torch.device,
+    folder: Path,
 ) -> RunResults:
     """Decodes dev and test with every subnet and writes recogs, errs and summaries.
 
     Args:
       entries: as subnets.json has them; one whose architecture came before takes its result.
+      folder: what is written goes there.
     """
     warn_of_max_symbols(config, experiment)
-    folder = config.exp_dir / "decode"
     splits = [(s, "dev") for s in config.data.dev] + [(s, "test") for s in config.data.test]
     jobs = [(e, *s, m) for m in config.decode.methods for e in entries for s in splits]
     rows, done = [], dict[tuple, DecodedSplit]()

@@ -70,7 +70,8 @@ def record(config: Config, job: RunJob) -> None:
         replace(describe_subnet(experiment.config, vocab_size, net, ""), budget=budget)
         for budget, net in chosen
     ]
-    results = decode_subnets(config, experiment, entries, device)
+    # not into "decode", which is stage 6's where the run is the supernet's own
+    results = decode_subnets(config, experiment, entries, device, config.exp_dir / "recorded")
     Record(job.facts, results, curves(config.exp_dir / "tensorboard")).write(path)
     logging.info("record: %s", path)
 
