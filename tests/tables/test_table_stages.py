@@ -104,6 +104,14 @@ def test_the_tables_and_pictures_are_there(table_run):
     }
 
 
+def test_a_record_leaves_the_files_of_stage_6_alone(table_run):
+    """The supernet's own run is decoded with more nets; what stage 6 wrote would be damaged."""
+    exp = table_run[1] / "exp"
+    finished = (exp / "results.json").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= finished for path in (exp / "decode").iterdir())
+    assert list((exp / "recorded").glob("recogs-*"))
+
+
 def test_a_second_call_searches_and_trains_nothing(table_run):
     arguments, folder, _ = table_run
     before = {path: path.stat().st_mtime_ns for path in (folder / "results/records").glob("*.json")}
