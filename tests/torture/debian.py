@@ -1,9 +1,9 @@
 """Bare releases of Debian: README's commands as a user without root, with nothing but Python and
 what README asks for.
 
-Needs root, ``debootstrap`` and a mirror; everything stays in the section's folder. Folders that the
-releases share with this machine, such as its certificates or an index of packages, are named in
-``TODM_DEBIAN_BINDS``, with colons between them.
+Needs root, ``debootstrap`` and the mirror that it knows; everything stays in the section's folder.
+Folders that the releases share with this machine, such as its certificates or an index of packages,
+are named in ``TODM_DEBIAN_BINDS``, with colons between them.
 """
 
 import os
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tests.torture.trials import ROOT, Trial, run
 
-MIRROR = "http://deb.debian.org/debian"
 PYTHON = ("python3", "python3-venv", "ca-certificates")  # of which minbase has none
 BUILDING = ("python3-dev", "g++", "git")
 SHARED = ("PIP_", "SSL_", "http_proxy", "https_proxy", "no_proxy")  # variables of the network
@@ -70,7 +69,7 @@ def bootstrap(release: Release, root: Path, timeout: float = 1800.0) -> None:
       subprocess.SubprocessError: the mirror can not be reached, or lacks something.
     """
     packages = f"--include={','.join(release.packages)}"
-    command = ["debootstrap", "--variant=minbase", packages, release.name, str(root), MIRROR]
+    command = ["debootstrap", "--variant=minbase", packages, release.name, str(root)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=timeout)
     subprocess.run(["chroot", root, "useradd", "-m", USER], check=True)
     clone = root / "home" / USER / "recipe"
